@@ -1,0 +1,5 @@
+//! trace502: the precise low-level cause of every gateway error of a reverse proxy.
+//!
+//! The picture of how these rooms hang together is in ARCHITECTURE.md.
+
+pub mod model;

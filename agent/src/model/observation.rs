@@ -1,0 +1,323 @@
+//! One fact from the kernel, decoded. Facts, never verdicts.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// CLOCK_MONOTONIC in nanoseconds. Wall clock is asked of the host, only for display.
+pub type Nanos = u64;
+
+/// The kernel's identity of a socket; never reused while the host is up.
+pub type Cookie = u64;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    pub at: Nanos,
+    /// Process and thread in whose context it happened; `None` from an interrupt.
+    pub task: Option<Task>,
+    pub fact: Fact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Task {
+    pub pid: u32,
+    pub tid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A client connection of a proxy got an error.
+    Client(ClientError),
+    /// One request of a proxy on an upstream connection that failed, or was asked for.
+    Attempt(Box<Attempt>),
+    /// connect() failed in the call itself; there is no connection.
+    ConnectFailed(ConnectFailed),
+    /// A client went away while its request was unanswered.
+    ClientLeft {
+        client: Cookie,
+        request: u32,
+    },
+    ResetSent(Packet),
+    Dropped(Packet),
+    Listening(Listening),
+    /// The listening socket with this cookie closed.
+    ListenerClosed(Listening),
+    Exec(Proc),
+    /// `parent` forked `child`.
+    Fork {
+        parent: u32,
+        child: Proc,
+    },
+    /// Wait status as wait() shows it.
+    Exit {
+        proc: Proc,
+        status: ExitStatus,
+    },
+    Signal {
+        target: Proc,
+        signal: i32,
+        sender: Proc,
+        from_kernel: bool,
+    },
+    OomKill {
+        victim: Proc,
+        rss_bytes: Option<u64>,
+    },
+    Dns(Dns),
+}
+
+/// Addresses of both ends, IPv4-mapped ones already unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    /// Inode of the network namespace, 0 if unknown.
+    pub netns: u32,
+}
+
+/// Where an upstream is dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Endpoint {
+    Tcp(SocketAddr),
+    /// Path of a unix socket; an abstract one starts with `@`.
+    Unix(String),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(addr) => write!(f, "{addr}"),
+            Endpoint::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// `::ffff:a.b.c.d` as the IPv4 address that it is.
+pub fn unmap(bytes: [u8; 16]) -> IpAddr {
+    let v6 = Ipv6Addr::from(bytes);
+    match v6.to_ipv4_mapped() {
+        Some(v4) => IpAddr::V4(v4),
+        None => IpAddr::V6(v6),
+    }
+}
+
+/// How an error on a client connection was seen by the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientOutcome {
+    /// An answer with this status: 500, 502, 503, 504.
+    Status(u16),
+    /// Bytes that are no HTTP response.
+    Garbled,
+    /// The proxy closed it with the request unanswered.
+    Closed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientError {
+    pub outcome: ClientOutcome,
+    pub conn: Connection,
+}
+
+/// Why an attempt was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// It ended without a usable answer.
+    Failed,
+    /// Its answer was 502, 503, 504 or no HTTP; the connection goes on.
+    Answered,
+    /// It looked well, but its client got an error.
+    Asked,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub handover: Handover,
+    pub endpoint: Endpoint,
+    pub conn: Connection,
+    /// The client request it served, where the kernel side could bind it.
+    pub bound: Option<Bound>,
+    /// What TCP knew at that moment; `None` for unix sockets.
+    pub tcp: Option<Tcp>,
+    /// The upstream's own end, where it lives on this host.
+    pub peer: Option<Peer>,
+    /// The listener it was meant for, where the kernel side could tell.
+    pub listener: ListenerSeen,
+}
+
+/// The client request that an attempt serves, as bound at its birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bound {
+    pub client: Cookie,
+    pub request: u32,
+    /// How many requests of that thread it could have been (1: no choice).
+    pub choices: u8,
+    /// It was bound as the retry of the attempt that failed just before on that thread.
+    pub retry: bool,
+}
+
+/// A connection of a proxy, to a client or to an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    pub cookie: Cookie,
+    /// `None` for unix sockets.
+    pub flow: Option<Flow>,
+    pub owner: Task,
+    pub comm: String,
+    pub cgroup: u64,
+    pub phase: Phase,
+    /// Ordinal of the current request on it, from 1.
+    pub request: u32,
+    /// Not the first request on it.
+    pub reused: bool,
+    /// It existed before the agent did.
+    pub old: bool,
+    /// The proxy closed it before the other side did.
+    pub closed_first: bool,
+    /// The answer began although no new request had been read: pipelining.
+    pub ahead: bool,
+    /// Some of its bytes passed through a call whose buffer cannot be read.
+    pub blind: bool,
+    /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).
+    pub last_state: u8,
+    /// Status of the answer, if one was recognised.
+    pub status: Option<u16>,
+    /// Positive errno that the owner learnt or that waited for it.
+    pub errno: Option<i32>,
+    /// connect() began; it was established; the current request began; the one before it did.
+    pub opened: Option<Nanos>,
+    pub established: Option<Nanos>,
+    pub asked: Option<Nanos>,
+    pub asked_before: Option<Nanos>,
+    /// The other side's FIN and reset.
+    pub fin: Option<Nanos>,
+    /// The FIN came before the first byte of the answer.
+    pub fin_early: bool,
+    pub reset: Option<Nanos>,
+    pub request_bytes: u64,
+    pub reply_bytes: u64,
+    /// First bytes of the request and of the answer.
+    pub request_head: Vec<u8>,
+    pub reply_head: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Connecting,
+    /// Connected, nothing asked.
+    Open,
+    /// Asked, no byte of an answer went through the owner's calls.
+    Asked,
+    Answered,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    pub state: u8,
+    /// Retransmissions of the oldest segment in flight: the SYN while connecting.
+    pub retransmits: u8,
+    pub in_flight: u32,
+    pub unread: u32,
+    pub unacked: u32,
+    /// Window that the other side advertises.
+    pub window: u32,
+    /// Milliseconds since data last came in and went out.
+    pub idle_in_ms: Option<u32>,
+    pub idle_out_ms: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub cookie: Cookie,
+    pub netns: u32,
+    pub accepted: bool,
+    /// Its socket still existed: `unread` and `state` are of that moment.
+    pub live: bool,
+    pub state: u8,
+    /// Its owner closed it before the proxy did.
+    pub closed_first: bool,
+    pub closed: Option<Nanos>,
+    pub closed_by: Option<u32>,
+    /// Bytes it received and its owner did not read.
+    pub unread: u32,
+    pub got_reset: bool,
+    pub sent_reset: bool,
+    /// Name of the kernel's reason for the reset it sent (`NOT_SPECIFIED` and unknown ones are `None`).
+    pub reset_reason: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerSeen {
+    /// Not on this host, or in another namespace.
+    Unknown,
+    /// Local address, and nothing listens there.
+    Absent,
+    Present {
+        cookie: Cookie,
+        pid: u32,
+        queue: u32,
+        limit: u32,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectFailed {
+    pub endpoint: Endpoint,
+    pub netns: u32,
+    pub comm: String,
+    pub cgroup: u64,
+    pub cookie: Option<Cookie>,
+    pub bound: Option<Bound>,
+    pub errno: i32,
+    pub listener: ListenerSeen,
+}
+
+/// A packet, as its sender saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packet {
+    pub flow: Flow,
+    /// Name of the kernel's reason, without its enum's prefix.
+    pub reason: Option<String>,
+    /// Kernel function that dropped it.
+    pub location: Option<u64>,
+    pub tcp_flags: u8,
+    /// A socket of this host took part (a reset without one answers for a port that nobody has).
+    pub has_socket: bool,
+    pub state: u8,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listening {
+    pub cookie: Cookie,
+    pub endpoint: Endpoint,
+    pub netns: u32,
+    pub pid: u32,
+    pub comm: String,
+    pub cgroup: u64,
+    pub queue: u32,
+    pub limit: u32,
+    pub is_proxy: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proc {
+    pub pid: u32,
+    pub comm: String,
+    pub cgroup: u64,
+    pub is_proxy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    Code(i32),
+    Signal { signal: i32, core: bool },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    pub server: SocketAddr,
+    pub local: SocketAddr,
+    pub received: bool,
+    /// The message as far as it was kept.
+    pub message: Vec<u8>,
+}
