@@ -2,4 +2,5 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod host;
 pub mod model;
