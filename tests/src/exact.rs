@@ -1,0 +1,1 @@
+//! Measure two: every request its own cause, with many at once.

@@ -1,0 +1,1 @@
+//! Measure three: nothing wrong, nothing said.
