@@ -88,6 +88,8 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        // The folder of this run's units, empty by now.
+        cgroup::remove_where(&|name| name == prefix());
     }
 }
 

@@ -223,9 +223,13 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
 }
 
 fn raise_file_limit() {
-    let limit = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
-    // SAFETY: a plain limit. Where it cannot be raised, the measures say which descriptor failed.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain limits. Where they cannot be raised, the measures say which descriptor failed.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+    }
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

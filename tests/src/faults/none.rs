@@ -1,10 +1,15 @@
 //! The proxy makes no attempt at all.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::{Fault, Plan, Setup, fault};
+use crate::guard::{Launch, until};
 use crate::proxies::Kind;
 use crate::route::Special;
+use crate::service;
 use crate::world::Place;
 
 pub const FAULTS: &[Fault] = &[
@@ -34,7 +39,7 @@ fn all_down(setup: &Setup) -> Result<Plan> {
                 }
             }
             // By health checks, which run since the proxy started, or by the configuration.
-            _ => std::thread::sleep(std::time::Duration::from_secs(1)),
+            _ => std::thread::sleep(Duration::from_secs(1)),
         }
         session.fail(session.get())
     })
@@ -53,7 +58,9 @@ fn descriptors(setup: &Setup) -> Result<Plan> {
     Ok(Plan::new(route, |session| {
         session.well(session.get())?;
         let mut client = session.connect()?;
-        session.well_on(&mut client, session.get())?;
+        let at = session.proxy.addr.to_string();
+        let accepted = || (service::queue(session.proxy.pid(), &at)? == 0).then_some(());
+        until(Duration::from_secs(5), accepted).context("the proxy does not accept")?;
         let limits = session.proxy.workers().into_iter().map(FileLimit::exhaust).collect::<Result<Vec<_>>>()?;
         let done = session.fail_on(&mut client, session.get());
         drop(limits);
@@ -65,46 +72,54 @@ fn descriptors(setup: &Setup) -> Result<Plan> {
 /// A process's limit of open files, for a while as low as what it has open.
 struct FileLimit {
     pid: u32,
-    before: libc::rlimit,
+    before: String,
 }
 
 impl FileLimit {
     fn exhaust(pid: u32) -> Result<Self> {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).context("a worker of the proxy is gone")?;
-        // The limit is on the number of the descriptor: all below the highest in use, and free, would still be given.
+        // The limit is on the number of the descriptor: what is free below the highest in use would still be given.
         let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-        let numbers: std::collections::BTreeSet<u64> = numbers.collect();
+        let numbers: BTreeSet<u64> = numbers.collect();
         let first_free = (0..).find(|n| !numbers.contains(n)).unwrap_or(0);
-        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: both pointers are valid or null for the call.
-        unsafe { libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, std::ptr::null(), &mut before) };
-        let low = libc::rlimit { rlim_cur: first_free, rlim_max: before.rlim_max };
-        // SAFETY: as above.
-        let ret = unsafe { libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &low, std::ptr::null_mut()) };
-        anyhow::ensure!(ret == 0, "cannot lower the limit of {pid} to {first_free}: {}", std::io::Error::last_os_error());
-        Ok(Self { pid, before })
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit of open files")?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (soft, hard) = (words[3], words[4]);
+        set_files(pid, &format!("{first_free}:{hard}"))?;
+        Ok(Self { pid, before: format!("{soft}:{hard}") })
     }
 }
 
 impl Drop for FileLimit {
     fn drop(&mut self) {
-        // SAFETY: both pointers are valid or null for the call.
-        unsafe { libc::prlimit(self.pid as i32, libc::RLIMIT_NOFILE, &self.before, std::ptr::null_mut()) };
+        // A worker that is gone needs none.
+        let _ = set_files(self.pid, &self.before);
     }
+}
+
+/// By the process's own user: in a container, root may lack the capability to do it for others.
+fn set_files(pid: u32, limit: &str) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut launch = Launch::new("/usr/bin/prlimit").args([format!("--pid={pid}"), format!("--nofile={limit}")]);
+    launch.user = Some(std::fs::metadata(format!("/proc/{pid}"))?.uid()).filter(|uid| *uid != 0);
+    let status = launch.start()?.wait(Duration::from_secs(5));
+    anyhow::ensure!(status.is_some_and(|status| status.success()), "cannot set the limit of {pid} to {limit}");
+    Ok(())
 }
 
 /// Its only allowed connection is taken by another request.
 fn one_connection(setup: &Setup) -> Result<Plan> {
-    let route = setup.route(setup.world.shared_at(Place::Loopback, "slow:900")).special(Special::OneConnection);
+    let route = setup.route(setup.world.shared_at(Place::Loopback, "slow:2500")).special(Special::OneConnection).patient();
     Ok(Plan::new(route, |session| {
         let mut first = session.connect()?;
         let ask = session.get();
         let (path, local) = (ask.path.clone(), first.local().map(|a| a.to_string()).unwrap_or_default());
         first.send(&ask.bytes());
         session.note(path, local, crate::client::Answer::Status(200), false);
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         let done = session.fail(session.get());
-        let answer = first.answer(std::time::Duration::from_secs(10));
+        let answer = first.answer(Duration::from_secs(10));
         anyhow::ensure!(answer.word() == "200", "the first request got {}", answer.word());
         done
     })

@@ -49,7 +49,7 @@ pub const FAULTS: &[Fault] = &[
     fault("certificate-name", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-other", true)),
     fault("tls-versions", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-ancient", true)),
     fault("h1-to-h2", "garbled|502 502 502|garbled|200 502 502|503 -", &["h2_mismatch"], |s| shared(s, "node:h2")),
-    fault("h2-to-h1", "502 502|503 502 502 502|503 -", &["h2_mismatch"], h2_to_h1),
+    fault("h2-to-h1", "502 503 503 502 502|503 -", &["h2_mismatch"], h2_to_h1),
 ];
 
 fn shared(setup: &Setup, conduct: &str) -> Result<Plan> {
