@@ -58,15 +58,39 @@ fn descriptors(setup: &Setup) -> Result<Plan> {
     Ok(Plan::new(route, |session| {
         session.well(session.get())?;
         let mut client = session.connect()?;
-        let at = session.proxy.addr.to_string();
-        let accepted = || (service::queue(session.proxy.pid(), &at)? == 0).then_some(());
-        until(Duration::from_secs(5), accepted).context("the proxy does not accept")?;
+        if session.proxy.kind == Kind::Haproxy {
+            // It would use the first request's connection for the second: the first must be the one that fails.
+            let at = session.proxy.addr.to_string();
+            let accepted = || (service::queue(session.proxy.pid(), &at)? == 0).then_some(());
+            until(Duration::from_secs(5), accepted).context("the proxy does not accept")?;
+        } else {
+            // Apache accepts no connection before it has something to say.
+            session.well_on(&mut client, session.get())?;
+        }
+        settle(&session.proxy.workers());
         let limits = session.proxy.workers().into_iter().map(FileLimit::exhaust).collect::<Result<Vec<_>>>()?;
         let done = session.fail_on(&mut client, session.get());
         drop(limits);
         done
     })
     .no_upstream())
+}
+
+/// Waits until what earlier connections left open is closed: the same files twice in a row.
+fn settle(pids: &[u32]) {
+    let mut last = Vec::new();
+    until(Duration::from_secs(5), || {
+        let now: Vec<_> = pids.iter().map(|pid| open_files(*pid).ok()).collect();
+        let still = now == last;
+        last = now;
+        std::thread::sleep(Duration::from_millis(100));
+        still.then_some(())
+    });
+}
+
+fn open_files(pid: u32) -> Result<BTreeSet<u64>> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).context("a worker of the proxy is gone")?;
+    Ok(open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// A process's limit of open files, for a while as low as what it has open.
@@ -77,10 +101,8 @@ struct FileLimit {
 
 impl FileLimit {
     fn exhaust(pid: u32) -> Result<Self> {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).context("a worker of the proxy is gone")?;
         // The limit is on the number of the descriptor: what is free below the highest in use would still be given.
-        let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-        let numbers: BTreeSet<u64> = numbers.collect();
+        let numbers = open_files(pid)?;
         let first_free = (0..).find(|n| !numbers.contains(n)).unwrap_or(0);
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
         let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit of open files")?;

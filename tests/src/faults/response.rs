@@ -33,7 +33,7 @@ pub const FAULTS: &[Fault] = &[
     fault("ssh", NO_HTTP, &["invalid_response"], |s| shared(s, "ssh")).says(&["ssh"]),
     fault("smtp", NO_HTTP, &["invalid_response"], |s| shared(s, "smtp")).says(&["smtp"]),
     fault("redis", NO_HTTP, &["invalid_response"], |s| shared(s, "redis")).says(&["redis"]),
-    fault("nul-in-head", "502 502 - 502 502 -", &["invalid_response"], |s| shared(s, "nul")),
+    fault("nul-in-head", "502 502 - - 502 -", &["invalid_response"], |s| shared(s, "nul")),
     fault("big-head", "502 502 502 - 502 -", &["header_too_big"], |s| shared(s, "big-header")),
     fault("own-502", "502 502 502 502 502 -", &["upstream_error"], |s| shared(s, "answer:502")),
     fault("own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503")),

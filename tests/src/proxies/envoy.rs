@@ -136,7 +136,7 @@ fn cluster(site: &Site, route: &Route) -> Value {
             cluster["common_lb_config"] = json!({"healthy_panic_threshold": {"value": 0}});
         }
         Special::OneConnection => {
-            let limits = json!([{"max_connections": 1, "max_pending_requests": 0, "max_requests": 1}]);
+            let limits = json!([{"max_requests": 1}]);
             cluster["circuit_breakers"] = json!({"thresholds": limits});
         }
         Special::None | Special::Own502 => {}
