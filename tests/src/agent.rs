@@ -102,6 +102,18 @@ impl Agent {
         }
     }
 
+    /// Waits until there are this many, and then until no more come for a moment.
+    pub fn settled(&self, count: usize, limit: Duration) {
+        let mut before = self.records(count, limit, |_| true).len();
+        loop {
+            let now = self.records(before + 1, Duration::from_secs(1), |_| true).len();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    }
+
     pub fn all(&self) -> Vec<Record> {
         lock(&self.seen.records).clone()
     }

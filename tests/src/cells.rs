@@ -11,7 +11,7 @@ use crate::faults::{self, Fault, Plan, Session, Setup};
 use crate::netns;
 use crate::proxies::{Kind, Proxy};
 use crate::truth::{self, Exchange, Expect, Outcome, Record, Verdict};
-use crate::world::{World, lock};
+use crate::world::{Ports, World, lock};
 
 /// Which cells, and how.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,43 @@ pub struct Report {
     pub complaints: Vec<String>,
 }
 
+impl Report {
+    pub fn right(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.right()).count()
+    }
+
+    pub fn line(&self) -> String {
+        let (right, all, alarms) = (self.right(), self.outcomes.len(), self.false_alarms.len());
+        format!("cells: {right} of {all} right, {alarms} false alarms")
+    }
+
+    /// Faults down, proxies across: `+` right, `X` wrong, `!` not made, `·` does not apply.
+    pub fn table(&self) -> String {
+        let mut text = format!("{:24}", "");
+        for kind in Kind::ALL {
+            text.push_str(&format!("{:>8}", kind.name()));
+        }
+        for fault in faults::all() {
+            if !self.outcomes.iter().any(|outcome| outcome.fault == fault.name) {
+                continue;
+            }
+            text.push_str(&format!("\n{:24}", fault.name));
+            for kind in Kind::ALL {
+                let cell = self.outcomes.iter().find(|outcome| outcome.kind == kind && outcome.fault == fault.name);
+                let mark = match cell.map(|outcome| &outcome.verdict) {
+                    Some(Verdict::Right) => "+",
+                    Some(Verdict::Wrong(_)) => "X",
+                    Some(Verdict::NotMade(_)) => "!",
+                    None => "·",
+                };
+                text.push_str(&format!("{mark:>8}"));
+            }
+        }
+        text.push('\n');
+        text
+    }
+}
+
 struct Cell {
     proxy: usize,
     fault: Fault,
@@ -52,7 +89,7 @@ impl Choice {
 }
 
 pub fn run(choice: &Choice) -> Result<Report> {
-    let world = World::new()?;
+    let world = World::new(Ports::Few)?;
     let mut cells = VecDeque::new();
     let mut alone = VecDeque::new();
     let mut sites = Vec::new();
@@ -79,7 +116,8 @@ pub fn run(choice: &Choice) -> Result<Report> {
     world.start_shared()?;
     let proxies = sites.iter().map(|(kind, routes)| Proxy::start(*kind, &world, routes)).collect::<Result<Vec<_>>>()?;
     let agent = if choice.agent { Some(start_agent(&world)?) } else { None };
-    let bench = Bench { world: &world, proxies: &proxies, agent: agent.as_ref(), known: Mutex::default(), logs: choice.logs };
+    let bench =
+        Bench { world: &world, proxies: &proxies, agent: agent.as_ref(), known: Mutex::default(), logs: choice.logs };
     let workers = if choice.serial { 1 } else { choice.workers };
     outcomes.extend(bench.work(cells, workers)?);
     outcomes.extend(bench.work(alone, 1)?);

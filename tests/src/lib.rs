@@ -11,6 +11,7 @@ pub mod client;
 pub mod exact;
 pub mod faults;
 pub mod guard;
+pub mod load;
 pub mod netns;
 pub mod proxies;
 pub mod route;

@@ -46,6 +46,14 @@ pub struct World {
     dir: TempDir,
 }
 
+/// How many local ports the proxies' namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Few enough to use up, see [`FEW_PORTS`].
+    Few,
+    Plenty,
+}
+
 /// Where an upstream lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -56,14 +64,14 @@ pub enum Place {
 }
 
 impl World {
-    pub fn new() -> Result<Arc<Self>> {
+    pub fn new(ports: Ports) -> Result<Arc<Self>> {
         raise_file_limit();
         let dir = TempDir::new()?;
         std::fs::create_dir_all(dir.path().join("bin"))?;
         let certs = Certs::make(dir.path())?;
         let (proxies, host) = (Netns::new("px")?, Netns::new("up")?);
         cable(&proxies, &host)?;
-        roads(&proxies)?;
+        roads(&proxies, ports)?;
         for (name, text) in APPS {
             std::fs::write(dir.path().join(name), text)?;
         }
@@ -203,13 +211,13 @@ fn cable(near: &Netns, host: &Netns) -> Result<()> {
     near.sysctl("net.ipv4.neigh.v0.retrans_time_ms", "100")
 }
 
-fn roads(near: &Netns) -> Result<()> {
+fn roads(near: &Netns, ports: Ports) -> Result<()> {
     near.run("ip", &["tuntap", "add", "dev", "far", "mode", "tun"])?;
     near.run("ip", &["addr", "add", "10.54.0.1/24", "dev", "far"])?;
     near.run("ip", &["link", "set", "far", "up"])?;
     near.run("ip", &["route", "add", "unreachable", "10.55.0.0/24"])?;
     near.run("ip", &["route", "add", "prohibit", "10.56.0.0/24"])?;
-    let last = 32768 + FEW_PORTS - 1;
+    let last = if ports == Ports::Few { 32768 + FEW_PORTS - 1 } else { 65535 };
     near.sysctl("net.ipv4.ip_local_port_range", &format!("32768 {last}"))?;
     Ok(())
 }

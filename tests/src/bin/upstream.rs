@@ -20,6 +20,11 @@ fn main() -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(delay.parse()?));
             upstream::serve(&args[2..])
         }
+        // Told to end, it takes no more connections and finishes what it has.
+        ["graceful", ..] => {
+            upstream::socket::close_on_term();
+            upstream::serve(&args[1..])
+        }
         // Listens for this many milliseconds, then leaves with this code.
         ["brief", delay, code, ..] => {
             let (delay, code) = (delay.parse()?, code.parse()?);

@@ -132,7 +132,8 @@ fn set_files(pid: u32, limit: &str) -> Result<()> {
 
 /// Its only allowed connection is taken by another request.
 fn one_connection(setup: &Setup) -> Result<Plan> {
-    let route = setup.route(setup.world.shared_at(Place::Loopback, "slow:2500")).special(Special::OneConnection).patient();
+    let route =
+        setup.route(setup.world.shared_at(Place::Loopback, "slow:2500")).special(Special::OneConnection).patient();
     Ok(Plan::new(route, |session| {
         let mut first = session.connect()?;
         let ask = session.get();

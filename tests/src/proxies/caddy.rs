@@ -20,8 +20,7 @@ pub fn launch(site: &Site) -> Result<Launch> {
 
 fn config(site: &Site) -> String {
     let port = site.port;
-    let mut text =
-        format!("{{\nadmin off\nauto_https off\n}}\nhttp://:{port} {{\nbind 127.0.0.1\nlog\n");
+    let mut text = format!("{{\nadmin off\nauto_https off\n}}\nhttp://:{port} {{\nbind 127.0.0.1\nlog\n");
     for route in site.routes {
         handle(&mut text, site, route);
     }

@@ -86,7 +86,12 @@ fn route(route: &Route) -> Value {
     }
     let mut action = json!({"cluster": route.id(), "timeout": if route.patient { "20s" } else { "1.5s" }});
     if route.retry {
-        action["retry_policy"] = json!({"retry_on": "connect-failure,reset", "num_retries": 2});
+        action["retry_policy"] = json!({
+            "retry_on": "connect-failure,reset,reset-before-request", "num_retries": 2,
+            "retry_host_predicate": [{"name": "previous", "typed_config": {"@type":
+                "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}],
+            "host_selection_retry_max_attempts": 5,
+        });
     }
     json!({"match": prefix, "route": action})
 }

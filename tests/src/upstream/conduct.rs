@@ -113,10 +113,7 @@ impl Conduct {
 
     /// Serves on the process's only thread, so that the state of the process is the state of the request.
     pub fn serial(&self) -> bool {
-        matches!(
-            self,
-            Self::Silent | Self::Spin | Self::Blocked | Self::NoRead | Self::NoAccept | Self::Full(_)
-        )
+        matches!(self, Self::Silent | Self::Spin | Self::Blocked | Self::NoRead | Self::NoAccept | Self::Full(_))
     }
 
     pub fn serve(&self, mut stream: Stream) {

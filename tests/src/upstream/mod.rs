@@ -64,6 +64,11 @@ fn accept_all(listener: &Listener, mut serve: impl FnMut(Stream)) -> Result<()> 
         match Stream::from_accept(fd) {
             Ok(stream) => serve(stream),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // Shut down on purpose: the process ends when its connections have.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => loop {
+                // SAFETY: pause takes nothing.
+                unsafe { libc::pause() };
+            },
             Err(error) => return Err(error).context("accept"),
         }
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// A listener whose backlog is exactly as asked.
@@ -58,10 +59,36 @@ impl Listener {
                 check(unsafe { libc::chmod(path.as_ptr(), 0o777) })?;
             }
         }
+        LISTENER.store(fd.as_raw_fd(), Ordering::Relaxed);
         // SAFETY: a descriptor we own.
         check(unsafe { libc::listen(fd.as_raw_fd(), backlog.abs()) })?;
         Ok(Self { fd, backlog_only: backlog < 0 })
     }
+}
+
+/// The last listener that was made.
+static LISTENER: AtomicI32 = AtomicI32::new(-1);
+
+/// On SIGTERM: the listener ends, connections have a moment to finish, then the process leaves.
+pub fn close_on_term() {
+    // SAFETY: the set is initialised before use, and blocked before any other thread is started.
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        set
+    };
+    std::thread::spawn(move || {
+        let mut signal = 0;
+        // SAFETY: both pointers outlive the calls; shutting a descriptor down that is none only fails.
+        unsafe {
+            libc::sigwait(&set, &mut signal);
+            libc::shutdown(LISTENER.load(Ordering::Relaxed), libc::SHUT_RDWR);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        std::process::exit(0);
+    });
 }
 
 fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
