@@ -445,6 +445,11 @@ macro_rules! offsets {
             /// (field, struct, member path) of each, in order.
             pub const TABLE: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($name), $strukt, $member)),*];
+
+            /// Asks for the offset of each (field, struct, member path), in order.
+            pub fn resolve(mut offset: impl FnMut(&'static str, &'static str, &'static str) -> u32) -> Offsets {
+                Offsets { $($name: offset(stringify!($name), $strukt, $member)),* }
+            }
         }
     };
 }
@@ -499,7 +504,8 @@ offsets! {
     nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",
-    mm_rss = "mm_struct"."rss_stat",
+    // The first counter; the next ones are `Settings::rss_stride` apart.
+    mm_rss = "mm_struct"."rss_stat.count",
     siginfo_code = "kernel_siginfo"."si_code",
 }
 
