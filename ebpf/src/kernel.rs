@@ -259,10 +259,14 @@ pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
     to.idle_out_ms = idle(jiffies, read(sk, offset!(tp_lsndtime)).unwrap_or(0));
 }
 
-/// Jiffies since a 32-bit jiffies stamp; user space knows how long a jiffy is.
+/// Milliseconds since a 32-bit jiffies stamp.
 #[inline(always)]
 fn idle(now: u64, stamp: u32) -> u32 {
-    if stamp == 0 { u32::MAX } else { (now as u32).wrapping_sub(stamp) }
+    if stamp == 0 {
+        return u32::MAX;
+    }
+    let jiffies = (now as u32).wrapping_sub(stamp);
+    (jiffies as u64 * constant!(SETTINGS.jiffy_us) as u64 / 1000) as u32
 }
 
 /// Path of the address that a unix socket is bound to; returns its length, 0 for none.

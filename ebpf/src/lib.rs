@@ -240,7 +240,7 @@ pub struct Tcp {
     pub unread: u32,
     /// The window that the other side advertises.
     pub window: u32,
-    /// Milliseconds since the last data segment came, and went. u32::MAX: never.
+    /// Milliseconds since the last data segment came, and went, as exact as a jiffy. u32::MAX: never.
     pub idle_in_ms: u32,
     pub idle_out_ms: u32,
     /// Bytes written by the owner that the other side has not acknowledged.
@@ -521,9 +521,10 @@ pub struct Settings {
     pub rss_stride: u32,
     /// Bytes of each head that are kept, up to [`HEAD`].
     pub head: u32,
-    /// Emit a debug record... kept for alignment: number of possible CPUs.
+    /// Number of possible CPUs.
     pub cpus: u32,
-    pub _pad: u32,
+    /// Microseconds of one jiffy.
+    pub jiffy_us: u32,
 }
 
 const _: () = {

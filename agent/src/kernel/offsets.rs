@@ -48,8 +48,16 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         rss_stride,
         head: HEAD as u32,
         cpus,
-        _pad: 0,
+        jiffy_us: jiffy_us(),
     }
+}
+
+/// The coarse clock advances by one tick.
+fn jiffy_us() -> u32 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    u32::try_from(tick.tv_nsec / 1000).unwrap_or(4000).max(1)
 }
 
 /// What this kernel calls its reasons, by number. A recording carries them, since the numbers differ between kernels.
