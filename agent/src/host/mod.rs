@@ -3,6 +3,9 @@
 //!
 //! Questions only. Nothing here judges, and nothing outside this folder reads /proc or asks netlink.
 
+pub mod cgroup;
+pub mod clock;
+pub mod proc;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
