@@ -3,9 +3,12 @@
 //!
 //! Questions only. Nothing here judges, and nothing outside this folder reads /proc or asks netlink.
 
-pub mod cgroup;
-pub mod clock;
-pub mod proc;
+mod cgroup;
+mod clock;
+mod netlink;
+mod netns;
+mod proc;
+mod sockets;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
