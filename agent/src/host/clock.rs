@@ -16,7 +16,7 @@ impl Clock {
     /// The monotonic instant of a tick counted since boot, rounded down to a tick (10 ms).
     ///
     /// Ticks in /proc count suspended time; the monotonic clock does not.
-    pub fn from_ticks(&self, ticks: u64) -> Nanos {
+    pub fn at_tick(&self, ticks: u64) -> Nanos {
         let since_boot = u128::from(ticks) * 1_000_000_000 / u128::from(self.ticks_per_second);
         let suspended = now(libc::CLOCK_BOOTTIME).saturating_sub(now(libc::CLOCK_MONOTONIC));
         u64::try_from(since_boot).unwrap_or(u64::MAX).saturating_sub(suspended)
@@ -66,7 +66,7 @@ mod tests {
         let before = monotonic();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let after = monotonic();
-        let started = proc.clock().from_ticks(proc.stat(child.id()).unwrap().start_ticks);
+        let started = proc.clock().at_tick(proc.stat(child.id()).unwrap().start_ticks);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(started <= after && started + 11_000_000 >= before, "{before} {started} {after}");
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn absurd_ticks_do_not_overflow() {
-        Clock::new().from_ticks(u64::MAX);
+        Clock::new().at_tick(u64::MAX);
         Clock::new().millis(u64::MAX);
         Clock::new().wall_micros(u64::MAX);
     }

@@ -5,9 +5,13 @@
 
 mod cgroup;
 mod clock;
+mod files;
+mod live;
 mod netlink;
 mod netns;
+mod owners;
 mod proc;
+mod processes;
 mod sockets;
 mod table;
 
@@ -17,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, Nanos};
 
+pub use clock::monotonic;
+pub use live::{HostError, LiveHost, Symbols};
 pub use table::TableHost;
 
 /// The answers are owned plain data: they are written into recordings.
