@@ -2,5 +2,7 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod decode;
 pub mod host;
+pub mod kernel;
 pub mod model;
