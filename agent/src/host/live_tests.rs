@@ -1,8 +1,8 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 
 use super::*;
+use crate::host::proc::sleeper;
 use crate::model::{Endpoint, Listening, Proc};
 
 fn live() -> LiveHost {
@@ -37,7 +37,7 @@ fn a_listener_of_ours_is_told_with_its_owner() {
 #[test]
 fn a_process_that_was_observed_is_known_when_it_is_dead() {
     let mut host = live();
-    let mut child = Command::new("sleep").arg("64").spawn().unwrap();
+    let mut child = sleeper("sleep".as_ref(), "64");
     let pid = child.id();
     host.observe(&of_kernel(1, Fact::Exec(proc_of(pid))));
     let listening = Listening {
@@ -64,7 +64,7 @@ fn a_process_that_was_observed_is_known_when_it_is_dead() {
 #[test]
 fn the_sender_of_a_signal_is_kept_too() {
     let mut host = live();
-    let mut sender = Command::new("sleep").arg("65").spawn().unwrap();
+    let mut sender = sleeper("sleep".as_ref(), "65");
     let pid = sender.id();
     let fact = Fact::Signal { target: proc_of(1), signal: 9, sender: proc_of(pid), from_kernel: false };
     host.observe(&of_kernel(1, fact));

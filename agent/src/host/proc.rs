@@ -196,6 +196,16 @@ fn conceal(word: String) -> String {
     if secret { format!("{key}=***") } else { word }
 }
 
+/// A child that sleeps. A spawned child has its own memory before the kernel shows its command line: wait for that.
+#[cfg(test)]
+pub fn sleeper(program: &std::ffi::OsStr, seconds: &str) -> std::process::Child {
+    let child = std::process::Command::new(program).arg(seconds).spawn().unwrap();
+    while Procfs::new("/proc").cmdline(child.id()).last().is_none_or(|word| word != seconds) {
+        std::thread::yield_now();
+    }
+    child
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

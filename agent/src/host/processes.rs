@@ -199,9 +199,10 @@ fn members(dirs: &[PathBuf]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::process::{Child, Command};
+    use std::process::Child;
 
     use super::*;
+    use crate::host::proc::sleeper;
 
     fn live() -> (Procfs, Processes) {
         (Procfs::new("/proc"), Processes::new(Path::new("/proc")))
@@ -215,9 +216,8 @@ mod tests {
     #[test]
     fn what_a_process_was_is_known_after_its_end() {
         let (proc, mut processes) = live();
-        let child = Command::new("sleep").arg("61").spawn().unwrap();
+        let child = sleeper("sleep".as_ref(), "61");
         let pid = child.id();
-        // spawn() returns when the child has executed.
         processes.read(&proc, pid);
         let before = processes.get(&proc, pid).unwrap();
         assert!(before.alive);
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_zombie_is_dead_and_still_known() {
         let (proc, mut processes) = live();
-        let mut child = Command::new("sleep").arg("62").spawn().unwrap();
+        let mut child = sleeper("sleep".as_ref(), "62");
         processes.read(&proc, child.id());
         child.kill().unwrap();
         while proc.stat(child.id()).unwrap().alive() {
@@ -253,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let own = dir.path().join("trace502-sibling");
         fs::copy(fs::canonicalize("/bin/sleep").unwrap(), &own).unwrap();
-        let children: Vec<Child> = (0..2).map(|_| Command::new(&own).arg("63").spawn().unwrap()).collect();
+        let children: Vec<Child> = (0..2).map(|_| sleeper(own.as_os_str(), "63")).collect();
         let first = processes.get(&proc, children[0].id()).unwrap();
         let found = processes.siblings(&proc, &ProcessFacts { unit: None, container: None, ..first });
         let pids: Vec<u32> = found.iter().map(|facts| facts.pid).collect();

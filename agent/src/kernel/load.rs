@@ -118,10 +118,9 @@ impl Kernel {
     /// Where no trampoline carries `connect_error`: hook the C library that this proxy has mapped.
     /// Libraries are hooked once for each process; one that cannot be hooked is no error.
     pub fn watch_connect(&mut self, pid: u32) {
-        let uses_libc = self
-            .reports
-            .iter()
-            .any(|report| report.name == "connect_error" && report.attached && report.provider.as_deref() == Some("uprobe"));
+        let uses_libc = self.reports.iter().any(|report| {
+            report.name == "connect_error" && report.attached && report.provider.as_deref() == Some("uprobe")
+        });
         if !uses_libc || self.libc.iter().any(|attached| attached.pid == pid) {
             return;
         }
@@ -170,9 +169,7 @@ impl Kernel {
 
     /// Records that did not fit since the start, by kind; slot 0: payload in buffers that could not be read.
     pub fn lost(&self) -> [u64; Kind::COUNT] {
-        std::array::from_fn(|slot| {
-            self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0)
-        })
+        std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
     }
 }
 
@@ -180,12 +177,7 @@ fn cpus() -> u32 {
     aya::util::nr_cpus().unwrap_or(1) as u32
 }
 
-fn open(
-    options: &Options,
-    offsets: &Offsets,
-    settings: &Settings,
-    types: &aya::Btf,
-) -> Result<Ebpf, LoadError> {
+fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::Btf) -> Result<Ebpf, LoadError> {
     let page = 4096;
     let ring = options.ring_bytes.clamp(page, 1 << 30).next_power_of_two();
     let (offsets, settings) = (super::bytes_of(offsets), super::bytes_of(settings));
