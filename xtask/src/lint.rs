@@ -1,0 +1,24 @@
+//! `cargo xtask lint`: what is checked without running anything.
+use anyhow::Result;
+
+use crate::tools::Group;
+use crate::{licences, setup, shell};
+
+pub fn run() -> Result<()> {
+    setup::quietly(&[Group::Build])?;
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    kernel_side()?;
+    licences::check()
+}
+
+/// The probes, looked at for this host: clippy knows its own `core` only, and they compile for a host as well.
+fn kernel_side() -> Result<()> {
+    let mut cargo = shell::cargo();
+    // Without the standard library there is nothing to unwind with.
+    cargo.args(["--config", "profile.dev.panic=\"abort\""]);
+    cargo.args(["clippy", "--package", "trace502-ebpf", "--lib", "--bins", "--features", "program", "--quiet"]);
+    // Apart from the other build, so that the two do not push each other out of the cache.
+    cargo.arg("--target-dir").arg(shell::target()?.join("lint"));
+    shell::run(cargo.args(["--", "-D", "warnings"]))
+}
