@@ -3,4 +3,5 @@
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
 pub mod host;
+pub mod kernel;
 pub mod model;
