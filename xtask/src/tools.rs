@@ -35,7 +35,7 @@ pub const TOOLS: &[Tool] = &[
     tool(Group::Tests, "varnishd", "varnish"),
     tool(Group::Tests, "python3", "python3"),
     tool(Group::Tests, "gunicorn", "gunicorn"),
-    tool(Group::Tests, "uvicorn", "python3-uvicorn"),
+    tool(Group::Tests, "uvicorn", "uvicorn"),
     tool(Group::Tests, "node", "nodejs"),
     tool(Group::Tests, "openssl", "openssl"),
     tool(Group::Tests, "nft", "nftables"),
