@@ -1,15 +1,26 @@
 //! `cargo xtask lint`: what is checked without running anything.
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::tools::Group;
 use crate::{licences, setup, shell};
 
+/// Runs every check, and fails after the last.
 pub fn run() -> Result<()> {
     setup::quietly(&[Group::Build])?;
-    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
-    kernel_side()?;
-    licences::check()
+    let checks = [format(), user_side(), kernel_side(), licences::check()];
+    let failed: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n       "));
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn user_side() -> Result<()> {
+    shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
 }
 
 /// The probes, looked at for this host: clippy knows its own `core` only, and they compile for a host as well.
