@@ -2,6 +2,8 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod commands;
+pub mod decode;
 pub mod host;
 pub mod kernel;
 pub mod model;

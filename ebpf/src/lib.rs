@@ -177,6 +177,8 @@ pub const CONN_RETRY: u16 = 128;
 pub const CONN_BLIND: u16 = 256;
 /// The reset that ended it was received (not sent) by this socket.
 pub const CONN_RESET: u16 = 512;
+/// The current request has been handed over already.
+pub const CONN_TOLD: u16 = 1024;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -240,7 +242,7 @@ pub struct Tcp {
     pub unread: u32,
     /// The window that the other side advertises.
     pub window: u32,
-    /// Milliseconds since the last data segment came, and went. u32::MAX: never.
+    /// Milliseconds since the last data segment came, and went, as exact as a jiffy. u32::MAX: never.
     pub idle_in_ms: u32,
     pub idle_out_ms: u32,
     /// Bytes written by the owner that the other side has not acknowledged.
@@ -431,6 +433,8 @@ pub const PROC_OWNER: u32 = 2;
 pub const PROC_OLDEST: u32 = 4;
 /// Its threads pass requests around (Go): what a thread read last is only a hint.
 pub const PROC_LOOSE: u32 = 8;
+/// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
+pub const PROC_LATE: u32 = 16;
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
@@ -465,6 +469,7 @@ offsets! {
     sk_daddr6 = "sock_common"."skc_v6_daddr",
     sk_net = "sock_common"."skc_net.net",
     sk_cookie = "sock_common"."skc_cookie",
+    sk_sport = "inet_sock"."inet_sport",
     sk_protocol = "sock"."sk_protocol",
     sk_type = "sock"."sk_type",
     sk_err = "sock"."sk_err",
@@ -521,9 +526,13 @@ pub struct Settings {
     pub rss_stride: u32,
     /// Bytes of each head that are kept, up to [`HEAD`].
     pub head: u32,
-    /// Emit a debug record... kept for alignment: number of possible CPUs.
+    /// Number of possible CPUs.
     pub cpus: u32,
+    /// Microseconds of one jiffy.
+    pub jiffy_us: u32,
     pub _pad: u32,
+    /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
+    pub drops: [u64; 4],
 }
 
 const _: () = {

@@ -105,11 +105,11 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
                 conn.flags |= CONN_FIN_EARLY;
             }
         }
-        TCP_CLOSE if old == TCP_SYN_SENT && conn.reset == 0 => {
+        TCP_CLOSE if old == TCP_SYN_SENT => {
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
-            } else {
+            } else if conn.reset == 0 {
                 conn.flags |= CONN_CLOSED_FIRST;
             }
         }

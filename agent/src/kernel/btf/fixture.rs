@@ -85,6 +85,12 @@ impl Builder {
         self.record(kind, name, values.len() as u32 | u32::from(signed) << 31, size, &body)
     }
 
+    /// An enumeration that counts from zero.
+    pub fn unsigned(&mut self, name: &str, names: &[&str]) -> u32 {
+        let values: Vec<(&str, i64)> = names.iter().copied().zip(0..).collect();
+        self.enumeration(Kind::Enum, name, false, &values)
+    }
+
     pub fn prototype(&mut self, parameters: &[u32]) -> u32 {
         let body: Vec<u32> = parameters.iter().flat_map(|&id| [0, id]).collect();
         self.record(Kind::FuncProto, "", parameters.len() as u32, 0, &body)

@@ -244,6 +244,7 @@ const TRACEPOINTS: &[&str] = &[
 /// Functions whose prototypes the fixtures keep: what fentry and fexit hook where they can.
 const FUNCTIONS: &[&str] = &[
     "__sys_connect",
+    "__sys_connect_file",
     "inet6_recvmsg",
     "inet6_sendmsg",
     "inet_accept",
