@@ -542,10 +542,10 @@ const _: () = {
     assert!(size_of::<Tcp>() == 32);
     assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Listener>() == 24);
-    assert!(size_of::<ConnRecord>() % 8 == 0);
-    assert!(size_of::<ConnectRecord>() % 8 == 0);
-    assert!(size_of::<FlowRecord>() % 8 == 0);
-    assert!(size_of::<ListenRecord>() % 8 == 0);
-    assert!(size_of::<TaskRecord>() % 8 == 0);
-    assert!(size_of::<DnsRecord>() % 8 == 0);
+    assert!(size_of::<ConnRecord>().is_multiple_of(8));
+    assert!(size_of::<ConnectRecord>().is_multiple_of(8));
+    assert!(size_of::<FlowRecord>().is_multiple_of(8));
+    assert!(size_of::<ListenRecord>().is_multiple_of(8));
+    assert!(size_of::<TaskRecord>().is_multiple_of(8));
+    assert!(size_of::<DnsRecord>().is_multiple_of(8));
 };
