@@ -2,5 +2,6 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod filter;
 pub mod host;
 pub mod model;
