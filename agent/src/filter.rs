@@ -63,7 +63,8 @@ impl Filter {
 /// The known word closest to what was typed, if one is close enough to have been meant.
 pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let score = |word: &str| {
-        let bonus = if word.starts_with(typed) || word.ends_with(typed) { 0.15 } else { 0.0 };
+        let part = typed.len() > 2 && (word.starts_with(typed) || word.ends_with(typed));
+        let bonus = if part { 0.15 } else { 0.0 };
         strsim::jaro_winkler(typed, word).max(strsim::normalized_damerau_levenshtein(typed, word)) + bonus
     };
     known.map(|word| (score(word), word)).filter(|(s, _)| *s > 0.7).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, w)| w)

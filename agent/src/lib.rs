@@ -2,6 +2,8 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod config;
 pub mod filter;
 pub mod host;
 pub mod model;
+pub mod when;
