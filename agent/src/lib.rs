@@ -5,6 +5,7 @@
 pub mod config;
 pub mod filter;
 pub mod host;
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod status;

@@ -14,7 +14,7 @@ fn flags(args: &[&str]) -> Flags {
     Cli::try_parse_from(std::iter::once("agent").chain(args.iter().copied())).unwrap().flags
 }
 
-fn file(text: &str) -> Result<Config, ConfigError> {
+pub fn file(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Some((Path::new("/etc/t.toml"), text)), &Flags::default())
 }
 

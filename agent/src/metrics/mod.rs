@@ -6,7 +6,7 @@ mod classic;
 mod process;
 mod series;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vitals;
 
 use std::sync::Arc;
