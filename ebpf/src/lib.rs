@@ -269,6 +269,8 @@ pub const PEER_UNREAD: u8 = 32;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Peer {
+    /// Kernel address of its socket: only the kernel side uses it, together with the cookie.
+    pub sk: u64,
     pub cookie: u64,
     /// When its owner closed it, 0 if it did not.
     pub closed: u64,
@@ -421,12 +423,14 @@ pub struct DnsRecord {
     pub message: [u8; DNS],
 }
 
-/// How requests and attempts of a proxy are bound on one thread.
+/// What a process is to us: a proxy.
 pub const PROC_PROXY: u32 = 1;
 /// Owns, or is a child of one that owns, a listening socket that a proxy could dial.
 pub const PROC_OWNER: u32 = 2;
 /// Bind the oldest unserved request, not the last one read (HAProxy).
 pub const PROC_OLDEST: u32 = 4;
+/// Its threads pass requests around (Go): what a thread read last is only a hint.
+pub const PROC_LOOSE: u32 = 8;
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
@@ -441,6 +445,11 @@ macro_rules! offsets {
             /// (field, struct, member path) of each, in order.
             pub const TABLE: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($name), $strukt, $member)),*];
+
+            /// Asks for the offset of each (field, struct, member path), in order.
+            pub fn resolve(mut offset: impl FnMut(&'static str, &'static str, &'static str) -> u32) -> Offsets {
+                Offsets { $($name: offset(stringify!($name), $strukt, $member)),* }
+            }
         }
     };
 }
@@ -465,7 +474,6 @@ offsets! {
     sk_max_ack_backlog = "sock"."sk_max_ack_backlog",
     sk_receive_qlen = "sock"."sk_receive_queue.qlen",
     net_ns_inum = "net"."ns.inum",
-    net_cookie = "net"."net_cookie",
     socket_sk = "socket"."sk",
     icsk_retransmits = "inet_connection_sock"."icsk_retransmits",
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
@@ -482,8 +490,9 @@ offsets! {
     unix_addr_name = "unix_address"."name",
     skb_head = "sk_buff"."head",
     skb_network = "sk_buff"."network_header",
-    skb_transport = "sk_buff"."transport_header",
     skb_protocol = "sk_buff"."protocol",
+    skb_dev = "sk_buff"."dev",
+    dev_net = "net_device"."nd_net.net",
     task_tgid = "task_struct"."tgid",
     task_pid = "task_struct"."pid",
     task_comm = "task_struct"."comm",
@@ -491,11 +500,13 @@ offsets! {
     task_mm = "task_struct"."mm",
     task_parent = "task_struct"."real_parent",
     task_signal = "task_struct"."signal",
+    task_nsproxy = "task_struct"."nsproxy",
+    nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",
-    mm_rss = "mm_struct"."rss_stat",
+    // The first counter; the next ones are `Settings::rss_stride` apart.
+    mm_rss = "mm_struct"."rss_stat.count",
     siginfo_code = "kernel_siginfo"."si_code",
-    msg_name = "msghdr"."msg_name",
 }
 
 /// Kernel facts that change what a program does, resolved before load and constant afterwards.
@@ -520,7 +531,7 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Conn>() == 120 + 2 * HEAD);
     assert!(size_of::<Tcp>() == 32);
-    assert!(size_of::<Peer>() == 40);
+    assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Listener>() == 24);
     assert!(size_of::<ConnRecord>() % 8 == 0);
     assert!(size_of::<ConnectRecord>() % 8 == 0);

@@ -178,18 +178,13 @@ fn put(page: &mut String, what: std::fmt::Arguments<'_>) {
 /// Text that stays text, whatever it holds.
 fn html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in crate::text::safe(text).chars() {
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            // Control characters, and marks that turn the direction of text around.
-            c if c.is_control() => put(&mut safe, format_args!("{}", c.escape_default())),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
-                put(&mut safe, format_args!("{}", c.escape_unicode()));
-            }
             c => safe.push(c),
         }
     }

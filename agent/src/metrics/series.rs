@@ -1,12 +1,14 @@
 //! One metric with labels whose number of series is bounded, and whose idle series go away.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
+
+use crate::text::clipped;
 
 /// What a label value becomes when there are too many.
 pub const OTHER: &str = "other";
@@ -14,7 +16,7 @@ pub const OTHER: &str = "other";
 /// Longest label value; what is longer is cut.
 const LONGEST: usize = 128;
 
-/// Label values cannot hold it: [`tame`] escapes control characters.
+/// Label values cannot hold it: [`clipped`] escapes control characters.
 const SEPARATOR: char = '\u{1f}';
 
 /// `N` labels. Which of them give way when there are too many series is said at each [`Series::at`].
@@ -83,31 +85,9 @@ fn join<const N: usize>(values: &[&str; N]) -> String {
         if i > 0 {
             key.push(SEPARATOR);
         }
-        tame(value, &mut key);
+        key.push_str(&clipped(value, LONGEST));
     }
     key
-}
-
-/// Control characters escaped, invisible ones too, and no longer than needs be.
-fn tame(value: &str, out: &mut String) {
-    let start = out.len();
-    for c in value.chars() {
-        if c.is_control() || is_invisible(c) {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{}", c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-        if out.len() - start >= LONGEST {
-            out.push('…');
-            return;
-        }
-    }
-}
-
-/// Marks that turn the direction of text around or take no room.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// So that the registry and the sink hold the same series.
