@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod filter;
+pub mod history;
 pub mod host;
 pub mod http;
 pub mod kernel;
