@@ -4,6 +4,14 @@
 
 pub mod commands;
 pub mod decode;
+pub mod config;
+pub mod filter;
+pub mod history;
 pub mod host;
+pub mod http;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
+pub mod status;
+pub mod text;
+pub mod when;
