@@ -93,7 +93,7 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize, row: Option<&faults::
     let name = row.map_or("healthy", |fault| fault.name);
     let ask = Ask::get(format!("/{name}/{}/{n}", proxy.kind.name()));
     let mut client = match kept.take() {
-        Some(client) if n % 3 != 0 => client,
+        Some(client) if !n.is_multiple_of(3) => client,
         _ => Client::connect(proxy.addr)?,
     };
     let local = client.local().map(|addr| addr.to_string()).unwrap_or_default();

@@ -7,7 +7,7 @@ use trace502_tests::proxies::Kind;
 use trace502_tests::{exact, guard, silence};
 
 const USAGE: &str = "\
-usage: cargo xtask lab [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
+usage: cargo xtask lab -- [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
                        [--serial] [--logs] [--no-agent] [--json]
   --measure   one of the three; all by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
@@ -40,6 +40,10 @@ fn parse() -> Result<Options> {
             "--logs" => options.choice.logs = true,
             "--quick" => options.quick = true,
             "--json" => options.json = true,
+            "--help" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
             _ => bail!("{arg:?} is unknown\n{USAGE}"),
         }
     }

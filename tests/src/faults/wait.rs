@@ -15,7 +15,7 @@ pub const FAULTS: &[Fault] = &[
     fault("not-read", LATE, &["request_not_read"], |s| app(s, "deaf", "no-read")),
     fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")).says(&["sleep"]),
     fault("spinning", LATE, &["response_timeout"], |s| app(s, "spinner", "spin")).says(&["cpu"]),
-    fault("blocked", LATE, &["response_timeout"], |s| app(s, "blocked", "blocked")).says(&["d)"]),
+    fault("blocked", LATE, &["response_timeout"], |s| app(s, "blocked", "blocked")).says(&["blocked"]),
     fault("stopped", LATE, &["request_not_read", "never_accepted", "response_timeout"], stopped).says(&["stopped"]),
     fault("stopped-in-flight", LATE, &["response_timeout"], stopped_in_flight).says(&["stopped"]),
     // HAProxy's and Caddy's timers start again with every byte, or do not run any more.

