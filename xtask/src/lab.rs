@@ -1,5 +1,7 @@
 //! `cargo xtask lab` and `cargo xtask demo`: run these programs of the tests crate as root. What they do stands there.
+use std::fs;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,9 +43,21 @@ fn become_binary(name: &str, args: &[String], why: &str) -> Result<()> {
 }
 
 /// Programs that the lab's nginx cells use.
-const PROGRAMS: [&str; 7] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node"];
+const PROGRAMS: [&str; 9] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node", "python3", "gunicorn"];
 /// Files that those read or load as they run.
-const FILES: [&str; 3] = ["/usr/lib/ssl/openssl.cnf", "/etc/nginx/fastcgi_params", "/usr/lib/x86_64-linux-gnu/xtables"];
+const FILES: [&str; 5] = [
+    "/etc/resolv.conf",
+    "/usr/lib/ssl/openssl.cnf",
+    "/etc/nginx/fastcgi_params",
+    "/usr/lib/x86_64-linux-gnu/xtables",
+    "/usr/lib/python3/dist-packages",
+];
+
+/// The library of the system's Python, whose folder carries its version.
+fn python_library() -> Result<PathBuf> {
+    let python = fs::canonicalize("/usr/bin/python3").context("python3 is not installed")?;
+    Ok(Path::new("/usr/lib").join(python.file_name().context("python3 has no name")?))
+}
 
 /// The cells of nginx on another kernel; the exit status is the lab's.
 fn guest(series: &str, args: &[String]) -> Result<i32> {
@@ -65,6 +79,8 @@ fn guest(series: &str, args: &[String]) -> Result<i32> {
     for path in FILES {
         guest.file(path, path);
     }
+    let python = python_library()?;
+    guest.file(python.clone(), python);
     guest.modules.push("tun".into());
     guest.memory_mib = 2048;
     guest.timeout = Duration::from_secs(900);

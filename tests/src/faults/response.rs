@@ -103,12 +103,12 @@ fn idle_forgotten(setup: &Setup) -> Result<Plan> {
     let table = format!("forget_{port}");
     Ok(Plan::new(route, move |session| {
         service.listening(&at)?;
-        let mut client = session.connect()?;
-        session.well_on(&mut client, session.get())?;
         session.world.host.nft(&format!(
             "table inet {table} {{\n chain out {{\n type filter hook output priority 0; policy accept;\n \
              tcp sport {port} tcp flags rst drop\n }}\n}}\n"
         ))?;
+        let mut client = session.connect()?;
+        session.well_on(&mut client, session.get())?;
         let gone = until(Duration::from_secs(5), || (!established(service.pid(), port)).then_some(()));
         session.world.host.run("nft", &["delete", "table", "inet", &table])?;
         gone.context("the upstream does not give up its idle connection")?;
