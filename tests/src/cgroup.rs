@@ -76,26 +76,31 @@ impl Drop for Unit {
     }
 }
 
+/// Kills everything in a tree, without waiting. Absent in v1, where the process groups end by themselves.
+fn kill(dir: &Path) {
+    let _ = std::fs::write(dir.join("cgroup.kill"), "1");
+}
+
 /// Kills what is in it and removes it.
 fn remove(dir: &Path) {
+    kill(dir);
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
             remove(&entry.path());
         }
     }
     guard::until(Duration::from_secs(2), || {
-        // Absent in v1, where the process groups have ended already.
-        let _ = std::fs::write(dir.join("cgroup.kill"), "1");
+        kill(dir);
         std::fs::remove_dir(dir).is_ok().then_some(())
     });
 }
 
 pub fn remove_where(wanted: &dyn Fn(&str) -> bool) {
-    for root in [mounted(None), mounted(Some("memory"))].into_iter().flatten() {
-        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(wanted) {
-                remove(&entry.path());
-            }
-        }
-    }
+    let roots = [mounted(None), mounted(Some("memory"))].into_iter().flatten();
+    let entries = roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten());
+    let found: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(wanted)).map(|entry| entry.path()).collect();
+    // All at once, so that the dying do not wait for each other.
+    found.iter().for_each(|dir| kill(dir));
+    found.iter().for_each(|dir| remove(dir));
 }

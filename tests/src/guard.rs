@@ -36,7 +36,10 @@ pub fn sweep() {
 /// Removes what this run made: for the exit by a signal, where no destructor runs.
 pub fn sweep_own() {
     let own = prefix();
-    remove_where(&|name: &str| name == own || name.starts_with(&format!("{own}-")));
+    // Twice: the other threads go on making things until the process ends.
+    for _ in 0..2 {
+        remove_where(&|name: &str| name == own || name.starts_with(&format!("{own}-")));
+    }
 }
 
 fn remove_where(wanted: &dyn Fn(&str) -> bool) {
