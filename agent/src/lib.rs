@@ -5,4 +5,6 @@
 pub mod decode;
 pub mod host;
 pub mod kernel;
+pub mod logs;
 pub mod model;
+pub mod recording;
