@@ -1,7 +1,7 @@
 //! The host this program runs on, asked directly.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -78,6 +78,11 @@ impl LiveHost {
     pub fn hint_owner(&mut self, cookie: Cookie, pid: u32) {
         self.owners.hint(cookie, pid);
         self.remember(pid);
+    }
+
+    /// Files that a process appends to: its logs are among them. See [`crate::logs::discover`].
+    pub fn appended(&self, pid: u32) -> Vec<PathBuf> {
+        self.proc.appended(pid)
     }
 
     /// The thorough look at who listens in our own namespace, for the start. May take a second on a large host.

@@ -2,9 +2,23 @@
 //!
 //! A line is foreign text. It becomes plain data here or nothing at all; what an error means is judged elsewhere.
 
+mod apache;
+mod caddy;
+mod follow;
+mod haproxy;
+mod nginx;
+mod parser;
+mod source;
+mod text;
+mod time;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use follow::{Followed, Follower, Health, LogsError};
+pub use parser::{LONGEST, Parser};
+pub use source::{Source, SourceError, discover};
 
 /// Whose log it is, and which of its logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,7 +35,7 @@ pub enum Format {
     Caddy,
 }
 
-/// One line of a log that tells of a request which failed because of its upstream.
+/// One line of a log (of Apache: up to three) that tells of a request which failed because of its upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogError {
     pub format: Format,
@@ -30,6 +44,7 @@ pub struct LogError {
     /// What the time lacks in precision: the error may be this many microseconds later than it says.
     pub coarse_micros: u64,
     pub pid: Option<u32>,
+    pub tid: Option<u32>,
     /// nginx: the number of the client connection, the same in all lines of a request.
     pub connection: Option<u64>,
     pub client: Option<IpAddr>,
@@ -38,12 +53,35 @@ pub struct LogError {
     pub host: Option<String>,
     /// Without its query string.
     pub path: Option<String>,
-    /// `address:port`, or `unix:` and a path; of HAProxy the names `backend/server`.
+    /// `address:port` or `name:port`, or `unix:` and a path; of HAProxy the names `backend/server`.
     pub upstream: Option<String>,
     /// The local port of the upstream connection (Caddy tells it for failed reads).
     pub upstream_local_port: Option<u16>,
+    /// What the client got, as the log says; where it does not, what the proxy answers unless it tries again.
     pub status: Option<u16>,
     pub hint: Hint,
+}
+
+impl LogError {
+    fn new(format: Format, hint: Hint) -> Self {
+        Self {
+            format,
+            time_micros: None,
+            coarse_micros: 0,
+            pid: None,
+            tid: None,
+            connection: None,
+            client: None,
+            client_port: None,
+            method: None,
+            host: None,
+            path: None,
+            upstream: None,
+            upstream_local_port: None,
+            status: None,
+            hint,
+        }
+    }
 }
 
 /// What the line says went wrong.
@@ -56,7 +94,7 @@ pub enum Hint {
     ConnectTimeout,
     /// The upstream closed before its answer was complete.
     ClosedEarly,
-    /// Reading the answer failed.
+    /// The answer broke off, with this error where the log says which.
     Receive {
         errno: Option<i32>,
     },
@@ -82,8 +120,6 @@ pub enum Hint {
     Rejected,
     /// It waited in the proxy for a free connection until it was given up.
     QueueTimeout,
-    /// The client went away first.
-    ClientLeft,
     /// A limit of the proxy itself.
     ProxyLimit,
     /// The upstream answered this status itself.
@@ -92,3 +128,6 @@ pub enum Hint {
     StatusOnly,
     Other,
 }
+
+#[cfg(test)]
+mod tests;
