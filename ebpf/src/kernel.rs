@@ -157,6 +157,10 @@ pub fn tuple(sk: Ptr, to: &mut Tuple) {
         to.remote = mapped(read(sk, offset!(sk_daddr)).unwrap_or(0));
     }
     to.local_port = read(sk, offset!(sk_num)).unwrap_or(0);
+    if to.local_port == 0 {
+        // A closed socket has given its port back, but remembers which it was.
+        to.local_port = u16::from_be(read(sk, offset!(sk_sport)).unwrap_or(0));
+    }
     to.remote_port = u16::from_be(read(sk, offset!(sk_dport)).unwrap_or(0));
     to.netns = netns(sk);
 }

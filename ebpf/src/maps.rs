@@ -18,6 +18,8 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
+    _pad: 0,
+    drops: [0; 4],
 };
 
 /// Reads one constant so that the compiler does not fold it and the verifier does.
