@@ -9,7 +9,7 @@ use super::netns::Namespaces;
 use super::owners::Owners;
 use super::proc::Procfs;
 use super::processes::Processes;
-use super::{Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts, files};
+use super::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts, files};
 use crate::model::{Cookie, Fact, Nanos, Observation};
 
 /// Names the kernel function at an address.
@@ -124,6 +124,10 @@ impl Host for LiveHost {
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
         self.processes.memory(&self.proc, pid)
+    }
+
+    fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
+        self.proc.descriptors(pid)
     }
 
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {

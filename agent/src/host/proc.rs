@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::DescriptorFacts;
 use super::clock::Clock;
 
 /// Longest word of a command line, and longest name or path, that is kept.
@@ -18,6 +19,8 @@ const WORDS: usize = 3;
 const THREADS: usize = 64;
 /// Descriptors looked at for logs: a proxy opens them before its connections.
 const FILES: usize = 1024;
+/// Descriptors counted one by one.
+const COUNTED: usize = 1 << 20;
 
 /// What `/proc/PID/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +122,18 @@ impl Procfs {
         pids
     }
 
+    /// How many descriptors a process has open, and how many it may have.
+    pub fn descriptors(&self, pid: u32) -> Option<DescriptorFacts> {
+        let limit = open_files(&self.read(pid, "limits")?)?;
+        let folder = self.file(pid, "fd");
+        // Linux 6.2 tells the number as the folder's size; before, they are counted.
+        let open = match fs::metadata(&folder).ok()?.size() {
+            0 => fs::read_dir(&folder).ok()?.take(COUNTED).count() as u64,
+            told => told,
+        };
+        Some(DescriptorFacts { open, limit })
+    }
+
     /// Inodes of the sockets a process has open, as far as `most` descriptors go.
     pub fn sockets(&self, pid: u32, most: usize) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(self.file(pid, "fd")) else { return Vec::new() };
@@ -178,6 +193,13 @@ fn appends(fdinfo: &[u8]) -> bool {
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
     flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// The soft limit in `Max open files   1024   4096   files`.
+fn open_files(limits: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(limits);
+    let soft = text.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace().next()?;
+    if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
 /// `pid (name) state parent ...`: the name may hold anything, so it ends at the last parenthesis.
@@ -317,6 +339,16 @@ mod tests {
         assert!(Procfs::new("/proc").sockets(std::process::id(), 1024).contains(&inode));
         assert_eq!(socket_inode(b"pipe:[12]"), None);
         assert_eq!(socket_inode(b"socket:[99999999999999]"), None);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        assert_eq!(
+            open_files(b"Max processes 1 2 processes\nMax open files            1024   4096   files\n"),
+            Some(1024)
+        );
+        assert_eq!(open_files(b"Max open files unlimited unlimited files"), Some(u64::MAX));
+        assert_eq!(open_files(b"Max open files\n"), None);
     }
 
     #[test]

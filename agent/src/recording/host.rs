@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{Answer, Entry, Exchange, Question, Reader, RecordingError, Tape};
-use crate::host::{Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::host::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::Nanos;
 
 /// Answers that may wait to be asked for, so that a hostile file does not fill the memory.
@@ -60,6 +60,11 @@ impl<H: Host> Host for RecordingHost<H> {
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
         let answer = self.inner.memory(pid);
         self.note(|| Question::Memory(pid), answer, Answer::Memory)
+    }
+
+    fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
+        let answer = self.inner.descriptors(pid);
+        self.note(|| Question::Descriptors(pid), answer, Answer::Descriptors)
     }
 
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {
@@ -206,6 +211,10 @@ impl<R: Read + Seek> Host for Replay<R> {
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
         answered!(self, Memory, Question::Memory(pid), None)
+    }
+
+    fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
+        answered!(self, Descriptors, Question::Descriptors(pid), None)
     }
 
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {

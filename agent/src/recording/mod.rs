@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::host::{Activity, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::host::{Activity, DescriptorFacts, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
 use crate::logs::LogError;
 use crate::model::Nanos;
 
@@ -76,6 +76,7 @@ pub enum Question {
     NetnsOf(IpAddr, u32),
     Path(u32, String),
     Symbol(u64),
+    Descriptors(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +90,7 @@ pub enum Answer {
     NetnsOf(Option<u32>),
     Path(PathFacts),
     Symbol(Option<String>),
+    Descriptors(Option<DescriptorFacts>),
 }
 
 #[derive(Debug, Error)]

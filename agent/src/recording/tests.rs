@@ -23,6 +23,7 @@ fn table() -> TableHost {
         .with_process(ProcessFacts { pid: 8, ..facts })
         .with_memory(7, MemoryFacts { cgroup: "/shop".into(), limit: Some(1), usage: None, kills: Some(2) })
         .with_symbol(9, "nft_do_chain")
+        .with_descriptors(7, DescriptorFacts { open: 5, limit: 6 })
 }
 
 /// What an engine might do with an event: it asks, and says something.
@@ -37,7 +38,7 @@ fn work(host: &mut dyn Host, event: &[u8]) -> String {
         host.path(7, "/run/x.sock"),
         host.netns_of(address, 3),
         host.wall_micros(u64::from(event[0])),
-        (host.symbol(9), host.activity(7)),
+        (host.symbol(9), host.activity(7), host.descriptors(7)),
     )
 }
 
@@ -54,7 +55,7 @@ fn recorded(path: &Path) -> Vec<String> {
     }
     drop((tape, host));
     let summary = recorder.finish(Counts::from([("events".into(), 2)])).unwrap();
-    assert_eq!((summary.entries, summary.lost), (2 * (3 + 9) + 1, 0));
+    assert_eq!((summary.entries, summary.lost), (2 * (3 + 10) + 1, 0));
     assert_eq!(summary.bytes, fs::metadata(path).unwrap().len());
     said
 }
@@ -85,7 +86,7 @@ fn a_replay_says_what_was_said_when_it_was_recorded() {
     let counts = Counts::from([("events".into(), 2), ("recording".into(), 0)]);
     assert_eq!((ending, mismatches), (Ending::Complete(counts), 0));
     let reader = Reader::new(Cursor::new(&bytes)).unwrap();
-    assert_eq!((reader.header(), reader.entries()), (&header(), 24));
+    assert_eq!((reader.header(), reader.entries()), (&header(), 26));
 }
 
 #[test]
