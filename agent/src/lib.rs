@@ -4,3 +4,5 @@
 
 pub mod host;
 pub mod model;
+pub mod text;
+pub mod wire;
