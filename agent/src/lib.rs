@@ -2,7 +2,10 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod causes;
+pub mod correlate;
 pub mod host;
 pub mod model;
+pub mod proxies;
 pub mod text;
 pub mod wire;
