@@ -90,8 +90,8 @@ impl<'a> Case<'a> {
         self.attempt.and_then(|attempt| attempt.tcp)
     }
 
-    pub fn peer(&self) -> Option<Peer> {
-        self.attempt.and_then(|attempt| attempt.peer)
+    pub fn peer(&self) -> Option<&'a Peer> {
+        self.attempt.and_then(|attempt| attempt.peer.as_ref())
     }
 
     pub fn endpoint(&self) -> Option<&'a Endpoint> {
@@ -257,7 +257,7 @@ impl<'a> Case<'a> {
     pub fn target_netns(&self) -> Option<u32> {
         let attempt = self.attempt?;
         let Endpoint::Tcp(addr) = &attempt.endpoint else { return Some(self.netns) };
-        if let Some(peer) = attempt.peer {
+        if let Some(peer) = attempt.peer.as_ref().filter(|p| p.netns != 0) {
             return Some(peer.netns);
         }
         let mut answers = self.answers.borrow_mut();
@@ -429,7 +429,7 @@ impl<'a> Case<'a> {
         note(conn.asked, "request_sent", format!("request sent{reused} ({sent} so far)"));
         note(conn.fin, "fin_received", "the upstream closed its side (FIN)".into());
         note(conn.reset, "rst_received", "the connection was reset (RST)".into());
-        if let Some(peer) = attempt.peer {
+        if let Some(peer) = &attempt.peer {
             let by = peer.closed_by.map_or_else(|| "its owner".into(), |pid| self.who(pid));
             let unread = match peer.unread {
                 0 => String::new(),

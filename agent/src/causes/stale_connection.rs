@@ -27,7 +27,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let unknown = |p: &crate::model::Packet| !p.has_socket || p.reason.as_deref() == Some("NO_SOCKET");
     let stack = case.resets_received().into_iter().any(|(_, p)| unknown(p));
-    let peer = case.peer().is_some_and(|p| p.reset_reason == Some("NO_SOCKET"));
+    let peer = case.peer().is_some_and(|p| p.reset_reason.as_deref() == Some("NO_SOCKET"));
     let idle = conn.asked.zip(conn.asked_before).map(|(now, before)| now.saturating_sub(before));
     let proven = stack || peer;
     let long = !case.is_local() && idle.is_some_and(|ns| ns >= FORGET);

@@ -44,7 +44,7 @@ fn reason(case: &Case<'_>) -> Option<String> {
     let resets = case.resets_received();
     let sent = resets.iter().rev().find_map(|(_, p)| p.reason.as_deref());
     let unread = case.peer().map_or(0, |p| p.unread);
-    let reason = case.peer().and_then(|p| p.reset_reason).or(sent);
+    let reason = case.peer().and_then(|p| p.reset_reason.as_deref()).or(sent);
     Some(match reason {
         Some("TCP_ABORT_ON_CLOSE") => match unread {
             0 => "it closed with data unread".into(),

@@ -2,7 +2,7 @@
 
 use super::death;
 use super::{Case, Cause, Finding, Scope, Verdict};
-use crate::host::ProcessFacts;
+use crate::host::{ProcessFacts, same_service};
 use crate::model::{Group, Nanos};
 
 pub static CAUSE: Cause = Cause {
@@ -55,12 +55,4 @@ fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> 
         let parent = dead.life.parent.filter(|parent| *parent > 1)?;
         history.child_born(parent, &dead.life.comm, closed, case.at).filter(|(pid, _)| !listens(*pid))
     })
-}
-
-/// Many programs share an interpreter: the executable alone proves nothing.
-fn same_service(last: &ProcessFacts, next: &ProcessFacts) -> bool {
-    let unit = last.unit.as_deref().is_some_and(|u| u.ends_with(".service")) && last.unit == next.unit;
-    let container = last.container.is_some() && last.container == next.container;
-    let program = last.exe.is_some() && last.exe == next.exe && last.cmdline.len() > 1 && last.cmdline == next.cmdline;
-    unit || container || program
 }

@@ -389,7 +389,7 @@ impl Engine {
         };
         if attempt.conn.reset.is_some() {
             let sent = self.past.flows.resets_to(&flow, since).last().and_then(|(_, p)| p.reason.as_deref());
-            tell("upstream", attempt.peer.and_then(|p| p.reset_reason).or(sent));
+            tell("upstream", attempt.peer.as_ref().and_then(|p| p.reset_reason.as_deref()).or(sent));
         }
         if let Some((_, packet)) = self.past.flows.resets_from(&flow, since).last() {
             tell("proxy", packet.reason.as_deref());

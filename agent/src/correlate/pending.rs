@@ -99,8 +99,4 @@ impl Pendings {
     pub fn of_process(&self, pid: u32) -> Vec<u64> {
         self.by_pid.get(&pid).into_iter().flatten().copied().collect()
     }
-
-    pub fn all(&self) -> Vec<u64> {
-        self.all.keys().copied().collect()
-    }
 }
