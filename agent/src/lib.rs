@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod model;
 pub mod proxies;
+pub mod sinks;
 pub mod status;
 pub mod text;
 pub mod when;

@@ -140,8 +140,8 @@ fn refused<'a>(case: &Case<'a>, listener: &'a Listener) -> Search<'a> {
     let closer = listener.closed_by.and_then(dead);
     let link = Link::Listener(closed);
     // A child that was killed for memory just before takes its parent with it.
-    let children = history.deaths().filter(|d| near(d) && d.at <= closed && history.descends(d.pid, listener.pid));
-    let oom = children.filter(|d| d.life.oom.is_some()).last();
+    let mut children = history.deaths().filter(|d| near(d) && d.at <= closed && history.descends(d.pid, listener.pid));
+    let oom = children.rfind(|d| d.life.oom.is_some());
     if let Some(death) = oom.or(owner).or(closer) {
         return Search::Dead(death, link);
     }

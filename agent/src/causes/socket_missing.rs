@@ -24,7 +24,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let was = gone.map_or_else(String::new, |l| {
         format!("; {} listened on it until {}", case.who(l.pid), case.ago(l.closed.unwrap_or(case.at)))
     });
-    let now = case.path().is_some_and(|p| p.exists).then_some("; it exists now").unwrap_or_default();
+    let now = if case.path().is_some_and(|p| p.exists) { "; it exists now" } else { "" };
     let near = neighbour(case).map(|path| format!("did you mean {path}? Somebody listens there"));
     Finding::new(format!("{place} does not exist{was}{now}"))
         .fix(format!("start what should listen on {place}"))

@@ -28,7 +28,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let How::Killed { signal, by } = death::how(case, dead) else { return Verdict::No };
     let who = case.who(dead.pid);
     let signal = text::signal(signal);
-    let sender = by.map(|s| sender(s));
+    let sender = by.map(sender);
     let by_whom = sender.as_ref().map_or_else(String::new, |s| format!(" by {s}"));
     let during = if case.broken() { " while it had this request" } else { "" };
     Finding::new(format!("{who} was killed with {signal}{by_whom} {}{during}", case.ago(dead.at)))

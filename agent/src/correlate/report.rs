@@ -79,7 +79,6 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
     let server = server.map(|pid| process(&case, pid));
     let why = cause.is_none().then(|| unexplained(&case, pending.lossy));
     let timeline = case.timeline();
-    drop(case);
     if let (State::Judged(None) | State::Waiting(_), Some((cause, finding))) = (&last.state, &cause) {
         last.state = State::Judged(Some((cause, Box::new(finding.clone()))));
     }

@@ -16,7 +16,7 @@ pub fn is_server_start(bytes: &[u8]) -> bool {
     let [high, mid, low, kind, flags, 0, 0, 0, 0, ..] = bytes else { return false };
     let len = u32::from_be_bytes([0, *high, *mid, *low]);
     match *kind {
-        SETTINGS => *flags <= 1 && len % 6 == 0 && len <= 600,
+        SETTINGS => *flags <= 1 && len.is_multiple_of(6) && len <= 600,
         GOAWAY => *flags == 0 && (8..=16_384).contains(&len),
         _ => false,
     }

@@ -152,8 +152,11 @@ fn first_line(bytes: &[u8]) -> (&[u8], &[u8], bool) {
     }
 }
 
+/// Name and value of a header line.
+type Header<'a> = (&'a [u8], &'a [u8]);
+
 /// The header lines that are there to their end, and whether the head ends.
-fn headers(mut bytes: &[u8]) -> (Vec<(&[u8], &[u8])>, bool) {
+fn headers(mut bytes: &[u8]) -> (Vec<Header<'_>>, bool) {
     let mut found = Vec::new();
     loop {
         let (line, rest, whole) = first_line(bytes);
