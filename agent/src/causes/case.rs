@@ -213,11 +213,10 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// When the attempt began: its connect, or the request on a connection that was there.
+    /// When the attempt began: its request, or its connect where there was none.
     pub fn began(&self) -> Nanos {
         let Some(conn) = self.conn() else { return self.client.and_then(|c| c.conn.asked).unwrap_or(self.at) };
-        let began = if conn.reused { conn.asked } else { conn.opened };
-        began.or(conn.asked).or(conn.opened).unwrap_or(self.at)
+        conn.asked.or(conn.opened).unwrap_or(self.at)
     }
 
     /// How long nothing came: from the request, or from connect() while connecting.

@@ -30,7 +30,7 @@ pub struct Joined {
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let mut joined = if pending.exact() { exact(pending, tries) } else { hinted(pending, tries, others) };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
-    if joined.doubt.is_some() && joined.own.len() == 1 && !joined.rivals.is_empty() && agree(&joined, tries) {
+    if joined.doubt.is_some() && !joined.rivals.is_empty() && agree(&joined, tries) {
         joined.doubt = None;
     }
     joined
@@ -38,7 +38,7 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
 
 /// Whether all that could be meant failed the same way: the cause is certain although the owner is not.
 fn agree(joined: &Joined, tries: &Tries) -> bool {
-    let mut kinds = joined.own.iter().chain(&joined.rivals).map(|seq| {
+    let mut kinds = joined.own.last().into_iter().chain(&joined.rivals).map(|seq| {
         let t = tries.get(*seq)?;
         match &t.state {
             State::Judged(Some((cause, _))) => Some((cause.id, &t.attempt.endpoint)),
@@ -100,57 +100,59 @@ fn adjacent(t: &Try, pending: &Pending) -> bool {
     }
 }
 
-/// It lies within the time of the request.
+/// It lies within the time of the request, and nobody has it.
 fn eligible(t: &Try, pending: &Pending) -> bool {
+    !t.used && within(t, pending)
+}
+
+/// It lies within the time of the request.
+fn within(t: &Try, pending: &Pending) -> bool {
     let from = match pending.asked() {
         Some(asked) => asked.saturating_sub(SLACK),
         None => pending.at.saturating_sub(BLIND),
     };
-    !t.used && t.began() >= from && t.at <= pending.until()
+    // What looked well is handed over after the error, whenever it ended.
+    let to = match pending.owner.kind.closes {
+        Closes::BeforeWrite if t.attempt.handover != Handover::Asked => pending.at,
+        _ => pending.until(),
+    };
+    t.began() >= from && t.at <= to
 }
 
+/// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.
 fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let key = pending.key();
-    let mut by_hint = Vec::new();
-    let mut by_content = Vec::new();
-    let mut unknown = (Vec::new(), Vec::new());
-    let mut mapped = Vec::new();
-    for t in tries.of_process(pending.pid).filter(|t| eligible(t, pending)) {
-        let content = compare(&pending.error.conn, &t.attempt);
-        let bound = t.key() == Some(key);
-        match content {
-            Content::Identical => by_hint.push(t.seq),
-            Content::Same if bound => by_hint.push(t.seq),
-            Content::Same if !claimed(t, others) => by_content.push(t.seq),
-            Content::Unknown if bound => unknown.0.push(t.seq),
-            Content::Unknown if !claimed(t, others) => unknown.1.push(t.seq),
-            Content::Different if bound && t.attempt.bound.is_some_and(|b| b.choices <= 1) => mapped.push(t.seq),
-            _ => {}
+    // From the newest: nearest to the error first. Those that another incident has may still be ours.
+    let near: Vec<(Content, &Try)> = tries
+        .of_process(pending.pid)
+        .filter(|t| within(t, pending))
+        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
+        .collect();
+    let of = |content: Content| near.iter().filter(move |(c, _)| *c == content).map(|(_, t)| *t);
+    let identical: Vec<u64> = of(Content::Identical).filter(|t| !t.used).map(|t| t.seq).collect();
+    if !identical.is_empty() {
+        return Joined { own: identical, ..Joined::default() };
+    }
+    for (content, doubt, certain_alone) in [
+        (Content::Same, "several requests that look the same were under way", true),
+        (Content::Unknown, "which request this attempt served could only be told by its time", false),
+    ] {
+        let bound: Vec<u64> = of(content).filter(|t| !t.used && t.key() == Some(key)).map(|t| t.seq).collect();
+        let hint = !bound.is_empty();
+        let free = || of(content).find(|t| !t.used && !claimed(t, others)).map(|t| t.seq);
+        let own = if hint { bound } else { free().into_iter().collect() };
+        if own.is_empty() {
+            continue;
         }
+        let rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
+        let unsure = !rivals.is_empty() || !(hint || certain_alone);
+        return Joined { own, rivals, doubt: unsure.then_some(doubt) };
     }
-    if !by_hint.is_empty() {
-        return Joined { own: by_hint, ..Joined::default() };
-    }
-    // `of_process` goes from the newest: nearest to the error first.
-    if !by_content.is_empty() {
-        let own = vec![by_content.remove(0)];
-        let doubt = (!by_content.is_empty()).then_some("several requests that look the same were under way");
-        return Joined { own, rivals: by_content, doubt };
-    }
-    if !unknown.0.is_empty() {
-        let doubt =
-            (!unknown.1.is_empty()).then_some("several attempts failed at that time, and none shows its request");
-        return Joined { own: unknown.0, rivals: unknown.1, doubt };
-    }
-    if !mapped.is_empty() {
-        let doubt = Some("the request that went to the upstream looks different from the client's");
-        return Joined { own: mapped, rivals: unknown.1, doubt };
-    }
-    if unknown.1.is_empty() {
-        return Joined::default();
-    }
-    let own = vec![unknown.1.remove(0)];
-    Joined { own, rivals: unknown.1, doubt: Some("which request this attempt served could only be told by its time") }
+    let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
+    let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
+    let doubt =
+        (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
+    Joined { own: mapped, rivals: Vec::new(), doubt }
 }
 
 /// Another error that waits has the better right to it.

@@ -63,11 +63,10 @@ impl Try {
         }
     }
 
-    /// When it began: its connect, or the request on a connection that was there.
+    /// When it began: its request, or its connect where there was none. (A connection may be opened ahead.)
     pub fn began(&self) -> Nanos {
         let conn = &self.attempt.conn;
-        let began = if conn.reused { conn.asked } else { conn.opened };
-        began.or(conn.asked).or(conn.opened).unwrap_or(self.at)
+        conn.asked.or(conn.opened).unwrap_or(self.at)
     }
 
     pub fn waits_until(&self) -> Option<Nanos> {
