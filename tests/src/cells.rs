@@ -21,9 +21,7 @@ pub struct Choice {
     pub faults: Vec<String>,
     /// Judge the agent, or only make sure that the faults happen.
     pub agent: bool,
-    /// One cell at a time.
-    pub serial: bool,
-    /// Keep going this many at a time.
+    /// This many cells at a time.
     pub workers: usize,
     /// Show what the proxies' own logs said about each cell.
     pub logs: bool,
@@ -118,8 +116,7 @@ pub fn run(choice: &Choice) -> Result<Report> {
     let agent = if choice.agent { Some(start_agent(&world)?) } else { None };
     let bench =
         Bench { world: &world, proxies: &proxies, agent: agent.as_ref(), known: Mutex::default(), logs: choice.logs };
-    let workers = if choice.serial { 1 } else { choice.workers };
-    outcomes.extend(bench.work(cells, workers)?);
+    outcomes.extend(bench.work(cells, choice.workers)?);
     outcomes.extend(bench.work(alone, 1)?);
     outcomes.sort_by_key(|outcome| (outcome.kind, outcome.fault));
     let known = bench.known.into_inner().unwrap_or_default();

@@ -43,9 +43,10 @@ fn become_binary(name: &str, args: &[String], why: &str) -> Result<()> {
 }
 
 /// Programs that the lab's nginx cells use.
-const PROGRAMS: [&str; 9] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node", "python3", "gunicorn"];
+const PROGRAMS: [&str; 8] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node", "gunicorn"];
 /// Files that those read or load as they run.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "/usr/bin/python3",
     "/etc/resolv.conf",
     "/usr/lib/ssl/openssl.cnf",
     "/etc/nginx/fastcgi_params",
@@ -67,7 +68,7 @@ fn guest(series: &str, args: &[String]) -> Result<i32> {
     let built = shell::target()?.join("release");
     let kernel = vm::Kernel::newest(series)?;
     println!("== kernel {}: lab", kernel.release);
-    let command = ["/lab/lab", "--measure", "cells", "--proxy", "nginx"].map(String::from);
+    let command = ["/lab/lab", "--measure", "cells", "--proxy", "nginx", "--workers", "6"].map(String::from);
     let mut guest = vm::Guest::new(&kernel, &[&command[..], args].concat());
     guest.file(&program, "/lab/trace502");
     for name in ["lab", "upstream"] {

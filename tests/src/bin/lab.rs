@@ -8,11 +8,12 @@ use trace502_tests::{exact, guard, silence};
 
 const USAGE: &str = "\
 usage: cargo xtask lab -- [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
-                       [--serial] [--logs] [--no-agent] [--json]
+                       [--workers N | --serial] [--logs] [--no-agent] [--json]
   --measure   one of the three; all by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
   --fault     only cells whose fault has this in its name
   --quick     a tenth of the requests
+  --workers   this many cells at a time
   --serial    one cell at a time
   --logs      what the proxies' own logs said
   --no-agent  only make sure that the faults happen
@@ -36,7 +37,8 @@ fn parse() -> Result<Options> {
             "--fault" => options.choice.faults.push(value()?),
             "--measure" => options.measures.push(value()?),
             "--no-agent" => options.choice.agent = false,
-            "--serial" => options.choice.serial = true,
+            "--serial" => options.choice.workers = 1,
+            "--workers" => options.choice.workers = value()?.parse().context("--workers needs a number")?,
             "--logs" => options.choice.logs = true,
             "--quick" => options.quick = true,
             "--json" => options.json = true,
