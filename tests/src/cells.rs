@@ -203,9 +203,9 @@ impl Bench<'_> {
         let expect = cell.plan.expect(&cell.fault, proxy.kind);
         let session = Session::new(self.world, proxy, cell.fault.name);
         let done = (cell.plan.act)(&session);
-        let (exchanges, asides) = session.finish();
+        let exchanges = session.exchanges();
         let judged = exchanges.iter().filter(|exchange| exchange.judged).map(|exchange| exchange.path.clone());
-        lock(&self.known).extend(judged.chain(asides));
+        lock(&self.known).extend(judged.chain(session.asides()));
         let mut outcome = not_made(proxy.kind, cell.fault, "");
         outcome.answers = exchanges.iter().map(|exchange| exchange.answer.word()).collect();
         let made = done.map_err(|error| format!("{error:#}")).and_then(|()| truth::made(&expect, &exchanges));

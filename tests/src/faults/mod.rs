@@ -109,7 +109,8 @@ impl Setup {
     }
 }
 
-pub type Act = Box<dyn FnOnce(&Session) -> Result<()> + Send>;
+/// What is done, once. Not consumed by it: what it holds lives until the cell is judged.
+pub type Act = Box<dyn Fn(&Session) -> Result<()> + Send>;
 
 /// A fault prepared for one proxy.
 pub struct Plan {
@@ -129,7 +130,7 @@ impl Plan {
         Self::new(route, |session| session.fail(session.get()))
     }
 
-    pub fn new(route: Route, act: impl FnOnce(&Session) -> Result<()> + Send + 'static) -> Self {
+    pub fn new(route: Route, act: impl Fn(&Session) -> Result<()> + Send + 'static) -> Self {
         let upstream = match &route.servers[..] {
             [one] if !route.resolve => Some(one.clone()),
             _ => None,
@@ -173,16 +174,34 @@ pub struct Session<'a> {
     pub fault: &'static str,
     exchanges: RefCell<Vec<Exchange>>,
     asides: RefCell<Vec<String>>,
+    kept: RefCell<Vec<Box<dyn Any>>>,
 }
 
 impl<'a> Session<'a> {
     pub fn new(world: &'a World, proxy: &'a Proxy, fault: &'static str) -> Self {
-        Self { world, proxy, fault, exchanges: RefCell::default(), asides: RefCell::default() }
+        Self {
+            world,
+            proxy,
+            fault,
+            exchanges: RefCell::default(),
+            asides: RefCell::default(),
+            kept: RefCell::default(),
+        }
     }
 
-    /// The judged and the good ones, and the paths of those that do not count.
-    pub fn finish(self) -> (Vec<Exchange>, Vec<String>) {
-        (self.exchanges.into_inner(), self.asides.into_inner())
+    /// The judged requests and the good ones.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.exchanges.borrow().clone()
+    }
+
+    /// Paths of requests that do not count.
+    pub fn asides(&self) -> Vec<String> {
+        self.asides.borrow().clone()
+    }
+
+    /// Lives until the cell is judged: the end of a service would be a fact about its fault.
+    pub fn keep(&self, thing: impl Any) {
+        self.kept.borrow_mut().push(Box::new(thing));
     }
 
     pub fn path(&self, word: &str) -> String {

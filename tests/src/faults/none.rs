@@ -14,9 +14,16 @@ use crate::world::Place;
 
 pub const FAULTS: &[Fault] = &[
     fault("all-down", "502 503 503 503 503 -", &["no_live_upstream"], all_down).likely(),
-    fault("name-missing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "nx.test")).says(&["nx.test"]),
-    fault("name-failing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "fail.test")).says(&["fail.test"]),
-    fault("name-unanswered", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "mute.test")).says(&["mute.test"]),
+    // Nothing but its time ties a look-up to a request: certain only when nobody else asks.
+    fault("name-missing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "nx.test"))
+        .likely()
+        .says(&["nx.test"]),
+    fault("name-failing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "fail.test"))
+        .likely()
+        .says(&["fail.test"]),
+    fault("name-unanswered", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "mute.test"))
+        .likely()
+        .says(&["mute.test"]),
     fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
     fault("one-connection", "- 503 503 - 503 -", &["proxy_limit"], one_connection).likely(),
     fault("own-rule", "502 502 502 502 502 -", &["unattributed"], |s| {

@@ -33,14 +33,16 @@ pub const FAULTS: &[Fault] = &[
     fault("ssh", NO_HTTP, &["invalid_response"], |s| shared(s, "ssh")).says(&["ssh"]),
     fault("smtp", NO_HTTP, &["invalid_response"], |s| shared(s, "smtp")).says(&["smtp"]),
     fault("redis", NO_HTTP, &["invalid_response"], |s| shared(s, "redis")).says(&["redis"]),
-    fault("nul-in-head", "502 502 - - 502 -", &["invalid_response"], |s| shared(s, "nul")),
+    fault("nul-in-head", "502 502 - - 502 -", &["invalid_response"], |s| shared(s, "nul")).likely(),
     fault("big-head", "502 502 502 - 502 -", &["header_too_big"], |s| shared(s, "big-header")),
     fault("own-502", "502 502 502 502 502 -", &["upstream_error"], |s| shared(s, "answer:502")),
     fault("own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503")),
     fault("own-504", "504 504 504 504 504 -", &["upstream_error"], |s| shared(s, "answer:504")),
     fault("idle-raced", "502 502|closed 502|closed 502 503 -", &["keepalive_race"], idle_raced),
     fault("idle-forgotten", "502 502|closed 502|closed 502 503 -", &["stale_connection"], idle_forgotten),
-    fault("plain-to-tls", "502|garbled 502 502|garbled|200 502 502|503 -", &["tls_mismatch"], |s| {
+    fault("plain-to-tls", "502|garbled 502 502|garbled|200 502 502|503 -", &["tls_mismatch"], plain_to_tls),
+    // Node says nothing at all to a client that does not speak TLS.
+    fault("plain-to-node-tls", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], |s| {
         shared(s, "node:https-good")
     }),
     fault("tls-to-plain", CERTIFICATE, &["tls_mismatch"], |s| tls(s, "node:http", true)),
@@ -129,6 +131,19 @@ fn established(pid: u32, port: u16) -> bool {
 fn tls(setup: &Setup, conduct: &str, verify: bool) -> Result<Plan> {
     let at = setup.world.shared_at(Place::Loopback, conduct);
     Ok(Plan::get(setup.route(at).speaking(Speaks::Tls { verify })))
+}
+
+/// OpenSSL answers with an alert.
+fn plain_to_tls(setup: &Setup) -> Result<Plan> {
+    let at = format!("127.0.0.1:{}", setup.world.port());
+    let (cert, key) = (setup.world.certs.cert("good"), setup.world.certs.key("good"));
+    let args = ["s_server", "-accept", &at, "-cert", &cert, "-key", &key, "-quiet"];
+    let name = setup.service("ossl");
+    let service = Draft::program(&setup.world, &setup.world.proxies, &name, "/usr/bin/openssl", &args).start()?;
+    Ok(Plan::new(setup.route(at.clone()), move |session| {
+        service.listening(&at)?;
+        session.fail(session.get())
+    }))
 }
 
 fn h2_to_h1(setup: &Setup) -> Result<Plan> {
