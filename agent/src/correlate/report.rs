@@ -6,6 +6,7 @@ use super::Past;
 use super::join::Joined;
 use super::pending::Pending;
 use super::tries::{End, State, Try};
+use crate::causes::death::STOPS;
 use crate::causes::{self, Case, Cause, Finding, Opinion, Verdict};
 use crate::host::Host;
 use crate::model::{
@@ -192,7 +193,10 @@ fn asked(pending: &Pending) -> bool {
 fn stopping(pending: &Pending, past: &Past) -> bool {
     let near = |at: Nanos| at.abs_diff(pending.at) <= STOPPING;
     let dead = past.history.death_of(pending.pid).is_some_and(|d| near(d.at));
-    let told = past.history.life_of(pending.pid).is_some_and(|l| l.signals.iter().any(|s| near(s.at)));
+    let told = past
+        .history
+        .life_of(pending.pid)
+        .is_some_and(|l| l.signals.iter().any(|s| near(s.at) && STOPS.contains(&s.signal)));
     dead || told
 }
 
