@@ -439,8 +439,12 @@ impl<'a> Case<'a> {
         if let Some(errno) = self.errno() {
             let call = if self.connecting() { "connect()" } else { "the socket" };
             note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
-        } else if self.gave_up() || self.unanswered() {
+        } else if attempt.handover == Handover::Answered {
+            // The answer was the news: the connection goes on.
+        } else if self.unanswered() || (self.gave_up() && self.no_answer()) {
             note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
+        } else if self.gave_up() {
+            note(Some(self.at), "closed", format!("{name} closed the connection"));
         }
         notes
     }

@@ -29,6 +29,7 @@ pub use counters::Counters;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::failures::Route;
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
@@ -375,7 +376,8 @@ impl Engine {
             State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
             _ => ("unattributed", ""),
         };
-        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary);
+        let checked = one.attempt.bound.is_none();
+        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
             proxy: one.owner.name.clone(),
@@ -467,9 +469,13 @@ impl Engine {
             let seq = one.seq;
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
+            let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
             self.tries.insert(one);
             if failed {
                 self.count_failure(seq);
+                if let Some(route) = Route::of(&pending.error.conn.request_head) {
+                    self.past.failures.concerned(group, &endpoint, route);
+                }
             }
         }
         match made {

@@ -119,7 +119,9 @@ fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Hos
         None if conn.old => {
             ("agent_started_later", format!("the connection is older than trace502, and no attempt of {name} was seen"))
         }
-        None => ("no_attempt", format!("{name} answered by itself: it tried no upstream, and none had failed before")),
+        None => {
+            ("no_attempt", format!("{name} answered by itself: no attempt on an upstream was seen for this request"))
+        }
     });
     Judgement { cause, timeline: Vec::new(), server: None, why }
 }
