@@ -4,10 +4,12 @@
 
 use crate::kernel::findings::{Finding, Level};
 use crate::kernel::offsets::Missing;
-use crate::kernel::preflight::{Lockdown, Preflight, Trampolines};
+use crate::kernel::preflight::{self, Lockdown, Preflight, Trampolines};
 use crate::kernel::report::ProbeReport;
+use crate::kernel::{Kernel, Options};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Columns of the table.
 const WIDTH: usize = 80;
@@ -25,6 +27,34 @@ pub struct Doctor {
     /// Also print the end of the verifier's log for each probe that it refused
     #[arg(long, short)]
     pub verbose: bool,
+}
+
+impl Doctor {
+    /// Tries everything once: loads, attaches, and lets go again.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let mut preflight = Preflight::read(Path::new("/"));
+        // The sentence on what failed is part of the report.
+        let _ = preflight::raise_memlock(&preflight);
+        let options = Options { verbose: self.verbose, ..Options::default() };
+        let (missing, probes) = match Kernel::load(&options) {
+            Ok(kernel) => {
+                preflight.trampolines = kernel.trampolines.clone();
+                (kernel.missing.clone(), kernel.reports.clone())
+            }
+            Err(error) => {
+                // Preflight says the same in more words where it knows why.
+                if preflight.findings().iter().all(|finding| finding.level != Level::Fatal) {
+                    eprintln!("trace502: {error}");
+                }
+                (Vec::new(), Vec::new())
+            }
+        };
+        let report = Report { preflight: &preflight, missing: &missing, probes: &probes };
+        let mut out = io::stdout().lock();
+        let verdict = report.write(self, &mut out)?;
+        out.flush()?;
+        Ok(if probes.is_empty() { Verdict::CannotRun.exit_code() } else { verdict.exit_code() })
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

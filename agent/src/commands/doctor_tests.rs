@@ -72,7 +72,7 @@ Compiler      on (programs run as machine code)
 Trampolines   available (fentry, fexit)
 Symbols       readable
 Privileges    uid 0; CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-              CAP_NET_ADMIN CAP_SYSLOG CAP_SYS_RESOURCE CAP_SYS_ADMIN
+              CAP_SYS_ADMIN CAP_SYSLOG CAP_SYS_RESOURCE
 
 PROBE       PROVIDER    STATE     HOOK
 state       tp_btf      attached  inet_sock_set_state
@@ -103,8 +103,8 @@ reset_sent  -           missing   tcp_send_reset
     why:  the kernel refused the program: Permission denied (os error 13)
     the verifier refused it: --verbose shows its log
 
-NOTE      no tracefs is seen: probes cannot fall back to classic tracepoints
-    to do: mount it
+NOTE      no tracefs is seen: nothing is lost, since no probe needs it
+    to do: mount it where other tracing tools want it
            sudo mount -t tracefs tracefs /sys/kernel/tracing
 
 Degraded: 1 of 2 probes missing; what is lost is named above.
@@ -152,18 +152,18 @@ FATAL     this process lacks CAP_BPF and CAP_PERFMON, without which nothing
           loads
     to do: run it as root, or give the program its capabilities once
            sudo /usr/bin/trace502 doctor
-           sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_net_admin,cap_syslog+ep /usr/bin/trace502
+           sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin,cap_syslog+ep /usr/bin/trace502
 
 DEGRADED  lost without CAP_SYS_PTRACE (to look at the processes of other users):
           executables, open sockets and network namespaces of other users'
           processes; without CAP_DAC_READ_SEARCH (to open files of other users):
           unix sockets, logs and libraries that only their owner may open;
-          without CAP_NET_ADMIN (to attach network programs and ask for socket
-          details): programs on cgroups, details of other users' sockets;
-          without CAP_SYSLOG (to read the addresses in /proc/kallsyms): the name
-          of the kernel function that dropped a packet
+          without CAP_SYS_ADMIN (to enter the network namespaces of containers):
+          listeners and addresses inside containers; without CAP_SYSLOG (to read
+          the addresses in /proc/kallsyms): the name of the kernel function that
+          dropped a packet
     to do: run it as root, or give the program its capabilities once
-           sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_net_admin,cap_syslog+ep /usr/bin/trace502
+           sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin,cap_syslog+ep /usr/bin/trace502
 
 Cannot run: see what to do above.
 "

@@ -10,7 +10,7 @@ pub enum Need {
     Required,
     /// Something is lost without it.
     Useful,
-    /// It stands in for others, or this kernel does not ask for it.
+    /// This kernel does not ask for it.
     Unneeded,
 }
 
@@ -58,11 +58,11 @@ pub const CAPABILITIES: &[Capability] = &[
         lost: "unix sockets, logs and libraries that only their owner may open",
     },
     Capability {
-        name: "CAP_NET_ADMIN",
-        bit: 12,
+        name: SYS_ADMIN,
+        bit: 21,
         need: Need::Useful,
-        purpose: "attach network programs and ask for socket details",
-        lost: "programs on cgroups, details of other users' sockets",
+        purpose: "enter the network namespaces of containers",
+        lost: "listeners and addresses inside containers",
     },
     Capability {
         name: "CAP_SYSLOG",
@@ -77,13 +77,6 @@ pub const CAPABILITIES: &[Capability] = &[
         need: Need::Useful,
         purpose: "raise RLIMIT_MEMLOCK before kernel 5.11",
         lost: "maps larger than the limit",
-    },
-    Capability {
-        name: SYS_ADMIN,
-        bit: 21,
-        need: Need::Unneeded,
-        purpose: "stand in for CAP_BPF and CAP_PERFMON",
-        lost: "nothing",
     },
 ];
 
@@ -106,6 +99,7 @@ pub fn held(effective: u64, last: u32, memlock: bool) -> Vec<Held> {
     CAPABILITIES
         .iter()
         .map(|capability| {
+            // CAP_SYS_ADMIN has always stood in for what was carved out of it.
             let replaced = matches!(capability.name, BPF | PERFMON);
             let need = match capability.name {
                 BPF | PERFMON if young => Need::Unneeded,

@@ -11,7 +11,7 @@ pub enum Level {
     Fatal,
     /// It runs and something is lost.
     Degraded,
-    /// Nothing is lost as long as every probe attaches.
+    /// Nothing is lost.
     Note,
 }
 
@@ -192,8 +192,8 @@ impl Preflight {
         self.tracefs.is_none().then(|| Finding {
             id: "no_tracefs",
             level: Level::Note,
-            says: "no tracefs is seen: probes cannot fall back to classic tracepoints".into(),
-            fix: "mount it".into(),
+            says: "no tracefs is seen: nothing is lost, since no probe needs it".into(),
+            fix: "mount it where other tracing tools want it".into(),
             run: vec!["sudo mount -t tracefs tracefs /sys/kernel/tracing".into()],
         })
     }

@@ -1,7 +1,6 @@
 //! Loads the kernel side, attaches every probe that this kernel allows, and says what came of each.
 //! The only file that talks to aya, beside [`super::ring`].
 
-use std::collections::HashMap as Table;
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -13,7 +12,8 @@ use trace502_ebpf::{COMM, HEAD, Kind, Offsets, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::libc_connect;
-use super::offsets::{self, Names};
+use super::offsets::{self, Missing, Names};
+use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
 
@@ -53,6 +53,10 @@ pub struct Kernel {
     bpf: Ebpf,
     pub names: Names,
     pub reports: Vec<ProbeReport>,
+    /// Members that this kernel lacks.
+    pub missing: Vec<Missing>,
+    /// What came of the first program that needed a trampoline.
+    pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
     lost: PerCpuArray<MapData, u64>,
 }
@@ -62,7 +66,7 @@ impl Kernel {
     /// (see [`Kernel::complete`]): doctor wants the whole list.
     pub fn load(options: &Options) -> Result<Kernel, LoadError> {
         let blob = btf::read(std::path::Path::new("/"))?;
-        let (offsets, settings, names) = {
+        let (offsets, settings, names, missing) = {
             let btf = Btf::parse(&blob)?;
             let (offsets, missing) = offsets::resolve(&btf);
             if let Some(lacking) = missing.iter().find(|missing| BASE.contains(&missing.field)) {
@@ -70,18 +74,18 @@ impl Kernel {
             }
             let mut settings = offsets::settings(&btf, cpus());
             settings.head = options.head.min(HEAD as u32);
-            (offsets, settings, Names::read(&btf))
+            (offsets, settings, Names::read(&btf), missing)
         };
         let types = aya::Btf::from_sys_fs().map_err(|error| LoadError::Refused(error.to_string()))?;
         let mut bpf = open(options, &offsets, &settings, &types)?;
-        let lacking = lacking(&offsets);
+        let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
         for probe in PROBES {
-            reports.push(attach(&mut bpf, probe, &types, &lacking, options.verbose));
+            reports.push(attach(&mut bpf, probe, &types, &missing, &mut trampolines));
         }
         let lost = bpf.take_map("LOST").ok_or(LoadError::Map("LOST"))?;
         let lost = PerCpuArray::try_from(lost).map_err(|_| LoadError::Map("LOST"))?;
-        Ok(Kernel { bpf, names, reports, libc: Vec::new(), lost })
+        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost })
     }
 
     /// The first required probe that is not attached is an error.
@@ -195,26 +199,12 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .map_err(|error| LoadError::Refused(chain(&error)))
 }
 
-/// Fields that this kernel lacks.
-fn lacking(offsets: &Offsets) -> Table<&'static str, &'static str> {
-    let values: Vec<u32> = super::bytes_of(offsets)
-        .chunks_exact(4)
-        .map(|bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        .collect();
-    Offsets::TABLE
-        .iter()
-        .zip(values)
-        .filter(|(_, offset)| *offset == u32::MAX)
-        .map(|((field, _, member), _)| (*field, *member))
-        .collect()
-}
-
 fn attach(
     bpf: &mut Ebpf,
     probe: &'static Probe,
     types: &aya::Btf,
-    lacking: &Table<&str, &str>,
-    verbose: bool,
+    missing: &[Missing],
+    trampolines: &mut Trampolines,
 ) -> ProbeReport {
     let mut report = ProbeReport {
         name: probe.name,
@@ -226,12 +216,19 @@ fn attach(
         verifier: None,
         lost: probe.lost,
     };
-    if let Some(field) = probe.needs.iter().find(|field| lacking.contains_key(*field)) {
-        report.error = Some(format!("this kernel has no {}", lacking[field]));
+    if let Some(lacking) = missing.iter().find(|missing| probe.needs.contains(&missing.field)) {
+        report.error = Some(lacking.to_string());
         return report;
     }
     for provider in probe.providers {
-        match provide(bpf, provider, types) {
+        let provided = provide(bpf, provider, types);
+        if matches!(provider[0].1, Hook::Fexit(_)) && *trampolines == Trampolines::NotTried {
+            *trampolines = match &provided {
+                Ok(()) => Trampolines::Available,
+                Err((why, _)) => Trampolines::Refused(why.clone()),
+            };
+        }
+        match provided {
             Ok(()) => {
                 let hooks: Vec<String> = provider.iter().map(|(_, hook)| hook.to_string()).collect();
                 report.hook = hooks.join(" ");
@@ -244,9 +241,7 @@ fn attach(
             Err((error, verifier)) => {
                 // What the preferred provider says is the news; the others are a way out.
                 report.error.get_or_insert(error);
-                if verbose && report.verifier.is_none() {
-                    report.verifier = verifier;
-                }
+                report.verifier = report.verifier.or(verifier);
             }
         }
     }

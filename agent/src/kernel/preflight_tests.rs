@@ -92,7 +92,7 @@ fn not_root() {
         found[0].run,
         [
             "sudo /usr/bin/trace502 doctor",
-            "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_net_admin,cap_syslog+ep \
+            "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin,cap_syslog+ep \
              /usr/bin/trace502"
         ]
     );
@@ -102,15 +102,15 @@ fn not_root() {
 #[test]
 fn some_capabilities() {
     let root = host();
-    // CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH.
-    root.write("proc/self/status", status("000000c400001004"));
+    // CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH.
+    root.write("proc/self/status", status("000000c400200004"));
     let found = only(&root);
     assert_eq!((found.id, found.level), ("fewer_capabilities", Level::Degraded));
     assert!(found.says.starts_with("lost without CAP_SYS_PTRACE (to look at the processes of other users): exec"));
     let preflight = Preflight::read(root.path());
     assert!(preflight.holds("CAP_BPF") && !preflight.holds("CAP_SYS_PTRACE"));
     // CAP_SYS_ADMIN stands in for the first two.
-    root.write("proc/self/status", status("0000000400281004"));
+    root.write("proc/self/status", status("0000000400280004"));
     assert!(Preflight::read(root.path()).findings().is_empty());
 }
 
