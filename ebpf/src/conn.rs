@@ -199,6 +199,9 @@ fn compose(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> Option<&'static mut C
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
+        if record.tuple.remote_port == 0 {
+            record.tuple = conn.tuple;
+        }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.role == ROLE_UPSTREAM {
@@ -355,6 +358,7 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
         // Unix sockets seldom have a cookie: what it points back at identifies it.
         cookie: sk.0 as u64,
         closed: 0,
+        tgid: 0,
         closed_tgid: 0,
         unread: kernel::receive_queue(peer),
         reset_reason: 0,
@@ -362,7 +366,7 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
         flags: PEER_LIVE,
-        _pad: [0; 5],
+        _pad: 0,
     };
     if kernel::accepted_at(peer) {
         record.peer.flags |= PEER_ACCEPTED;
