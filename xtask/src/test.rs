@@ -78,7 +78,8 @@ impl Tally {
         let ready = report.status == 0 && !report.output.is_empty();
         self.check(ready, &format!("doctor on {} (exit status {})", kernel.release, report.status));
 
-        let Some(tests) = tests else { return Ok(()) };
+        // Where doctor says that nothing can run, each test would fail for the same reason, slowly.
+        let Some(tests) = tests.filter(|_| ready) else { return Ok(()) };
         println!("== kernel {}: {KERNEL_TESTS}", kernel.release);
         let inside = Path::new("/tests").join(KERNEL_TESTS);
         let command = [inside.display().to_string(), "--test-threads=1".into()];
