@@ -2,17 +2,24 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod causes;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod correlate;
 pub mod decode;
 pub mod filter;
 pub mod history;
 pub mod host;
 pub mod http;
 pub mod kernel;
+pub mod logs;
 pub mod metrics;
 pub mod model;
+pub mod proxies;
+pub mod recording;
+pub mod sinks;
 pub mod status;
 pub mod text;
 pub mod when;
+pub mod wire;
