@@ -2,6 +2,7 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod commands;
 pub mod config;
 pub mod filter;
 pub mod history;
