@@ -11,6 +11,7 @@ pub mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod model;
+pub mod privilege;
 pub mod status;
 pub mod text;
 pub mod when;
