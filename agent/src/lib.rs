@@ -4,13 +4,16 @@
 
 pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod filter;
 pub mod history;
 pub mod host;
 pub mod http;
+pub mod journal;
 pub mod kernel;
 pub mod metrics;
 pub mod model;
+pub mod notify;
 pub mod privilege;
 pub mod status;
 pub mod text;
