@@ -142,7 +142,7 @@ fn linker_llvm(linker: &Path) -> Option<u32> {
 }
 
 /// The LLVM inside a compiler, from `LLVM version: 22.1.8`.
-fn compiler_llvm(rustc: &Path) -> Option<u32> {
+pub fn compiler_llvm(rustc: &Path) -> Option<u32> {
     let version = output(Command::new(rustc).arg("-vV"))?;
     number(version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.as_bytes())
 }

@@ -2,9 +2,11 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod decode;
 pub mod filter;
 pub mod history;
 pub mod host;

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, RECENT, SCRATCH, Thread, Waiting, constant};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, Thread, Waiting, constant};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -95,7 +95,7 @@ pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
         conn.reply_bytes = 0;
         conn.status = 0;
         conn.errno = 0;
-        conn.flags &= !CONN_FIN_EARLY;
+        conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
         if conn.request > 1 {
             conn.flags |= CONN_REUSED;
         }
@@ -161,7 +161,9 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) {
         None => false,
     };
     let failed = failed(conn);
-    if failed || wanted {
+    if conn.flags & CONN_TOLD != 0 {
+        // Its answer was the news.
+    } else if failed || wanted {
         let why = if failed { WHY_FAILED } else { WHY_ASKED };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
@@ -197,6 +199,9 @@ fn compose(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> Option<&'static mut C
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
+        if record.tuple.remote_port == 0 {
+            record.tuple = conn.tuple;
+        }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.role == ROLE_UPSTREAM {
@@ -234,7 +239,8 @@ fn refresh(record: &mut ConnRecord) {
     if record.conn.flags & CONN_UNIX == 0 || peer == 0 {
         return;
     }
-    if kernel::cookie_at(peer) == record.peer.cookie {
+    // The other end points back at us until it goes, even after we are gone.
+    if kernel::unix_peer(peer) == record.peer.cookie {
         record.peer.state = kernel::state_at(peer);
         record.peer.unread = kernel::receive_queue(peer);
         if kernel::accepted_at(peer) {
@@ -249,7 +255,10 @@ fn refresh(record: &mut ConnRecord) {
 #[inline(always)]
 pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>) {
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
-    let mut told = false;
+    let (tgid, _) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let mut told = class & PROC_LATE == 0;
     if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
@@ -346,8 +355,10 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
     }
     record.peer = Peer {
         sk: peer,
-        cookie: kernel::cookie_at(peer),
+        // Unix sockets seldom have a cookie: what it points back at identifies it.
+        cookie: sk.0 as u64,
         closed: 0,
+        tgid: 0,
         closed_tgid: 0,
         unread: kernel::receive_queue(peer),
         reset_reason: 0,
@@ -355,7 +366,7 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
         flags: PEER_LIVE,
-        _pad: [0; 5],
+        _pad: 0,
     };
     if kernel::accepted_at(peer) {
         record.peer.flags |= PEER_ACCEPTED;

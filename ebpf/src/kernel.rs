@@ -157,6 +157,10 @@ pub fn tuple(sk: Ptr, to: &mut Tuple) {
         to.remote = mapped(read(sk, offset!(sk_daddr)).unwrap_or(0));
     }
     to.local_port = read(sk, offset!(sk_num)).unwrap_or(0);
+    if to.local_port == 0 {
+        // A closed socket has given its port back, but remembers which it was.
+        to.local_port = u16::from_be(read(sk, offset!(sk_sport)).unwrap_or(0));
+    }
     to.remote_port = u16::from_be(read(sk, offset!(sk_dport)).unwrap_or(0));
     to.netns = netns(sk);
 }
@@ -259,10 +263,14 @@ pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
     to.idle_out_ms = idle(jiffies, read(sk, offset!(tp_lsndtime)).unwrap_or(0));
 }
 
-/// Jiffies since a 32-bit jiffies stamp; user space knows how long a jiffy is.
+/// Milliseconds since a 32-bit jiffies stamp.
 #[inline(always)]
 fn idle(now: u64, stamp: u32) -> u32 {
-    if stamp == 0 { u32::MAX } else { (now as u32).wrapping_sub(stamp) }
+    if stamp == 0 {
+        return u32::MAX;
+    }
+    let jiffies = (now as u32).wrapping_sub(stamp);
+    (jiffies as u64 * constant!(SETTINGS.jiffy_us) as u64 / 1000) as u32
 }
 
 /// Path of the address that a unix socket is bound to; returns its length, 0 for none.

@@ -177,6 +177,8 @@ pub const CONN_RETRY: u16 = 128;
 pub const CONN_BLIND: u16 = 256;
 /// The reset that ended it was received (not sent) by this socket.
 pub const CONN_RESET: u16 = 512;
+/// The current request has been handed over already.
+pub const CONN_TOLD: u16 = 1024;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -217,6 +219,8 @@ pub struct Conn {
     /// Bytes of the current request and answer that went through the owner's system calls.
     pub request_bytes: u64,
     pub reply_bytes: u64,
+    /// Upstream: where it was dialled. The kernel forgets it when a blocking connect() fails.
+    pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
     pub _pad: u32,
@@ -240,7 +244,7 @@ pub struct Tcp {
     pub unread: u32,
     /// The window that the other side advertises.
     pub window: u32,
-    /// Milliseconds since the last data segment came, and went. u32::MAX: never.
+    /// Milliseconds since the last data segment came, and went, as exact as a jiffy. u32::MAX: never.
     pub idle_in_ms: u32,
     pub idle_out_ms: u32,
     /// Bytes written by the owner that the other side has not acknowledged.
@@ -274,7 +278,8 @@ pub struct Peer {
     pub cookie: u64,
     /// When its owner closed it, 0 if it did not.
     pub closed: u64,
-    /// Who closed it.
+    /// Who reads it, and who closed it.
+    pub tgid: u32,
     pub closed_tgid: u32,
     /// Bytes it received and did not read (now, or when it was closed).
     pub unread: u32,
@@ -284,7 +289,7 @@ pub struct Peer {
     pub seen: u8,
     pub state: u8,
     pub flags: u8,
-    pub _pad: [u8; 5],
+    pub _pad: u8,
 }
 
 /// The listener that an upstream connection was meant for, read at the moment of the record.
@@ -431,6 +436,8 @@ pub const PROC_OWNER: u32 = 2;
 pub const PROC_OLDEST: u32 = 4;
 /// Its threads pass requests around (Go): what a thread read last is only a hint.
 pub const PROC_LOOSE: u32 = 8;
+/// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
+pub const PROC_LATE: u32 = 16;
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
@@ -465,6 +472,7 @@ offsets! {
     sk_daddr6 = "sock_common"."skc_v6_daddr",
     sk_net = "sock_common"."skc_net.net",
     sk_cookie = "sock_common"."skc_cookie",
+    sk_sport = "inet_sock"."inet_sport",
     sk_protocol = "sock"."sk_protocol",
     sk_type = "sock"."sk_type",
     sk_err = "sock"."sk_err",
@@ -521,22 +529,26 @@ pub struct Settings {
     pub rss_stride: u32,
     /// Bytes of each head that are kept, up to [`HEAD`].
     pub head: u32,
-    /// Emit a debug record... kept for alignment: number of possible CPUs.
+    /// Number of possible CPUs.
     pub cpus: u32,
+    /// Microseconds of one jiffy.
+    pub jiffy_us: u32,
     pub _pad: u32,
+    /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
+    pub drops: [u64; 4],
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Tuple>() == 40);
-    assert!(size_of::<Conn>() == 120 + 2 * HEAD);
+    assert!(size_of::<Conn>() == 160 + 2 * HEAD);
     assert!(size_of::<Tcp>() == 32);
     assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Listener>() == 24);
-    assert!(size_of::<ConnRecord>() % 8 == 0);
-    assert!(size_of::<ConnectRecord>() % 8 == 0);
-    assert!(size_of::<FlowRecord>() % 8 == 0);
-    assert!(size_of::<ListenRecord>() % 8 == 0);
-    assert!(size_of::<TaskRecord>() % 8 == 0);
-    assert!(size_of::<DnsRecord>() % 8 == 0);
+    assert!(size_of::<ConnRecord>().is_multiple_of(8));
+    assert!(size_of::<ConnectRecord>().is_multiple_of(8));
+    assert!(size_of::<FlowRecord>().is_multiple_of(8));
+    assert!(size_of::<ListenRecord>().is_multiple_of(8));
+    assert!(size_of::<TaskRecord>().is_multiple_of(8));
+    assert!(size_of::<DnsRecord>().is_multiple_of(8));
 };

@@ -9,7 +9,7 @@ mod maps;
 mod probes;
 mod thread;
 
-#[cfg(target_arch = "bpf")]
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}

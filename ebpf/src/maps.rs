@@ -11,8 +11,16 @@ pub static OFFSETS: Offsets = Offsets::NONE;
 
 /// What differs between kernels, constant to the verifier.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings =
-    Settings { reset_reason: 0, victim_task: 0, rss_stride: 0, head: trace502_ebpf::HEAD as u32, cpus: 1, _pad: 0 };
+pub static SETTINGS: Settings = Settings {
+    reset_reason: 0,
+    victim_task: 0,
+    rss_stride: 0,
+    head: trace502_ebpf::HEAD as u32,
+    cpus: 1,
+    jiffy_us: 4000,
+    _pad: 0,
+    drops: [0; 4],
+};
 
 /// Reads one constant so that the compiler does not fold it and the verifier does.
 macro_rules! constant {

@@ -1,4 +1,5 @@
 //! One file a verb of the command line.
 
 pub mod agent;
+pub mod doctor;
 pub mod history;

@@ -48,8 +48,55 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         rss_stride,
         head: HEAD as u32,
         cpus,
+        jiffy_us: jiffy_us(),
         _pad: 0,
+        drops: news(&Names::read(btf).drop),
     }
+}
+
+/// Drops that every healthy connection may end with, or that only repeat what the sockets tell.
+const NO_NEWS: &[&str] = &[
+    "QUEUE_PURGE",
+    "NO_SOCKET",
+    "SOCKET_RCVBUFF",
+    "TCP_CLOSE",
+    "TCP_FASTOPEN",
+    "TCP_FLAGS",
+    "TCP_RESET",
+    "TCP_INVALID_SYN",
+    "TCP_INVALID_ACK_SEQUENCE",
+    "TCP_INVALID_SEQUENCE",
+    "TCP_OFOMERGE",
+    "TCP_OFO_DROP",
+    "TCP_OFO_QUEUE_PRUNE",
+    "TCP_OLD_ACK",
+    "TCP_OLD_DATA",
+    "TCP_OLD_SEQUENCE",
+    "TCP_OVERWINDOW",
+    "TCP_RFC7323_PAWS",
+    "TCP_TOO_OLD_ACK",
+    "TCP_ZEROWINDOW",
+    "TCP_ABORT_ON_DATA",
+];
+
+/// A bit for each drop reason that is news. The first ones are no drops, or say nothing.
+fn news(names: &[String]) -> [u64; 4] {
+    let mut bits = [0; 4];
+    for (number, name) in names.iter().enumerate().take(256).skip(1) {
+        let silent = ["CONSUMED", "NOT_DROPPED_YET", "NOT_SPECIFIED", ""];
+        if !NO_NEWS.contains(&name.as_str()) && !silent.contains(&name.as_str()) {
+            bits[number >> 6] |= 1 << (number & 63);
+        }
+    }
+    bits
+}
+
+/// The coarse clock advances by one tick.
+fn jiffy_us() -> u32 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    u32::try_from(tick.tv_nsec / 1000).unwrap_or(4000).max(1)
 }
 
 /// What this kernel calls its reasons, by number. A recording carries them, since the numbers differ between kernels.

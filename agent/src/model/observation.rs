@@ -226,7 +226,7 @@ pub struct Tcp {
     pub idle_out_ms: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub cookie: Cookie,
     pub netns: u32,
@@ -237,13 +237,15 @@ pub struct Peer {
     /// Its owner closed it before the proxy did.
     pub closed_first: bool,
     pub closed: Option<Nanos>,
+    /// The process that read from it, and the one that closed it.
+    pub read_by: Option<u32>,
     pub closed_by: Option<u32>,
     /// Bytes it received and its owner did not read.
     pub unread: u32,
     pub got_reset: bool,
     pub sent_reset: bool,
     /// Name of the kernel's reason for the reset it sent (`NOT_SPECIFIED` and unknown ones are `None`).
-    pub reset_reason: Option<&'static str>,
+    pub reset_reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

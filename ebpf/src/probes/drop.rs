@@ -6,6 +6,7 @@ use trace502_ebpf::*;
 
 use crate::emit;
 use crate::kernel::Skb;
+use crate::maps::SETTINGS;
 use crate::probes::reset::is_target;
 
 // void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason)
@@ -13,8 +14,7 @@ use crate::probes::reset::is_target;
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn dropped(ctx: BtfTracePointContext) -> i32 {
     let reason: u32 = ctx.arg(2);
-    // 0: not a drop, 1: consumed, 2: not specified; the first two are no news.
-    if reason < 2 {
+    if !is_news(reason) {
         return 0;
     }
     let Some(packet) = Skb(ctx.arg(0)).packet() else { return 0 };
@@ -39,4 +39,13 @@ pub fn dropped(ctx: BtfTracePointContext) -> i32 {
         record._pad = [0; 5];
     });
     0
+}
+
+/// Whether a drop for this reason says more than that a connection ended.
+#[inline(always)]
+fn is_news(reason: u32) -> bool {
+    // SAFETY: a constant table; the index is masked to its length.
+    let word =
+        unsafe { core::ptr::read_volatile((&raw const SETTINGS.drops).cast::<u64>().add((reason as usize >> 6) & 3)) };
+    reason < 256 && word >> (reason & 63) & 1 != 0
 }

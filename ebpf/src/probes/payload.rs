@@ -10,6 +10,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_UNIX, Payload, Sock};
 use crate::maps::{PROCS, Thread};
+use crate::probes::state;
 use crate::{conn, emit, thread};
 
 const EAGAIN: i32 = -11;
@@ -62,7 +63,7 @@ recvmsg!(unix_received, "unix_stream_recvmsg");
 
 #[inline(always)]
 fn on_send(sk: Sock, ret: i32) -> i32 {
-    let Some(conn) = conn::get(sk) else { return untracked(sk, ret, false) };
+    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, false)) else { return 0 };
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
@@ -76,18 +77,26 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
     if flags & MSG_PEEK != 0 {
         return 0;
     }
-    let Some(conn) = conn::get(sk) else { return untracked(sk, ret, true) };
+    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, true)) else { return 0 };
     match conn.role {
-        ROLE_UPSTREAM if ret > 0 => upstream_received(sk, conn, ret as u64),
+        ROLE_UPSTREAM if ret > 0 => {
+            let first = conn.phase != PHASE_ANSWERED;
+            upstream_received(sk, conn, ret as u64);
+            // There is no hook at the end of a unix connection: what it came to so far is kept.
+            if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
+                conn::keep(sk, conn);
+            }
+            0
+        }
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
-        ROLE_CLIENT if ret > 0 => client_received(conn, ret as u64),
-        ROLE_LISTENER => 0,
+        ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
+        ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         _ => 0,
     }
 }
 
 #[inline(always)]
-fn client_received(conn: &mut Conn, n: u64) -> i32 {
+fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let new = conn::client_read(conn, n);
     if conn.request_len < HEAD as u16 {
         append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
@@ -97,6 +106,9 @@ fn client_received(conn: &mut Conn, n: u64) -> i32 {
     conn.tid = tid;
     let Some(thread) = thread::of(tid) else { return 0 };
     if new {
+        if conn.bound != 0 && conn.request == 1 {
+            state::read_by(sk, conn, tgid);
+        }
         if !conn::is_http1(conn) && conn.request_len > 3 {
             // TLS, HTTP/2 or a protocol of its own: not ours to read.
             conn.role = ROLE_OPAQUE;
@@ -221,26 +233,30 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         return 0;
     }
     conn.phase = PHASE_ANSWERED;
-    if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
-        conn::keep(sk, conn);
-    }
     match status {
         0 => {}
         conn::NO_HTTP => {
             // Known not to be HTTP: look no further. 1 is no status that anybody sends.
             conn.status = 1;
             if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
-                conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+                tell_answer(sk, conn);
             }
         }
         101 => conn.role = ROLE_OPAQUE,
         502..=504 => {
             conn.status = status;
-            conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+            tell_answer(sk, conn);
         }
         _ => conn.status = status,
     }
     0
+}
+
+/// The answer itself is the failure: told now, since the connection may go on.
+#[inline(always)]
+fn tell_answer(sk: Sock, conn: &mut Conn) {
+    conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+    conn.flags |= CONN_TOLD;
 }
 
 /// The owner learnt the end of a connection, or an error.
@@ -270,51 +286,47 @@ fn class_of(tgid: u32) -> u32 {
     unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0)
 }
 
-/// A socket that we do not know: leave, unless a proxy uses it for a unix upstream or for DNS.
+/// A socket that we do not know: leave, unless a proxy uses it for a unix connection or for DNS.
 #[inline(always)]
-fn untracked(sk: Sock, ret: i32, receiving: bool) -> i32 {
+fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
     if ret <= 0 {
-        return 0;
+        return None;
     }
     if sk.family() == AF_UNIX {
         if sk.kind() == SOCK_STREAM {
-            return first_on_unix(sk, ret, receiving);
+            return adopt_unix(sk, receiving);
         }
     } else if sk.protocol() == IPPROTO_UDP && sk.remote_port() == DNS_PORT {
-        return dns(sk, ret, receiving);
+        dns(sk, ret, receiving);
     }
-    0
+    None
 }
 
 #[inline(always)]
-fn first_on_unix(sk: Sock, ret: i32, receiving: bool) -> i32 {
+fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
     if class_of(tgid) & PROC_PROXY == 0 {
-        return 0;
+        return None;
     }
-    let Some(conn) = conn::track(sk, ROLE_OPAQUE) else { return 0 };
+    let conn = conn::track(sk, ROLE_OPAQUE)?;
     conn.flags |= CONN_UNIX;
+    conn.phase = PHASE_OPEN;
     let at = sk.0 as u64;
     let peer = kernel::unix_peer(at);
-    if kernel::unix_is_bound(at) && receiving {
+    if kernel::unix_is_bound(at) {
         // Accepted sockets carry their listener's address.
         conn.role = ROLE_CLIENT;
-        conn.phase = PHASE_OPEN;
-        return client_received(conn, ret as u64);
-    }
-    if peer != 0 && kernel::unix_is_bound(peer) {
+    } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
         conn.role = ROLE_UPSTREAM;
-        conn.phase = PHASE_OPEN;
-        return if receiving { upstream_received(sk, conn, ret as u64) } else { upstream_sent(sk, conn, ret as u64) };
     }
-    0
+    Some(conn)
 }
 
 #[inline(always)]
-fn dns(sk: Sock, ret: i32, receiving: bool) -> i32 {
+fn dns(sk: Sock, ret: i32, receiving: bool) {
     let (tgid, _) = emit::current();
     if class_of(tgid) & PROC_PROXY == 0 {
-        return 0;
+        return;
     }
     emit::record::<DnsRecord>(Kind::Dns, |record| {
         // SAFETY: reserved room of that size; the message is bounded below.
@@ -330,7 +342,6 @@ fn dns(sk: Sock, ret: i32, receiving: bool) -> i32 {
             _ => 0,
         };
     });
-    0
 }
 
 /// Address and length of the first piece of the running call's payload that is not empty.
@@ -363,7 +374,7 @@ fn first_bytes(to: &mut [u8; 16], n: u64, flags: &mut u16) -> bool {
 }
 
 /// Pieces of a vectored call that are looked at: Varnish writes "HTTP/1.1", " ", "503" as three.
-const PIECES: u64 = 6;
+const PIECES: u64 = 4;
 /// A first piece of this size says enough: the others are not looked at.
 const ENOUGH: u64 = 64;
 
@@ -410,6 +421,8 @@ fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
     let (to, take) = if start == 0 {
         (head.as_mut_ptr(), take.min(HEAD as u32))
     } else if start < HALF {
+        // The mask says to the verifier what the comparison said to the compiler.
+        let start = core::hint::black_box(start) & (HALF - 1);
         // SAFETY: start < HALF < HEAD.
         (unsafe { head.as_mut_ptr().add(start as usize) }, take.min(HALF))
     } else {

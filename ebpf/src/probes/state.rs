@@ -21,7 +21,11 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
-            ROLE_LISTENER if new == TCP_ESTABLISHED => conn::accepted(sk, conn),
+            ROLE_LISTENER if new == TCP_ESTABLISHED => {
+                conn::accepted(sk, conn);
+                // A proxy may be its own upstream.
+                link(sk, conn);
+            }
             ROLE_LISTENER if old == TCP_LISTEN => listen::stopped(sk),
             ROLE_PEER => peer(sk, conn, old, new),
             _ => {}
@@ -51,7 +55,7 @@ pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// A process starts to connect: the hook runs in its context.
-#[inline(always)]
+#[inline(never)]
 fn connecting(sk: Sock) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
@@ -68,9 +72,8 @@ fn connecting(sk: Sock) {
     if let Some(thread) = thread::of(tid) {
         thread::bind(thread, class, conn);
     }
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    remember_target(&tuple);
+    kernel::tuple(sk.0, &mut conn.tuple);
+    remember_target(&conn.tuple);
 }
 
 /// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
@@ -89,7 +92,7 @@ fn target(sk: Sock) -> Target {
 
 const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
 
-#[inline(always)]
+#[inline(never)]
 fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     conn.last_state = old;
     match new {
@@ -105,11 +108,12 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
                 conn.flags |= CONN_FIN_EARLY;
             }
         }
-        TCP_CLOSE if old == TCP_SYN_SENT && conn.reset == 0 => {
+        TCP_CLOSE if old == TCP_SYN_SENT => {
+            kernel::tuple(sk.0, &mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
-            } else {
+            } else if conn.reset == 0 {
                 conn.flags |= CONN_CLOSED_FIRST;
             }
         }
@@ -141,6 +145,7 @@ const NO_PEER: Peer = Peer {
     sk: 0,
     cookie: 0,
     closed: 0,
+    tgid: 0,
     closed_tgid: 0,
     unread: 0,
     reset_reason: 0,
@@ -148,7 +153,7 @@ const NO_PEER: Peer = Peer {
     seen: PEER_NONE,
     state: 0,
     flags: 0,
-    _pad: [0; 5],
+    _pad: 0,
 };
 
 #[inline(always)]
@@ -181,11 +186,38 @@ pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     FLOWS.get_ptr_mut(&key).map(|flow| unsafe { &mut *flow })
 }
 
+/// The owner of a proxy's other end reads from it: from now on its process matters.
+#[inline(never)]
+pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
+    conn.tgid = tgid;
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_OWNER == 0 {
+        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    }
+    if let Some(flow) = mirrored(sk)
+        && flow.cookie == conn.bound
+    {
+        flow.peer.tgid = tgid;
+    }
+    0
+}
+
 /// A connection was accepted by some stack of this host: is it the other end of a proxy's?
-#[inline(always)]
+#[inline(never)]
 pub fn passive(sk: Sock) {
+    if mirrored(sk).is_some()
+        && let Some(conn) = conn::track(sk, ROLE_PEER)
+    {
+        link(sk, conn);
+    }
+}
+
+/// Notes in a proxy's flow that this socket is its other end, if it is.
+#[inline(never)]
+pub fn link(sk: Sock, conn: &mut Conn) {
+    conn.bound = 0;
     let Some(flow) = mirrored(sk) else { return };
-    let Some(conn) = conn::track(sk, ROLE_PEER) else { return };
     conn.bound = flow.cookie;
     flow.peer.cookie = conn.cookie;
     flow.peer.sk = sk.0 as u64;
@@ -194,7 +226,7 @@ pub fn passive(sk: Sock) {
     flow.peer.state = TCP_ESTABLISHED;
 }
 
-#[inline(always)]
+#[inline(never)]
 fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     let Some(flow) = mirrored(sk) else { return };
     if flow.cookie != conn.bound {
@@ -219,8 +251,11 @@ fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+    if conn.bound != 0 {
+        peer(sk, conn, old, new);
+    }
     conn.last_state = old;
     match new {
         TCP_CLOSE_WAIT => {

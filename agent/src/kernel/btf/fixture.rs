@@ -85,6 +85,12 @@ impl Builder {
         self.record(kind, name, values.len() as u32 | u32::from(signed) << 31, size, &body)
     }
 
+    /// An enumeration that counts from zero.
+    pub fn unsigned(&mut self, name: &str, names: &[&str]) -> u32 {
+        let values: Vec<(&str, i64)> = names.iter().copied().zip(0..).collect();
+        self.enumeration(Kind::Enum, name, false, &values)
+    }
+
     pub fn prototype(&mut self, parameters: &[u32]) -> u32 {
         let body: Vec<u32> = parameters.iter().flat_map(|&id| [0, id]).collect();
         self.record(Kind::FuncProto, "", parameters.len() as u32, 0, &body)
@@ -113,7 +119,7 @@ impl Builder {
 
 /// What a reduced copy keeps of a kernel.
 pub struct Keep<'a> {
-    /// Structures and the member paths in them.
+    /// Structures that are kept, and the paths that are kept below their own members.
     pub members: &'a [(&'a str, &'a str)],
     pub tracepoints: &'a [&'a str],
     pub functions: &'a [&'a str],
@@ -123,7 +129,7 @@ pub struct Keep<'a> {
 
 /// A copy of `btf` with only the types that `keep` names: everything else shrinks to a name, or to nothing.
 pub fn reduce(btf: &Btf, keep: &Keep) -> Vec<u8> {
-    let mut copy = Copy { btf, keep, builder: Builder::new(), done: HashMap::new() };
+    let mut copy = Copy { btf, keep, builder: Builder::new(), done: HashMap::new(), numbers: HashMap::new() };
     // First: a prototype's copy of an enumeration has a name only.
     for (name, wanted) in keep.enums {
         let values = btf.enum_values(name);
@@ -160,6 +166,8 @@ struct Copy<'a> {
     keep: &'a Keep<'a>,
     builder: Builder,
     done: HashMap<u32, u32>,
+    /// What stands for everything that is not entered, by size.
+    numbers: HashMap<u32, u32>,
 }
 
 impl Copy<'_> {
@@ -167,10 +175,20 @@ impl Copy<'_> {
         self.btf.raw.get(id)
     }
 
+    /// Every member of a structure itself, so that the fixtures outlive a table that grows; below it, what is asked.
     fn wanted(&self, owner: &[&str], name: &str) -> bool {
-        self.keep.members.iter().any(|(strukt, path)| {
+        let asked = |(strukt, path): &(&str, &str)| {
             let mut whole = std::iter::once(*strukt).chain(path.split('.'));
             owner.iter().all(|part| whole.next() == Some(part)) && whole.next() == Some(name)
+        };
+        owner.len() == 1 || self.keep.members.iter().any(asked)
+    }
+
+    /// Whether something inside of `owner` is asked.
+    fn entered(&self, owner: &[&str]) -> bool {
+        self.keep.members.iter().any(|(strukt, path)| {
+            let mut whole = std::iter::once(*strukt).chain(path.split('.'));
+            owner.iter().all(|part| whole.next() == Some(part)) && whole.next().is_some()
         })
     }
 
@@ -203,16 +221,18 @@ impl Copy<'_> {
     fn member(&mut self, kind: u32, owner: &[&str]) -> u32 {
         let target = self.btf.strip(kind);
         match self.btf.raw.get(target) {
-            Some(found) if matches!(found.kind, Kind::Struct | Kind::Union) => self.group(target, owner),
+            Some(found) if matches!(found.kind, Kind::Struct | Kind::Union) && self.entered(owner) => {
+                self.group(target, owner)
+            }
             Some(found) if found.kind == Kind::Array => {
                 let Some([element, _, length]) = found.elements::<3>().next() else { return 0 };
                 let element = self.member(element, owner);
                 self.builder.array(element, length)
             }
-            Some(found) if found.kind == Kind::Ptr => self.builder.to(Kind::Ptr, "", 0),
             _ => {
                 let size = self.btf.size(target, DEPTH).unwrap_or(0);
-                self.builder.int("number", size)
+                let builder = &mut self.builder;
+                *self.numbers.entry(size).or_insert_with(|| builder.int("number", size))
             }
         }
     }
