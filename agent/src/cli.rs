@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::doctor::Doctor;
+use crate::commands::history::History;
 
 /// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
 #[derive(Parser, Debug)]
@@ -15,6 +16,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Doctor(Doctor),
+    History(Box<History>),
 }
 
 impl Verb {
@@ -22,6 +24,7 @@ impl Verb {
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
             Verb::Doctor(doctor) => doctor.run(),
+            Verb::History(history) => history.run(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+use super::Usage;
 use crate::config::{Config, Flags};
 use crate::filter::Filter;
 use crate::history::{Reader, Span, Summary, Table, ranked};
@@ -25,13 +26,11 @@ const ROWS: usize = 10;
 #[derive(Clone, Debug, clap::Args)]
 pub struct History {
     /// From when: 1h, 90m, 14:30, today, yesterday, 2026-11-21, "2026-11-21 03:00" (local time)
-    #[arg(long, value_name = "TIME", default_value = "24h")]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = moment)]
     pub since: String,
     /// Until when, written the same way [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<String>,
-    #[command(flatten)]
-    pub filter: Filter,
     /// Only the incident with this id, as an exemplar of the metrics names it
     #[arg(long, value_name = "ID", conflicts_with_all = ["since", "until", "summary", "count"])]
     pub id: Option<String>,
@@ -50,24 +49,42 @@ pub struct History {
     /// The agent's configuration
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+/// Whether it is a time; which one is said once it is known what is now.
+fn moment(text: &str) -> Result<String, String> {
+    when::parse_moment(text, when::now_micros()).map(|_| text.to_owned())
 }
 
 impl History {
+    /// `trace502 history` on standard output.
+    pub fn run(&self) -> anyhow::Result<u8> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        run(self, when::now_micros(), &mut out)?;
+        match out.flush() {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+            _ => Ok(0),
+        }
+    }
+
     /// Where the agent writes.
     pub fn file(&self) -> anyhow::Result<PathBuf> {
         if let Some(file) = &self.history {
             return Ok(file.clone());
         }
         let config = Config::load(self.config.as_deref(), &Flags::default())?;
-        config.settings.history.context("the configuration says `history = \"off\"`; name a file with --history")
+        let off = || Usage("the configuration says `history = \"off\"`; name a file with --history".to_owned());
+        Ok(config.settings.history.ok_or_else(off)?)
     }
 
     pub fn span(&self, now: Micros) -> anyhow::Result<Span> {
-        let read = |flag: &str, text: &str| when::parse_moment(text, now).map_err(|e| anyhow::anyhow!("{flag}: {e}"));
-        let since = read("--since", &self.since)?;
-        let until = self.until.as_deref().map(|text| read("--until", text)).transpose()?;
+        let read = |text: &str| when::parse_moment(text, now).map_err(Usage);
+        let since = read(&self.since)?;
+        let until = self.until.as_deref().map(read).transpose()?;
         if until.is_some_and(|until| until < since) {
-            bail!("--until is before --since: nothing can lie between");
+            return Err(Usage("--until is before --since: nothing can lie between".to_owned()).into());
         }
         Ok(Span { since: Some(since), until })
     }

@@ -96,7 +96,7 @@ fn json_is_the_record_line_by_line() {
 fn what_cannot_be_is_said() {
     let (dir, path) = history(1);
     let said = |args: &[&str]| print(&path, args).unwrap_err().to_string();
-    assert!(said(&["--since", "soon"]).contains("--since: `soon` is no time"));
+    assert!(said(&["--since", "soon"]).contains("`soon` is no time"));
     assert!(said(&["--since", "1h", "--until", "2h"]).contains("--until is before --since"));
     assert!(said(&["--id", "x"]).contains("no incident x"));
     let none = print(&dir.path().join("none.db"), &[]).unwrap_err().to_string();
