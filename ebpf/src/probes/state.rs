@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, PROCS, TARGETS, Target};
+use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS, Target};
 use crate::probes::listen;
 use crate::{conn, emit, thread};
 
@@ -76,18 +76,16 @@ fn connecting(sk: Sock) {
     remember_target(&conn.tuple);
 }
 
+#[inline(always)]
+fn target(tuple: &Tuple) -> Target {
+    Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
+}
+
 /// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
 #[inline(always)]
 pub fn remember_target(tuple: &Tuple) {
-    let target = Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] };
+    let target = target(tuple);
     let _ = TARGETS.insert(&target, emit::now(), BPF_ANY.into());
-}
-
-#[inline(always)]
-fn target(sk: Sock) -> Target {
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
 }
 
 const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
@@ -99,8 +97,8 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         TCP_ESTABLISHED => {
             conn.established = emit::now();
             conn.phase = PHASE_OPEN;
-            count_connect(sk, conn.established.wrapping_sub(conn.opened));
             flow(sk, conn);
+            count_connect(conn);
         }
         TCP_CLOSE_WAIT => {
             conn.fin = emit::now();
@@ -132,13 +130,14 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// Makes the connection known by its addresses, so that its other end on this host is recognised.
-#[inline(always)]
-pub fn flow(sk: Sock, conn: &Conn) {
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    kernel::flow_key(&mut tuple);
+#[inline(never)]
+pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
+    kernel::tuple(sk.0, &mut conn.tuple);
+    let mut key = conn.tuple;
+    kernel::flow_key(&mut key);
     let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
-    let _ = FLOWS.insert(&tuple, &state, BPF_ANY.into());
+    let _ = FLOWS.insert(&key, &state, BPF_ANY.into());
+    0
 }
 
 const NO_PEER: Peer = Peer {
@@ -156,10 +155,10 @@ const NO_PEER: Peer = Peer {
     _pad: 0,
 };
 
-#[inline(always)]
-fn count_connect(sk: Sock, nanos: u64) {
-    let key = target(sk);
-    let micros = nanos / 1000;
+#[inline(never)]
+fn count_connect(conn: &Conn) -> i32 {
+    let key = target(&conn.tuple);
+    let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
     match CONNECT_TIMES.get_ptr_mut(&key) {
         Some(counts) => {
@@ -170,13 +169,17 @@ fn count_connect(sk: Sock, nanos: u64) {
             }
         }
         None => {
-            let _ = CONNECT_TIMES.insert(&key, &[0; CONNECT_BUCKETS], BPF_ANY.into());
+            if let Some(empty) = NO_CONNECTS.get_ptr(0) {
+                // SAFETY: a slot that nobody writes.
+                let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+            }
         }
     }
+    0
 }
 
 /// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
-#[inline(always)]
+#[inline(never)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
     kernel::tuple(sk.0, &mut tuple);
@@ -275,10 +278,10 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// The client is gone while its request is unanswered.
-#[inline(always)]
-pub fn left(sk: Sock, conn: &Conn) {
+#[inline(never)]
+pub fn left(sk: Sock, conn: &Conn) -> i32 {
     if conn.phase != PHASE_ASKED {
-        return;
+        return 0;
     }
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
@@ -294,4 +297,5 @@ pub fn left(sk: Sock, conn: &Conn) {
         record.has_socket = 1;
         record._pad = [0; 5];
     });
+    0
 }
