@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::causes::Causes;
 use crate::commands::doctor::Doctor;
+use crate::commands::history::History;
 use crate::commands::live::Live;
 use crate::commands::record::{Record, Replay};
 
@@ -22,6 +23,7 @@ pub enum Verb {
     Replay(Replay),
     Doctor(Doctor),
     Causes(Causes),
+    History(Box<History>),
 }
 
 impl Verb {
@@ -33,6 +35,7 @@ impl Verb {
             Verb::Replay(replay) => replay.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Causes(causes) => causes.run(),
+            Verb::History(history) => history.run(),
         }
     }
 }
