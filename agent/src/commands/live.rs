@@ -1,6 +1,7 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -113,7 +114,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
     let mut notices = Vec::new();
     let mut on = true;
     while on {
-        on = watch.step(stop, &mut notices);
+        on = watch.step(stop.as_fd(), &mut notices);
         if !on {
             watch.finish(&mut notices);
         }
