@@ -2,5 +2,10 @@
 //!
 //! The picture of how these rooms hang together is in ARCHITECTURE.md.
 
+pub mod digest;
+pub mod filter;
 pub mod host;
 pub mod model;
+pub mod screen;
+pub mod text;
+pub mod when;
