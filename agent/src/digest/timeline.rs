@@ -114,9 +114,8 @@ mod tests {
     fn attempts_lie_end_to_end_before_the_error() {
         let mut one = (*incident("upstream_reset", "127.0.0.1:1", 1)).clone();
         one.attempts = vec![attempt(Some(100), Some(900)), attempt(None, Some(500))];
-        one.evidence = [-9_000_000, -1_400, -80]
-            .map(|t_us| Evidence { t_us, kind: String::new(), text: String::new() })
-            .to_vec();
+        one.evidence =
+            [-9_000_000, -1_400, -80].map(|t_us| Evidence { t_us, kind: String::new(), text: String::new() }).to_vec();
         let line = timeline(&one);
         assert_eq!(line.tracks[0].parts, [(Part::Connect, -1_580, -1_480), (Part::Wait, -1_480, -580)]);
         assert_eq!(line.tracks[1].parts, [(Part::Wait, -580, -80)]);
@@ -129,9 +128,8 @@ mod tests {
     fn absurd_times_do_not_overflow() {
         let mut one = (*incident("x", "y", 1)).clone();
         one.attempts = vec![attempt(Some(u64::MAX), Some(u64::MAX)); 3];
-        one.evidence = [i64::MIN, i64::MAX, 0]
-            .map(|t_us| Evidence { t_us, kind: String::new(), text: String::new() })
-            .to_vec();
+        one.evidence =
+            [i64::MIN, i64::MAX, 0].map(|t_us| Evidence { t_us, kind: String::new(), text: String::new() }).to_vec();
         let line = timeline(&one);
         assert!(line.from <= 0 && line.to >= 0);
         assert!(line.position(i64::MIN, 10) <= 10 && line.position(i64::MAX, 10) <= 10);
