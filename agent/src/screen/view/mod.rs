@@ -79,7 +79,7 @@ fn last_line(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         match &typing.error {
             Some(error) => spans.push(Span::styled(format!("  {} ", safe(error)), theme.warning())),
             None if typing.text.is_empty() => {
-                let hint = "  status:502  proxy:nginx  upstream::8000  cause:no_listener  path:/api  any word";
+                let hint = "  status:502 proxy:nginx upstream:10.0.0.7 cause:no_listener path:/api";
                 spans.push(Span::styled(hint, theme.faint()));
             }
             None => spans.push(Span::styled("  Enter applies, Esc leaves it", theme.faint())),
@@ -112,6 +112,16 @@ fn keys_line(app: &App, width: usize, theme: &Theme) -> Line<'static> {
             ("q", "quit"),
         ],
         _ if app.ledger.total == 0 => &[("?", "help"), ("q", "quit")],
+        _ if width < 100 => &[
+            ("Enter", "open"),
+            ("Tab", "causes"),
+            ("/", "filter"),
+            ("s", "status"),
+            ("p", pause),
+            ("e", "export"),
+            ("?", "help"),
+            ("q", "quit"),
+        ],
         _ => &[
             ("Enter", "open"),
             ("Tab", "causes"),
@@ -166,8 +176,8 @@ fn help(frame: &mut Frame<'_>, area: Rect, theme: &Theme) {
     }
     lines.push(Line::default());
     lines.push(Line::raw(
-        "  certain: the proof was seen   likely: something was not, it is named   unknown: not enough",
+        "  certain: the proof was seen; likely: a part was not; unknown: too little was",
     ));
-    lines.push(Line::raw("  `trace502 causes ID` tells what a cause means, how it is proven and how to fix it"));
+    lines.push(Line::raw("  `trace502 causes ID` tells what a cause means, its proof and how to fix it"));
     frame.render_widget(Paragraph::new(lines), area);
 }
