@@ -177,6 +177,8 @@ pub const CONN_RETRY: u16 = 128;
 pub const CONN_BLIND: u16 = 256;
 /// The reset that ended it was received (not sent) by this socket.
 pub const CONN_RESET: u16 = 512;
+/// The current request has been handed over already.
+pub const CONN_TOLD: u16 = 1024;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -240,7 +242,7 @@ pub struct Tcp {
     pub unread: u32,
     /// The window that the other side advertises.
     pub window: u32,
-    /// Milliseconds since the last data segment came, and went. u32::MAX: never.
+    /// Milliseconds since the last data segment came, and went, as exact as a jiffy. u32::MAX: never.
     pub idle_in_ms: u32,
     pub idle_out_ms: u32,
     /// Bytes written by the owner that the other side has not acknowledged.
@@ -269,6 +271,8 @@ pub const PEER_UNREAD: u8 = 32;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Peer {
+    /// Kernel address of its socket: only the kernel side uses it, together with the cookie.
+    pub sk: u64,
     pub cookie: u64,
     /// When its owner closed it, 0 if it did not.
     pub closed: u64,
@@ -421,12 +425,16 @@ pub struct DnsRecord {
     pub message: [u8; DNS],
 }
 
-/// How requests and attempts of a proxy are bound on one thread.
+/// What a process is to us: a proxy.
 pub const PROC_PROXY: u32 = 1;
 /// Owns, or is a child of one that owns, a listening socket that a proxy could dial.
 pub const PROC_OWNER: u32 = 2;
 /// Bind the oldest unserved request, not the last one read (HAProxy).
 pub const PROC_OLDEST: u32 = 4;
+/// Its threads pass requests around (Go): what a thread read last is only a hint.
+pub const PROC_LOOSE: u32 = 8;
+/// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
+pub const PROC_LATE: u32 = 16;
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
@@ -441,6 +449,11 @@ macro_rules! offsets {
             /// (field, struct, member path) of each, in order.
             pub const TABLE: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($name), $strukt, $member)),*];
+
+            /// Asks for the offset of each (field, struct, member path), in order.
+            pub fn resolve(mut offset: impl FnMut(&'static str, &'static str, &'static str) -> u32) -> Offsets {
+                Offsets { $($name: offset(stringify!($name), $strukt, $member)),* }
+            }
         }
     };
 }
@@ -456,6 +469,7 @@ offsets! {
     sk_daddr6 = "sock_common"."skc_v6_daddr",
     sk_net = "sock_common"."skc_net.net",
     sk_cookie = "sock_common"."skc_cookie",
+    sk_sport = "inet_sock"."inet_sport",
     sk_protocol = "sock"."sk_protocol",
     sk_type = "sock"."sk_type",
     sk_err = "sock"."sk_err",
@@ -465,7 +479,6 @@ offsets! {
     sk_max_ack_backlog = "sock"."sk_max_ack_backlog",
     sk_receive_qlen = "sock"."sk_receive_queue.qlen",
     net_ns_inum = "net"."ns.inum",
-    net_cookie = "net"."net_cookie",
     socket_sk = "socket"."sk",
     icsk_retransmits = "inet_connection_sock"."icsk_retransmits",
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
@@ -482,8 +495,9 @@ offsets! {
     unix_addr_name = "unix_address"."name",
     skb_head = "sk_buff"."head",
     skb_network = "sk_buff"."network_header",
-    skb_transport = "sk_buff"."transport_header",
     skb_protocol = "sk_buff"."protocol",
+    skb_dev = "sk_buff"."dev",
+    dev_net = "net_device"."nd_net.net",
     task_tgid = "task_struct"."tgid",
     task_pid = "task_struct"."pid",
     task_comm = "task_struct"."comm",
@@ -491,11 +505,13 @@ offsets! {
     task_mm = "task_struct"."mm",
     task_parent = "task_struct"."real_parent",
     task_signal = "task_struct"."signal",
+    task_nsproxy = "task_struct"."nsproxy",
+    nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",
-    mm_rss = "mm_struct"."rss_stat",
+    // The first counter; the next ones are `Settings::rss_stride` apart.
+    mm_rss = "mm_struct"."rss_stat.count",
     siginfo_code = "kernel_siginfo"."si_code",
-    msg_name = "msghdr"."msg_name",
 }
 
 /// Kernel facts that change what a program does, resolved before load and constant afterwards.
@@ -510,9 +526,13 @@ pub struct Settings {
     pub rss_stride: u32,
     /// Bytes of each head that are kept, up to [`HEAD`].
     pub head: u32,
-    /// Emit a debug record... kept for alignment: number of possible CPUs.
+    /// Number of possible CPUs.
     pub cpus: u32,
+    /// Microseconds of one jiffy.
+    pub jiffy_us: u32,
     pub _pad: u32,
+    /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
+    pub drops: [u64; 4],
 }
 
 const _: () = {
@@ -520,12 +540,12 @@ const _: () = {
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Conn>() == 120 + 2 * HEAD);
     assert!(size_of::<Tcp>() == 32);
-    assert!(size_of::<Peer>() == 40);
+    assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Listener>() == 24);
-    assert!(size_of::<ConnRecord>() % 8 == 0);
-    assert!(size_of::<ConnectRecord>() % 8 == 0);
-    assert!(size_of::<FlowRecord>() % 8 == 0);
-    assert!(size_of::<ListenRecord>() % 8 == 0);
-    assert!(size_of::<TaskRecord>() % 8 == 0);
-    assert!(size_of::<DnsRecord>() % 8 == 0);
+    assert!(size_of::<ConnRecord>().is_multiple_of(8));
+    assert!(size_of::<ConnectRecord>().is_multiple_of(8));
+    assert!(size_of::<FlowRecord>().is_multiple_of(8));
+    assert!(size_of::<ListenRecord>().is_multiple_of(8));
+    assert!(size_of::<TaskRecord>().is_multiple_of(8));
+    assert!(size_of::<DnsRecord>().is_multiple_of(8));
 };

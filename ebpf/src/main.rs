@@ -1,1 +1,20 @@
-fn main() {}
+//! The kernel side of trace502: probes record facts; nothing here judges.
+#![no_std]
+#![no_main]
+
+mod conn;
+mod emit;
+mod kernel;
+mod maps;
+mod probes;
+mod thread;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

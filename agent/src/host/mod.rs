@@ -3,11 +3,27 @@
 //!
 //! Questions only. Nothing here judges, and nothing outside this folder reads /proc or asks netlink.
 
+mod cgroup;
+mod clock;
+mod files;
+mod live;
+mod netlink;
+mod netns;
+mod owners;
+mod proc;
+mod processes;
+mod sockets;
+mod table;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, Nanos};
+
+pub use clock::monotonic;
+pub use live::{HostError, LiveHost, Symbols};
+pub use table::TableHost;
 
 /// The answers are owned plain data: they are written into recordings.
 ///
@@ -106,4 +122,41 @@ pub fn takes(listener: &ListenerFacts, target: SocketAddr) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether two processes belong to the same service: one container or one unit; without either, one program.
+///
+/// A login session or a user's manager holds many services: there the program must agree.
+pub fn same_service(a: &ProcessFacts, b: &ProcessFacts) -> bool {
+    if a.container.is_some() || b.container.is_some() {
+        return a.container == b.container;
+    }
+    match &a.unit {
+        Some(unit) if unit.ends_with(".service") && !unit.starts_with("user@") => a.unit == b.unit,
+        _ => same_program(a, b),
+    }
+}
+
+/// One executable and, where that is an interpreter, one script.
+fn same_program(a: &ProcessFacts, b: &ProcessFacts) -> bool {
+    // The kernel marks an executable that was replaced while it ran.
+    let plain = |exe: &str| exe.strip_suffix(" (deleted)").unwrap_or(exe).to_owned();
+    match (&a.exe, &b.exe) {
+        (Some(exe), Some(other)) => plain(exe) == plain(other) && (!interprets(exe) || script(a) == script(b)),
+        _ => a.name == b.name,
+    }
+}
+
+fn interprets(exe: &str) -> bool {
+    let name = exe.rsplit('/').next().unwrap_or(exe);
+    ["python", "node", "java", "ruby", "perl", "php", "bash", "dash", "sh", "deno", "bun", "dotnet", "beam"]
+        .iter()
+        .any(|known| name.strip_prefix(known).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic())))
+}
+
+/// The words up to the script or module that an interpreter runs.
+fn script(facts: &ProcessFacts) -> &[String] {
+    let words = facts.cmdline.get(1..).unwrap_or_default();
+    let end = words.iter().position(|word| !word.starts_with('-')).map_or(words.len(), |at| at + 1);
+    &words[..end]
 }

@@ -226,7 +226,7 @@ pub struct Tcp {
     pub idle_out_ms: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub cookie: Cookie,
     pub netns: u32,
@@ -243,7 +243,7 @@ pub struct Peer {
     pub got_reset: bool,
     pub sent_reset: bool,
     /// Name of the kernel's reason for the reset it sent (`NOT_SPECIFIED` and unknown ones are `None`).
-    pub reset_reason: Option<&'static str>,
+    pub reset_reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,27 @@
+//! What can be typed: verbs and their flags. Each verb's flags live with the verb.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::doctor::Doctor;
+
+/// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
+#[derive(Parser, Debug)]
+#[command(name = "trace502", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    Doctor(Doctor),
+}
+
+impl Verb {
+    /// Does it; the number is the exit status.
+    pub fn run(self) -> anyhow::Result<u8> {
+        match self {
+            Verb::Doctor(doctor) => doctor.run(),
+        }
+    }
+}

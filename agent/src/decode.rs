@@ -1,0 +1,350 @@
+//! From the bytes of a record to an [`Observation`]. Pure; a record that does not fit its kind is an error, not a guess.
+
+use std::net::SocketAddr;
+
+use trace502_ebpf as abi;
+use trace502_ebpf::{
+    ConnRecord, ConnectRecord, DnsRecord, FlowRecord, Header, IN_TASK, Kind, ListenRecord, TaskRecord,
+};
+
+use crate::kernel::offsets::Names;
+use crate::model::{self, *};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a record of {0} bytes is shorter than a header")]
+    Short(usize),
+    #[error("kind {0} is not known to this version")]
+    Kind(u16),
+    #[error("a {kind} record of {got} bytes, expected {want}", kind = .kind.name())]
+    Size { kind: Kind, got: usize, want: usize },
+}
+
+/// The kind of a record, as its header says.
+pub fn kind(record: &[u8]) -> Result<Kind, DecodeError> {
+    let header: Header = view(record).ok_or(DecodeError::Short(record.len()))?;
+    Kind::ALL.into_iter().find(|kind| *kind as u16 == header.kind).ok_or(DecodeError::Kind(header.kind))
+}
+
+pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> {
+    let kind = kind(record)?;
+    let sized = |want| DecodeError::Size { kind, got: record.len(), want };
+    macro_rules! whole {
+        ($type:ty) => {
+            view::<$type>(record)
+                .filter(|_| record.len() == size_of::<$type>())
+                .ok_or_else(|| sized(size_of::<$type>()))?
+        };
+    }
+    let (header, fact) = match kind {
+        Kind::Client => {
+            let record = whole!(ConnRecord);
+            (record.header, client(&record))
+        }
+        Kind::Attempt => {
+            let record = whole!(ConnRecord);
+            (record.header, Fact::Attempt(Box::new(attempt(&record, names))))
+        }
+        Kind::Connect => {
+            let record = whole!(ConnectRecord);
+            (record.header, Fact::ConnectFailed(connect_failed(&record)))
+        }
+        Kind::ClientLeft => {
+            let record = whole!(FlowRecord);
+            (record.header, Fact::ClientLeft { client: record.cookie, request: record.request })
+        }
+        Kind::ResetSent => {
+            let record = whole!(FlowRecord);
+            let reason = names.reset(record.reason);
+            (record.header, Fact::ResetSent(packet(&record, reason)))
+        }
+        Kind::Drop => {
+            let record = whole!(FlowRecord);
+            let reason = names.drop(record.reason);
+            (record.header, Fact::Dropped(packet(&record, reason)))
+        }
+        Kind::Listen | Kind::Unlisten => {
+            let record = whole!(ListenRecord);
+            let listening = listening(&record);
+            let fact = match kind {
+                Kind::Listen => Fact::Listening(listening),
+                _ => Fact::ListenerClosed(listening),
+            };
+            (record.header, fact)
+        }
+        Kind::Exec | Kind::Fork | Kind::Exit | Kind::Signal | Kind::Oom => {
+            let record = whole!(TaskRecord);
+            (record.header, task(kind, &record))
+        }
+        Kind::Dns => {
+            let record = whole!(DnsRecord);
+            (record.header, Fact::Dns(dns(&record)))
+        }
+    };
+    let in_task = header.why & IN_TASK != 0;
+    let task = in_task.then_some(Task { pid: header.tgid, tid: header.tid });
+    Ok(Observation { at: header.at, task, fact })
+}
+
+/// A copy of the record's first bytes as a structure of plain integers.
+fn view<T: Copy>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: long enough; T is repr(C) of integers, for which every bit pattern is valid.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+fn client(record: &ConnRecord) -> Fact {
+    let outcome = match record.header.why & !IN_TASK {
+        abi::WHY_GARBLED => ClientOutcome::Garbled,
+        abi::WHY_CLOSED => ClientOutcome::Closed,
+        _ => ClientOutcome::Status(record.conn.status),
+    };
+    Fact::Client(ClientError { outcome, conn: connection(record) })
+}
+
+fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
+    let conn = &record.conn;
+    let handover = match record.header.why & !IN_TASK {
+        abi::WHY_ANSWERED => Handover::Answered,
+        abi::WHY_ASKED => Handover::Asked,
+        _ => Handover::Failed,
+    };
+    let is_unix = conn.flags & abi::CONN_UNIX != 0;
+    Attempt {
+        handover,
+        endpoint: endpoint(is_unix, &record.path, record.path_len, &record.tuple),
+        conn: connection(record),
+        bound: bound(conn.bound, conn.bound_request, conn.choices, conn.flags & abi::CONN_RETRY != 0),
+        tcp: (!is_unix).then(|| tcp(&record.tcp)),
+        peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
+        listener: listener(&record.listener),
+    }
+}
+
+fn bound(client: Cookie, request: u32, choices: u8, retry: bool) -> Option<Bound> {
+    (client != 0).then_some(Bound { client, request, choices: choices.max(1), retry })
+}
+
+fn endpoint(is_unix: bool, path: &[u8], len: u32, tuple: &abi::Tuple) -> Endpoint {
+    if is_unix {
+        Endpoint::Unix(unix_path(path, len))
+    } else {
+        Endpoint::Tcp(SocketAddr::new(unmap(tuple.remote), tuple.remote_port))
+    }
+}
+
+/// An abstract name begins with a zero byte and is shown with `@`; others end at the first one.
+fn unix_path(path: &[u8], len: u32) -> String {
+    let path = &path[..path.len().min(len as usize)];
+    match path {
+        [] => String::new(),
+        [0, name @ ..] => {
+            let end = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            format!("@{}", String::from_utf8_lossy(&name[..end]))
+        }
+        name => text(name),
+    }
+}
+
+/// Bytes up to the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn flow(tuple: &abi::Tuple) -> Flow {
+    Flow {
+        local: SocketAddr::new(unmap(tuple.local), tuple.local_port),
+        remote: SocketAddr::new(unmap(tuple.remote), tuple.remote_port),
+        netns: tuple.netns,
+    }
+}
+
+fn instant(at: u64) -> Option<Nanos> {
+    (at != 0).then_some(at)
+}
+
+fn connection(record: &ConnRecord) -> Connection {
+    let conn = &record.conn;
+    let has = |flag| conn.flags & flag != 0;
+    let is_unix = has(abi::CONN_UNIX);
+    let head = |bytes: &[u8], len: u16| bytes[..bytes.len().min(len.into())].to_vec();
+    let waiting = if record.tcp.error != 0 { Some(record.tcp.error) } else { None };
+    Connection {
+        cookie: conn.cookie,
+        flow: (!is_unix).then(|| flow(&record.tuple)),
+        owner: Task { pid: conn.tgid, tid: conn.tid },
+        comm: text(&record.comm),
+        cgroup: record.cgroup,
+        phase: match conn.phase {
+            abi::PHASE_CONNECTING => Phase::Connecting,
+            abi::PHASE_ASKED => Phase::Asked,
+            abi::PHASE_ANSWERED => Phase::Answered,
+            _ => Phase::Open,
+        },
+        request: conn.request,
+        reused: has(abi::CONN_REUSED),
+        old: has(abi::CONN_OLD),
+        closed_first: has(abi::CONN_CLOSED_FIRST),
+        ahead: has(abi::CONN_AHEAD),
+        blind: has(abi::CONN_BLIND),
+        last_state: conn.last_state,
+        // 1 marks bytes that are no HTTP: no status.
+        status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
+        errno: if conn.errno != 0 { Some(conn.errno.wrapping_neg()) } else { waiting },
+        opened: instant(conn.opened),
+        established: instant(conn.established),
+        asked: instant(conn.asked),
+        asked_before: instant(conn.asked_before),
+        fin: instant(conn.fin),
+        fin_early: has(abi::CONN_FIN_EARLY),
+        reset: instant(conn.reset),
+        request_bytes: conn.request_bytes,
+        reply_bytes: conn.reply_bytes,
+        request_head: head(&conn.request_head, conn.request_len),
+        reply_head: head(&conn.reply_head, conn.reply_len),
+    }
+}
+
+fn tcp(tcp: &abi::Tcp) -> model::Tcp {
+    let millis = |jiffies: u32| (jiffies != u32::MAX).then_some(jiffies);
+    model::Tcp {
+        state: tcp.state,
+        retransmits: tcp.retransmits,
+        in_flight: tcp.in_flight,
+        unread: tcp.unread,
+        unacked: tcp.unacked,
+        window: tcp.window,
+        idle_in_ms: millis(tcp.idle_in_ms),
+        idle_out_ms: millis(tcp.idle_out_ms),
+    }
+}
+
+fn peer(peer: &abi::Peer, names: &Names) -> model::Peer {
+    let has = |flag| peer.flags & flag != 0;
+    let sent_reset = has(abi::PEER_SENT_RESET);
+    model::Peer {
+        cookie: peer.cookie,
+        netns: peer.netns,
+        accepted: has(abi::PEER_ACCEPTED),
+        live: has(abi::PEER_LIVE),
+        state: peer.state,
+        closed_first: has(abi::PEER_CLOSED_FIRST),
+        closed: instant(peer.closed),
+        closed_by: (peer.closed_tgid != 0).then_some(peer.closed_tgid),
+        unread: peer.unread,
+        got_reset: has(abi::PEER_GOT_RESET),
+        sent_reset,
+        reset_reason: if sent_reset { reason(names.reset(peer.reset_reason)) } else { None },
+    }
+}
+
+/// The kernel's words for "no reason" are none.
+fn reason(name: Option<&str>) -> Option<String> {
+    name.filter(|name| !name.starts_with("NOT_SPECIFIED") && *name != "NOT_DROPPED_YET").map(str::to_owned)
+}
+
+fn listener(listener: &abi::Listener) -> ListenerSeen {
+    match listener.seen {
+        abi::LISTENER_ABSENT => ListenerSeen::Absent,
+        abi::LISTENER_PRESENT => ListenerSeen::Present {
+            cookie: listener.cookie,
+            pid: listener.tgid,
+            queue: listener.queue,
+            limit: listener.limit,
+        },
+        _ => ListenerSeen::Unknown,
+    }
+}
+
+const AF_UNIX: u16 = libc::AF_UNIX as u16;
+
+fn connect_failed(record: &ConnectRecord) -> ConnectFailed {
+    ConnectFailed {
+        endpoint: endpoint(record.family == AF_UNIX, &record.path, record.path_len, &record.tuple),
+        netns: record.tuple.netns,
+        comm: text(&record.comm),
+        cgroup: record.cgroup,
+        cookie: instant(record.cookie),
+        bound: bound(record.bound, record.bound_request, record.choices.min(255) as u8, false),
+        errno: record.errno,
+        listener: listener(&record.listener),
+    }
+}
+
+fn packet(record: &FlowRecord, name: Option<&str>) -> Packet {
+    Packet {
+        flow: flow(&record.tuple),
+        reason: reason(name),
+        location: instant(record.location),
+        tcp_flags: record.tcp_flags,
+        has_socket: record.has_socket != 0,
+        state: record.state,
+    }
+}
+
+fn listening(record: &ListenRecord) -> Listening {
+    let is_unix = record.family == AF_UNIX;
+    Listening {
+        cookie: record.cookie,
+        endpoint: if is_unix {
+            Endpoint::Unix(unix_path(&record.path, record.path_len))
+        } else {
+            Endpoint::Tcp(SocketAddr::new(unmap(record.tuple.local), record.tuple.local_port))
+        },
+        netns: record.tuple.netns,
+        pid: record.header.tgid,
+        comm: text(&record.comm),
+        cgroup: record.cgroup,
+        queue: record.queue,
+        limit: record.limit,
+        is_proxy: record.proxy != 0,
+    }
+}
+
+fn task(kind: Kind, record: &TaskRecord) -> Fact {
+    let proc = Proc {
+        pid: record.tgid,
+        comm: text(&record.comm),
+        cgroup: record.cgroup,
+        is_proxy: record.class & abi::PROC_PROXY != 0,
+    };
+    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: record.cgroup, is_proxy: false };
+    match kind {
+        Kind::Exec => Fact::Exec(proc),
+        Kind::Fork => Fact::Fork { parent: record.other, child: proc },
+        Kind::Exit => Fact::Exit { proc, status: exit_status(record.code) },
+        Kind::Signal => Fact::Signal {
+            target: proc,
+            signal: record.code as i32,
+            sender: other,
+            // si_code: positive ones other than SI_USER (0) and its negative kin come from the kernel.
+            from_kernel: record.si_code > 0,
+        },
+        _ => Fact::OomKill {
+            victim: proc,
+            rss_bytes: (record.rss_pages > 0).then(|| record.rss_pages.saturating_mul(page_size())),
+        },
+    }
+}
+
+/// Both machines that we run on use 4 KiB, and a recording must not depend on where it is read.
+const fn page_size() -> u64 {
+    4096
+}
+
+fn exit_status(code: u32) -> ExitStatus {
+    match code & 0x7f {
+        0 => ExitStatus::Code((code >> 8 & 0xff) as i32),
+        signal => ExitStatus::Signal { signal: signal as i32, core: code & 0x80 != 0 },
+    }
+}
+
+fn dns(record: &DnsRecord) -> Dns {
+    let flow = flow(&record.tuple);
+    Dns {
+        server: flow.remote,
+        local: flow.local,
+        received: record.received != 0,
+        message: record.message[..abi::DNS.min(record.kept as usize)].to_vec(),
+    }
+}

@@ -1,0 +1,93 @@
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+
+use super::*;
+use crate::host::proc::sleeper;
+use crate::model::{Endpoint, Listening, Proc};
+
+fn live() -> LiveHost {
+    LiveHost::open(Box::new(|address| (address == 7).then(|| "nft_do_chain".to_owned()))).unwrap()
+}
+
+fn of_kernel(at: Nanos, fact: Fact) -> Observation {
+    Observation { at, task: None, fact }
+}
+
+fn proc_of(pid: u32) -> Proc {
+    Proc { pid, comm: "sleep".into(), cgroup: 0, is_proxy: false }
+}
+
+#[test]
+fn a_listener_of_ours_is_told_with_its_owner() {
+    let mut host = live();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    host.survey();
+    let _waiting = TcpStream::connect(addr).unwrap();
+    let own = host.process(std::process::id()).unwrap();
+    for netns in [0, own.netns] {
+        let all = host.listeners(netns);
+        let seen = all.iter().find(|listener| listener.endpoint == Endpoint::Tcp(addr)).unwrap();
+        assert_eq!((seen.pid, seen.queue), (Some(own.pid), 1));
+        assert_eq!(seen.name.as_deref(), Some(own.name.as_str()));
+        assert!(super::super::takes(seen, addr));
+    }
+}
+
+#[test]
+fn a_process_that_was_observed_is_known_when_it_is_dead() {
+    let mut host = live();
+    let mut child = sleeper("sleep".as_ref(), "64");
+    let pid = child.id();
+    host.observe(&of_kernel(1, Fact::Exec(proc_of(pid))));
+    let listening = Listening {
+        cookie: 9,
+        endpoint: Endpoint::Unix("@x".into()),
+        netns: 0,
+        pid,
+        comm: "sleep".into(),
+        cgroup: 0,
+        queue: 0,
+        limit: 1,
+        is_proxy: false,
+    };
+    host.observe(&of_kernel(2, Fact::Listening(listening)));
+    let memory = host.memory(pid);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let facts = host.process(pid).unwrap();
+    assert_eq!((facts.alive, facts.cmdline), (false, vec!["sleep".to_owned(), "64".to_owned()]));
+    assert_eq!(host.memory(pid).is_some(), memory.is_some(), "its memory group is remembered too");
+    assert_eq!(host.process(u32::MAX), None);
+}
+
+#[test]
+fn the_sender_of_a_signal_is_kept_too() {
+    let mut host = live();
+    let mut sender = sleeper("sleep".as_ref(), "65");
+    let pid = sender.id();
+    let fact = Fact::Signal { target: proc_of(1), signal: 9, sender: proc_of(pid), from_kernel: false };
+    host.observe(&of_kernel(1, fact));
+    sender.kill().unwrap();
+    sender.wait().unwrap();
+    assert_eq!(host.process(pid).unwrap().cmdline, ["sleep", "65"]);
+}
+
+#[test]
+fn paths_are_seen_as_the_process_sees_them() {
+    let mut host = live();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let _socket = UnixListener::bind(&path).unwrap();
+    assert!(host.path(std::process::id(), path.to_str().unwrap()).is_socket);
+    assert!(!host.path(std::process::id(), "/run/no/such.sock").exists);
+    // Of a process that nobody knows nothing is known.
+    assert!(!host.path(u32::MAX, path.to_str().unwrap()).exists);
+}
+
+#[test]
+fn symbols_are_asked_of_the_table_that_was_given() {
+    let mut host = live();
+    assert_eq!(host.symbol(7).as_deref(), Some("nft_do_chain"));
+    assert_eq!(host.symbol(8), None);
+}

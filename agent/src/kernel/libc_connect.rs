@@ -1,0 +1,124 @@
+//! Where a proxy's C library makes the connect() system call.
+//!
+//! The instruction behind `syscall` is a place where the arguments are still in their registers and the result,
+//! a negative errno, is there already: one probe says what an entry and a return probe would. Where the pattern
+//! is not found (another library, another machine, a static Go program) there is nothing to hook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use aya::programs::uprobe::UProbeLinkId;
+use object::{Object as _, ObjectSymbol as _};
+
+use super::load::root_path;
+
+/// A hook in one process.
+pub struct Attached {
+    pub pid: u32,
+    pub link: UProbeLinkId,
+}
+
+/// File and offset behind each connect system call of the C library that this process has mapped.
+pub fn locate(pid: u32) -> Vec<(PathBuf, u64)> {
+    let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
+    let mut places = Vec::new();
+    for library in libraries(&maps) {
+        let path = root_path(pid, &library);
+        if let Ok(image) = fs::read(&path) {
+            places.extend(connect_returns(&image).into_iter().map(|offset| (path.clone(), offset)));
+        }
+    }
+    places
+}
+
+/// C libraries among the mapped files: glibc and musl.
+fn libraries(maps: &str) -> BTreeSet<String> {
+    maps.lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            name.starts_with("libc.so") || name.starts_with("libc-") || name.starts_with("ld-musl-")
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Bytes of connect() that are searched: it is a short function.
+const REACH: u64 = 256;
+
+#[cfg(target_arch = "x86_64")]
+const CALL: (&[u8], &[u8]) = (
+    // mov $42, %eax
+    &[0xb8, 0x2a, 0x00, 0x00, 0x00],
+    // syscall
+    &[0x0f, 0x05],
+);
+
+#[cfg(not(target_arch = "x86_64"))]
+const CALL: (&[u8], &[u8]) = (
+    // mov x8, #203
+    &[0x68, 0x19, 0x80, 0xd2],
+    // svc #0
+    &[0x01, 0x00, 0x00, 0xd4],
+);
+
+/// File offsets of the instructions behind the connect system calls in an ELF image.
+fn connect_returns(image: &[u8]) -> Vec<u64> {
+    let Ok(file) = object::File::parse(image) else { return Vec::new() };
+    let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok("connect"));
+    let Some(symbol) = symbol else { return Vec::new() };
+    let size = if symbol.size() == 0 { REACH } else { symbol.size().min(REACH) };
+    let Some(start) = file_offset(&file, symbol.address()) else { return Vec::new() };
+    let Some(code) = image.get(start as usize..(start + size) as usize) else { return Vec::new() };
+    let (number, call) = CALL;
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + number.len() <= code.len() {
+        if code[at..].starts_with(number) {
+            // The call follows its number within a few instructions.
+            let end = code.len().min(at + 32);
+            if let Some(step) = code[at..end].windows(call.len()).position(|bytes| bytes == call) {
+                found.push(start + (at + step + call.len()) as u64);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+fn file_offset(file: &object::File<'_>, address: u64) -> Option<u64> {
+    use object::ObjectSegment as _;
+    file.segments().find_map(|segment| {
+        let (offset, size) = segment.file_range();
+        let within = address.checked_sub(segment.address())?;
+        (within < size).then_some(offset + within)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_c_libraries_are_searched() {
+        let maps = "7f00-7f01 r-xp 00000000 08:01 12 /usr/lib/x86_64-linux-gnu/libc.so.6\n\
+                    7f02-7f03 r-xp 00000000 08:01 13 /usr/lib/libcrypto.so.3\n\
+                    7f04-7f05 rw-p 00000000 00:00 0 \n\
+                    7f06-7f07 r-xp 00000000 08:01 14 /lib/ld-musl-x86_64.so.1\n";
+        let found: Vec<_> = libraries(maps).into_iter().collect();
+        assert_eq!(found, ["/lib/ld-musl-x86_64.so.1", "/usr/lib/x86_64-linux-gnu/libc.so.6"]);
+    }
+
+    #[test]
+    fn the_calls_of_our_own_c_library_are_found() {
+        let found = locate(std::process::id());
+        assert!(!found.is_empty(), "no connect system call found in the C library of this test");
+    }
+
+    #[test]
+    fn garbage_is_no_library() {
+        assert!(connect_returns(b"no ELF at all").is_empty());
+        assert!(connect_returns(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0]).is_empty());
+    }
+}

@@ -1,0 +1,332 @@
+//! Loads the kernel side, attaches every probe that this kernel allows, and says what came of each.
+//! The only file that talks to aya, beside [`super::ring`].
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use trace502_ebpf::{COMM, HEAD, Kind, Offsets, Settings};
+
+use super::btf::{self, Btf, BtfError};
+use super::libc_connect;
+use super::offsets::{self, Missing, Names};
+use super::preflight::Trampolines;
+use super::probes::{BASE, Hook, PROBES, Probe};
+use super::report::ProbeReport;
+
+/// What the user may set of the kernel side.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of the ring buffer; rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+    /// Bytes of each request and answer that are kept.
+    pub head: u32,
+    /// Ask the verifier for its log.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { ring_bytes: 8 << 20, head: HEAD as u32, verbose: false }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{0}")]
+    Btf(#[from] BtfError),
+    #[error("this kernel lacks {0}, which every probe needs; trace502 runs on kernels from 5.15")]
+    Offset(&'static str),
+    #[error("the kernel refused the maps or the BTF: {0}")]
+    Refused(String),
+    #[error("probe {name} is needed and could not be attached: {why}")]
+    Required { name: &'static str, why: String },
+    #[error("a map of the kernel side is missing: {0}")]
+    Map(&'static str),
+}
+
+/// Programs and maps in the kernel. They go with it.
+pub struct Kernel {
+    bpf: Ebpf,
+    pub names: Names,
+    pub reports: Vec<ProbeReport>,
+    /// Members that this kernel lacks.
+    pub missing: Vec<Missing>,
+    /// What came of the first program that needed a trampoline.
+    pub trampolines: Trampolines,
+    libc: Vec<libc_connect::Attached>,
+    lost: PerCpuArray<MapData, u64>,
+}
+
+impl Kernel {
+    /// Loads and attaches. A required probe that fails is an error only for those who need events
+    /// (see [`Kernel::complete`]): doctor wants the whole list.
+    pub fn load(options: &Options) -> Result<Kernel, LoadError> {
+        let blob = btf::read(std::path::Path::new("/"))?;
+        let (offsets, settings, names, missing) = {
+            let btf = Btf::parse(&blob)?;
+            let (offsets, missing) = offsets::resolve(&btf);
+            if let Some(lacking) = missing.iter().find(|missing| BASE.contains(&missing.field)) {
+                return Err(LoadError::Offset(lacking.member));
+            }
+            let mut settings = offsets::settings(&btf, cpus());
+            settings.head = options.head.min(HEAD as u32);
+            (offsets, settings, Names::read(&btf), missing)
+        };
+        let types = aya::Btf::from_sys_fs().map_err(|error| LoadError::Refused(error.to_string()))?;
+        let mut bpf = open(options, &offsets, &settings, &types)?;
+        let mut trampolines = Trampolines::NotTried;
+        let mut reports = Vec::new();
+        for probe in PROBES {
+            reports.push(attach(&mut bpf, probe, &types, &missing, &mut trampolines));
+        }
+        let lost = bpf.take_map("LOST").ok_or(LoadError::Map("LOST"))?;
+        let lost = PerCpuArray::try_from(lost).map_err(|_| LoadError::Map("LOST"))?;
+        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost })
+    }
+
+    /// The first required probe that is not attached is an error.
+    pub fn complete(&self) -> Result<(), LoadError> {
+        for (probe, report) in PROBES.iter().zip(&self.reports) {
+            if probe.required && !report.attached {
+                let why = report.error.clone().unwrap_or_default();
+                return Err(LoadError::Required { name: probe.name, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Executables with these names are proxies from now on.
+    pub fn set_names(&mut self, names: &[(&str, u32)]) -> Result<(), LoadError> {
+        let map = self.bpf.map_mut("NAMES").ok_or(LoadError::Map("NAMES"))?;
+        let mut map: HashMap<_, [u8; COMM], u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("NAMES"))?;
+        for (name, class) in names {
+            let mut comm = [0; COMM];
+            let len = name.len().min(COMM - 1);
+            comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+            map.insert(comm, class, 0).map_err(|error| LoadError::Refused(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// This process is a proxy, or listens for one.
+    pub fn track(&mut self, pid: u32, class: u32) -> Result<(), LoadError> {
+        let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
+        let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
+        map.insert(pid, class, 0).map_err(|error| LoadError::Refused(error.to_string()))
+    }
+
+    /// Where no trampoline carries `connect_error`: hook the C library that this proxy has mapped.
+    /// Libraries are hooked once for each process; one that cannot be hooked is no error.
+    pub fn watch_connect(&mut self, pid: u32) {
+        let uses_libc = self.reports.iter().any(|report| {
+            report.name == "connect_error" && report.attached && report.provider.as_deref() == Some("uprobe")
+        });
+        if !uses_libc || self.libc.iter().any(|attached| attached.pid == pid) {
+            return;
+        }
+        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
+        for (path, offset) in libc_connect::locate(pid) {
+            let point = UProbeAttachLocation::AbsoluteOffset(offset);
+            if let Ok(link) = program.attach(point, &path, UProbeScope::OneProcess(pid_of(pid))) {
+                self.libc.push(libc_connect::Attached { pid, link });
+            }
+        }
+    }
+
+    /// Forgets a process that is gone.
+    pub fn forget(&mut self, pid: u32) {
+        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
+        let (gone, kept): (Vec<_>, Vec<_>) = self.libc.drain(..).partition(|attached| attached.pid == pid);
+        self.libc = kept;
+        for attached in gone {
+            // The process is gone, and its hook with it.
+            let _ = program.detach(attached.link);
+        }
+    }
+
+    /// Tells of listeners that exist already, then of connections of tracked proxies.
+    pub fn find_existing(&mut self) {
+        for name in ["found_listening", "found_connected", "found_peers"] {
+            self.walk(name);
+        }
+    }
+
+    fn walk(&mut self, name: &str) -> Option<()> {
+        let Some(Program::Iter(program)) = self.bpf.program_mut(name) else { return None };
+        let id = program.attach().ok()?;
+        let mut file = program.take_link(id).ok()?.into_file().ok()?;
+        // The programs write nothing: reading is what runs them.
+        let mut sink = [0; 4096];
+        while file.read(&mut sink).ok()? > 0 {}
+        Some(())
+    }
+
+    /// The ring buffer; once.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        let map = self.bpf.take_map("EVENTS").ok_or(LoadError::Map("EVENTS"))?;
+        RingBuf::try_from(map).map_err(|_| LoadError::Map("EVENTS"))
+    }
+
+    /// Records that did not fit since the start, by kind; slot 0: payload in buffers that could not be read.
+    pub fn lost(&self) -> [u64; Kind::COUNT] {
+        std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
+    }
+}
+
+fn cpus() -> u32 {
+    aya::util::nr_cpus().unwrap_or(1) as u32
+}
+
+fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::Btf) -> Result<Ebpf, LoadError> {
+    let page = 4096;
+    let ring = options.ring_bytes.clamp(page, 1 << 30).next_power_of_two();
+    let (offsets, settings) = (super::bytes_of(offsets), super::bytes_of(settings));
+    let mut loader = EbpfLoader::new();
+    let level = if options.verbose { VerifierLogLevel::default() } else { VerifierLogLevel::DISABLE };
+    loader
+        .btf(Some(types))
+        .verifier_log_level(level)
+        .allow_unsupported_maps()
+        .override_global("OFFSETS", offsets, true)
+        .override_global("SETTINGS", settings, true)
+        .map_max_entries("EVENTS", ring);
+    loader
+        .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes")))
+        .map_err(|error| LoadError::Refused(chain(&error)))
+}
+
+fn attach(
+    bpf: &mut Ebpf,
+    probe: &'static Probe,
+    types: &aya::Btf,
+    missing: &[Missing],
+    trampolines: &mut Trampolines,
+) -> ProbeReport {
+    let mut report = ProbeReport {
+        name: probe.name,
+        hook: probe.providers[0][0].1.to_string(),
+        provider: None,
+        required: probe.required,
+        attached: false,
+        error: None,
+        verifier: None,
+        lost: probe.lost,
+    };
+    if let Some(lacking) = missing.iter().find(|missing| probe.needs.contains(&missing.field)) {
+        report.error = Some(lacking.to_string());
+        return report;
+    }
+    for provider in probe.providers {
+        let provided = provide(bpf, provider, types);
+        if matches!(provider[0].1, Hook::Fexit(_)) && *trampolines == Trampolines::NotTried {
+            *trampolines = match &provided {
+                Ok(()) => Trampolines::Available,
+                Err((why, _)) => Trampolines::Refused(why.clone()),
+            };
+        }
+        match provided {
+            Ok(()) => {
+                let hooks: Vec<String> = provider.iter().map(|(_, hook)| hook.to_string()).collect();
+                report.hook = hooks.join(" ");
+                report.provider = Some(provider[0].1.provider().to_owned());
+                report.attached = true;
+                report.error = None;
+                report.verifier = None;
+                return report;
+            }
+            Err((error, verifier)) => {
+                // What the preferred provider says is the news; the others are a way out.
+                report.error.get_or_insert(error);
+                report.verifier = report.verifier.or(verifier);
+            }
+        }
+    }
+    report
+}
+
+type Refusal = (String, Option<String>);
+
+/// Loads and attaches every program of a provider, or none.
+fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Result<(), Refusal> {
+    for (name, hook) in provider {
+        let program = bpf.program_mut(name).ok_or_else(|| (format!("no program {name} in this build"), None))?;
+        if let Err(error) = hook_up(program, *hook, types) {
+            for (name, _) in provider {
+                unload(bpf, name);
+            }
+            return Err(explain(&error));
+        }
+    }
+    Ok(())
+}
+
+fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+    match hook {
+        Hook::TpBtf(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, types)?;
+            program.attach()?;
+        }
+        Hook::Fexit(name) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(name, types)?;
+            program.attach()?;
+        }
+        Hook::Iter(name) => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(name, types)?;
+        }
+        // Attached to each proxy as it is found.
+        Hook::LibcConnect => {
+            let program: &mut UProbe = program.try_into()?;
+            program.load()?;
+        }
+    }
+    Ok(())
+}
+
+fn unload(bpf: &mut Ebpf, name: &str) {
+    // A program that was never loaded refuses to be unloaded, which is what we want.
+    let _ = match bpf.program_mut(name) {
+        Some(Program::BtfTracePoint(program)) => program.unload(),
+        Some(Program::FExit(program)) => program.unload(),
+        _ => Ok(()),
+    };
+}
+
+fn explain(error: &ProgramError) -> Refusal {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            (format!("refused at load: {io_error}"), (!log.is_empty()).then_some(log))
+        }
+        other => (chain(other), None),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn pid_of(pid: u32) -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::new(pid).unwrap_or(std::num::NonZeroU32::MIN)
+}
+
+/// Path of a process's file as we can open it.
+pub(super) fn root_path(pid: u32, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root{path}"))
+}

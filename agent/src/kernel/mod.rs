@@ -1,0 +1,25 @@
+//! Everything that asks the kernel what it is and what it allows, and (only here) loads programs into it.
+
+pub mod btf;
+pub mod capabilities;
+pub mod findings;
+mod libc_connect;
+mod load;
+pub mod offsets;
+pub mod preflight;
+pub mod probes;
+pub mod report;
+mod ring;
+pub mod symbols;
+
+#[cfg(test)]
+pub(crate) mod tempdir;
+
+pub use load::{Kernel, LoadError, Options};
+pub use ring::{Ring, Woken};
+
+/// The bytes of a record or a table that both sides agree on.
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: callers pass repr(C) structures of integers without padding.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}

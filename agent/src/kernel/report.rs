@@ -1,0 +1,21 @@
+//! What became of one probe: the loader writes it, doctor and the metrics read it.
+
+use serde::Serialize;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ProbeReport {
+    pub name: &'static str,
+    /// What it hooks, as the kernel calls it.
+    pub hook: String,
+    /// How it attached: `tp_btf`, `fexit`, `uprobe`, `tracepoint` …
+    pub provider: Option<String>,
+    /// trace502 cannot run without it.
+    pub required: bool,
+    pub attached: bool,
+    /// Why it did not attach.
+    pub error: Option<String>,
+    /// What the verifier said of it, in full.
+    pub verifier: Option<String>,
+    /// What is lost without it.
+    pub lost: &'static str,
+}

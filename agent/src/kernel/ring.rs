@@ -1,0 +1,56 @@
+//! Reads the ring buffer: one thread, woken by the kernel, stopped by a file descriptor.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+
+/// The reader's end of the ring buffer.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// There may be records.
+    Records,
+    /// The time was up.
+    Time,
+    /// Somebody wrote to the stop descriptor.
+    Stop,
+}
+
+impl Ring {
+    pub fn new(ring: RingBuf<MapData>) -> Ring {
+        Ring { ring }
+    }
+
+    /// Waits for records, for the stop descriptor, or for the time to be up. Signals end a wait early.
+    pub fn wait(&self, stop: BorrowedFd<'_>, timeout: Duration) -> Woken {
+        let watch = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [watch(self.ring.as_raw_fd()), watch(stop.as_raw_fd())];
+        // A deadline in the future is not met early: a wait of zero would spin.
+        let millis = timeout.as_millis().clamp(u128::from(timeout > Duration::ZERO), 60_000) as i32;
+        // SAFETY: two valid pollfds.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) };
+        if ready > 0 && fds[1].revents != 0 {
+            Woken::Stop
+        } else if ready > 0 {
+            Woken::Records
+        } else {
+            Woken::Time
+        }
+    }
+
+    /// Hands each waiting record to `take`, at most `most` of them; returns how many.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        while count < most {
+            let Some(record) = self.ring.next() else { break };
+            take(&record);
+            count += 1;
+        }
+        count
+    }
+}

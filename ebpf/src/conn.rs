@@ -1,0 +1,379 @@
+//! The life of a tracked connection: its request and answer as they go through the owner's system calls,
+//! and how it is handed over once it failed.
+//!
+//! While all goes well nothing leaves the kernel: the story of the current request lies in socket storage.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_storage_get};
+use trace502_ebpf::*;
+
+use crate::kernel::{self, Sock};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, Thread, Waiting, constant};
+use crate::{emit, thread};
+
+#[inline(always)]
+fn storage(sk: Sock, flags: u64) -> *mut Conn {
+    let map = (&raw const CONNS).cast_mut().cast::<c_void>();
+    // SAFETY: `sk` is the hook's own argument; the helper checks it and returns null or a value of the map.
+    unsafe { bpf_sk_storage_get(map, sk.0.cast_mut().cast(), core::ptr::null_mut(), flags).cast() }
+}
+
+/// What we know of this socket.
+#[inline(always)]
+pub fn get(sk: Sock) -> Option<&'static mut Conn> {
+    // SAFETY: null or a value of the map that lives as long as the socket.
+    unsafe { storage(sk, 0).as_mut() }
+}
+
+/// Starts to track a socket.
+#[inline(always)]
+pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
+    // SAFETY: as above.
+    let conn = unsafe { storage(sk, BPF_SK_STORAGE_GET_F_CREATE.into()).as_mut() }?;
+    conn.role = role;
+    conn.cookie = cookie(sk);
+    Some(conn)
+}
+
+#[inline(always)]
+pub fn cookie(sk: Sock) -> u64 {
+    // SAFETY: as in `storage`.
+    unsafe { bpf_get_socket_cookie(sk.0.cast_mut().cast()) }
+}
+
+/// A socket accepted from a proxy's listener carries a copy of the listener's state: make it a client connection.
+#[inline(always)]
+pub fn accepted(sk: Sock, conn: &mut Conn) {
+    conn.role = ROLE_CLIENT;
+    conn.cookie = cookie(sk);
+    conn.phase = PHASE_OPEN;
+    conn.request = 0;
+    conn.flags = 0;
+    conn.fin = 0;
+    conn.reset = 0;
+    conn.errno = 0;
+    conn.last_state = kernel::TCP_ESTABLISHED;
+}
+
+/// A client connection read `n` bytes. Returns whether a new request began with them.
+#[inline(always)]
+pub fn client_read(conn: &mut Conn, n: u64) -> bool {
+    let new = conn.phase != PHASE_ASKED;
+    if new {
+        conn.phase = PHASE_ASKED;
+        conn.request += 1;
+        conn.asked_before = conn.asked;
+        conn.asked = emit::now();
+        conn.request_len = 0;
+        conn.request_bytes = 0;
+        conn.reply_len = 0;
+        conn.reply_bytes = 0;
+        conn.status = 0;
+        conn.flags &= !CONN_AHEAD;
+        if conn.request > 1 {
+            conn.flags |= CONN_REUSED;
+        }
+    }
+    conn.request_bytes += n;
+    new
+}
+
+/// An upstream connection sent `n` bytes. Returns whether a new request began with them.
+#[inline(always)]
+pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
+    let new = conn.phase != PHASE_ASKED;
+    if new {
+        conn.phase = PHASE_ASKED;
+        conn.request += 1;
+        conn.asked_before = conn.asked;
+        conn.asked = emit::now();
+        conn.request_len = 0;
+        conn.request_bytes = 0;
+        conn.reply_len = 0;
+        conn.reply_bytes = 0;
+        conn.status = 0;
+        conn.errno = 0;
+        conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
+        if conn.request > 1 {
+            conn.flags |= CONN_REUSED;
+        }
+    }
+    conn.request_bytes += n;
+    new
+}
+
+/// Status of an answer that begins with these bytes: 0 while too short, `NO_HTTP` if it is none.
+pub const NO_HTTP: u16 = u16::MAX;
+
+#[inline(always)]
+pub fn status_of(head: &[u8; HEAD], len: u16) -> u16 {
+    // FastCGI: version 1, STDOUT, then "Status: 502".
+    if len >= 20 && head[0] == 1 && head[1] == 6 && head[8] == b'S' && head[14] == b':' {
+        return digits(head[16], head[17], head[18]);
+    }
+    let same =
+        head[0] == b'H' && (len < 5 || (head[1] == b'T' && head[2] == b'T' && head[3] == b'P' && head[4] == b'/'));
+    if !same {
+        return NO_HTTP;
+    }
+    if len < 12 { 0 } else { digits(head[9], head[10], head[11]) }
+}
+
+#[inline(always)]
+fn digits(a: u8, b: u8, c: u8) -> u16 {
+    let (a, b, c) = (a.wrapping_sub(b'0') as u16, b.wrapping_sub(b'0') as u16, c.wrapping_sub(b'0') as u16);
+    if a > 9 || b > 9 || c > 9 { NO_HTTP } else { a * 100 + b * 10 + c }
+}
+
+/// Whether a request head is one of HTTP/1: then an answer that is no HTTP is worth telling.
+#[inline(always)]
+pub fn is_http1(conn: &Conn) -> bool {
+    let first = conn.request_head[0];
+    // "PRI * HTTP/2.0" opens HTTP/2.
+    conn.request_len > 3
+        && first.is_ascii_uppercase()
+        && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
+}
+
+/// Whether the current attempt of an upstream connection ended without a usable answer.
+#[inline(always)]
+fn failed(conn: &Conn) -> bool {
+    match conn.phase {
+        PHASE_CONNECTING | PHASE_ASKED => true,
+        // Never used: a failure only if the other side ended it.
+        PHASE_OPEN => conn.fin != 0 || conn.reset != 0 || conn.errno != 0,
+        _ => false,
+    }
+}
+
+/// The owner ends an upstream connection, or the kernel destroys it: judge its last request once.
+#[inline(always)]
+pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) {
+    if conn.role != ROLE_UPSTREAM {
+        return;
+    }
+    let (_, tid) = emit::current();
+    let mut thread = if in_task { thread::of(tid) } else { None };
+    let wanted = match thread.as_mut() {
+        Some(thread) => core::mem::replace(&mut thread.wants_next_close, 0) != 0,
+        None => false,
+    };
+    let failed = failed(conn);
+    if conn.flags & CONN_TOLD != 0 {
+        // Its answer was the news.
+    } else if failed || wanted {
+        let why = if failed { WHY_FAILED } else { WHY_ASKED };
+        let why = if in_task { why | IN_TASK } else { why };
+        hand_over(sk, conn, Kind::Attempt, why);
+        if failed && let Some(thread) = thread {
+            thread::failed(thread, Waiting { client: conn.bound, request: conn.bound_request, _pad: 0 });
+        }
+    } else if conn.bound != 0 {
+        keep(sk, conn);
+    }
+    if let Some(record) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: per-CPU scratch; only its tuple is used, as a key that is too large to build twice.
+        let record = unsafe { &mut *record };
+        kernel::tuple(sk.0, &mut record.tuple);
+        kernel::flow_key(&mut record.tuple);
+        let _ = FLOWS.remove(&record.tuple);
+    }
+    conn.role = ROLE_OPAQUE;
+}
+
+/// Puts a record of this connection together in per-CPU scratch.
+#[inline(always)]
+fn compose(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> Option<&'static mut ConnRecord> {
+    // SAFETY: per-CPU scratch of this program; tracing programs do not nest on themselves.
+    let record = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+    record.header = emit::header(kind, why, size_of::<ConnRecord>());
+    emit::comm(&mut record.comm);
+    record.cgroup = emit::cgroup();
+    kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
+    record.path_len = 0;
+    record.peer.seen = PEER_NONE;
+    record.listener.seen = LISTENER_UNKNOWN;
+    if conn.flags & CONN_UNIX != 0 {
+        unix(sk, record);
+    } else {
+        kernel::tuple(sk.0, &mut record.tuple);
+        // SAFETY: no arguments.
+        kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        if conn.role == ROLE_UPSTREAM {
+            peer(record);
+            listener(record);
+        }
+    }
+    Some(record)
+}
+
+/// Hands a connection over to user space.
+#[inline(never)]
+pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
+    match compose(sk, conn, kind, why) {
+        Some(record) => emit::copied(kind, &raw const *record),
+        None => emit::lost(kind as u32),
+    }
+    0
+}
+
+/// Keeps an attempt that looked well, in case its client gets an error after all.
+#[inline(never)]
+pub fn keep(sk: Sock, conn: &Conn) -> i32 {
+    if let Some(record) = compose(sk, conn, Kind::Attempt, WHY_ASKED) {
+        let _ = RECENT.insert(&conn.bound, &*record, BPF_ANY.into());
+    }
+    0
+}
+
+/// A unix connection has no hook at its end: its story is kept as soon as it matters, and what its other end
+/// did is read again when it is told.
+#[inline(always)]
+fn refresh(record: &mut ConnRecord) {
+    let peer = record.peer.sk;
+    if record.conn.flags & CONN_UNIX == 0 || peer == 0 {
+        return;
+    }
+    // The other end points back at us until it goes, even after we are gone.
+    if kernel::unix_peer(peer) == record.peer.cookie {
+        record.peer.state = kernel::state_at(peer);
+        record.peer.unread = kernel::receive_queue(peer);
+        if kernel::accepted_at(peer) {
+            record.peer.flags |= PEER_ACCEPTED;
+        }
+    } else {
+        record.peer.flags &= !PEER_LIVE;
+    }
+}
+
+/// A client got an error: tell it, and what its last attempt was if that has not been told.
+#[inline(always)]
+pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>) {
+    hand_over(sk, conn, Kind::Client, why | IN_TASK);
+    let (tgid, _) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let mut told = class & PROC_LATE == 0;
+    if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
+        // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
+        let recent = unsafe { &mut *recent };
+        if recent.conn.bound_request == conn.request {
+            refresh(recent);
+            emit::copied(Kind::Attempt, &raw const *recent);
+            told = true;
+        }
+        let _ = RECENT.remove(&conn.cookie);
+    }
+    if !told && let Some(thread) = thread {
+        thread.wants_next_close = 1;
+    }
+}
+
+/// The other end of the connection, where it lives on this host.
+#[inline(always)]
+fn peer(record: &mut ConnRecord) {
+    let netns = record.tuple.netns;
+    kernel::flow_key(&mut record.tuple);
+    let flow = FLOWS.get_ptr_mut(&record.tuple);
+    record.tuple.netns = netns;
+    let Some(flow) = flow else { return };
+    // SAFETY: a value of the map.
+    let flow = unsafe { &mut *flow };
+    if flow.cookie != record.conn.cookie {
+        return;
+    }
+    kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
+    if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
+        return;
+    }
+    record.peer.flags |= PEER_LIVE;
+    record.peer.state = kernel::state_at(flow.peer.sk);
+    if kernel::accepted_at(flow.peer.sk) {
+        record.peer.flags |= PEER_ACCEPTED;
+    }
+    if record.peer.flags & PEER_CLOSED_FIRST == 0 {
+        record.peer.unread = kernel::unread(flow.peer.sk as *const u8);
+    }
+}
+
+/// The listener that the connection was meant for, in the same network namespace.
+#[inline(always)]
+fn listener(record: &mut ConnRecord) {
+    find_listener(&record.tuple, &mut record.listener);
+}
+
+#[inline(always)]
+pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
+    let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
+    // The exact address, then the wildcard of IPv6 (which takes IPv4 too unless told otherwise), then of IPv4.
+    let mut found = LISTENERS.get_ptr(&key);
+    if found.is_none() {
+        key.addr = [0; 16];
+        found = LISTENERS.get_ptr(&key);
+    }
+    if found.is_none() {
+        key.addr = kernel::mapped(0);
+        found = LISTENERS.get_ptr(&key);
+    }
+    to.cookie = 0;
+    to.tgid = 0;
+    to.queue = 0;
+    to.limit = 0;
+    let Some(state) = found else {
+        to.seen = LISTENER_ABSENT;
+        return;
+    };
+    // SAFETY: a value of the map.
+    let state = unsafe { &*state };
+    to.seen = LISTENER_PRESENT;
+    to.cookie = state.cookie;
+    to.tgid = state.tgid;
+    if kernel::cookie_at(state.sk) == state.cookie {
+        (to.queue, to.limit) = kernel::accept_queue(state.sk);
+    }
+}
+
+/// Path and other end of a unix connection.
+#[inline(always)]
+fn unix(sk: Sock, record: &mut ConnRecord) {
+    // SAFETY: plain data; zero says "unknown" for each field.
+    unsafe {
+        core::ptr::write_bytes(&raw mut record.tuple, 0, 1);
+        core::ptr::write_bytes(&raw mut record.tcp, 0, 1);
+    }
+    record.tcp.error = sk.error();
+    let peer = kernel::unix_peer(sk.0 as u64);
+    let named = if peer == 0 { sk.0 as u64 } else { peer };
+    record.path_len = kernel::unix_path(named, &mut record.path);
+    if peer == 0 {
+        return;
+    }
+    record.peer = Peer {
+        sk: peer,
+        // Unix sockets seldom have a cookie: what it points back at identifies it.
+        cookie: sk.0 as u64,
+        closed: 0,
+        closed_tgid: 0,
+        unread: kernel::receive_queue(peer),
+        reset_reason: 0,
+        netns: 0,
+        seen: PEER_SEEN,
+        state: kernel::state_at(peer),
+        flags: PEER_LIVE,
+        _pad: [0; 5],
+    };
+    if kernel::accepted_at(peer) {
+        record.peer.flags |= PEER_ACCEPTED;
+    }
+}
+
+pub const NO_LISTENER: Listener =
+    Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: LISTENER_UNKNOWN, _pad: [0; 3] };
+
+/// Bytes of a head that are kept.
+#[inline(always)]
+pub fn head_limit() -> u32 {
+    constant!(SETTINGS.head)
+}

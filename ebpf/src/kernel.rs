@@ -1,0 +1,522 @@
+//! Every read of a kernel structure: the only file that adds an offset to a kernel pointer.
+//!
+//! Two ways of reading. [`direct`] is a plain load through a pointer that the verifier knows (a tracepoint's own
+//! argument, the current task): as cheap as it gets. [`read`] asks a helper, works on any address, and may fail.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_task_pt_regs,
+};
+use trace502_ebpf::{PATH, Tcp, Tuple};
+
+use crate::maps::constant;
+
+/// A pointer into the kernel.
+pub type Ptr = *const u8;
+
+pub const AF_UNIX: u16 = 1;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+
+pub const TCP_ESTABLISHED: u8 = 1;
+pub const TCP_SYN_SENT: u8 = 2;
+pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_FIN_WAIT1: u8 = 4;
+pub const TCP_CLOSE: u8 = 7;
+pub const TCP_CLOSE_WAIT: u8 = 8;
+pub const TCP_LAST_ACK: u8 = 9;
+pub const TCP_LISTEN: u8 = 10;
+
+pub const SHUTDOWN_BOTH: u8 = 3;
+
+/// `offset_of` a struct member in the running kernel.
+macro_rules! offset {
+    ($field:ident) => {
+        constant!(OFFSETS.$field) as usize
+    };
+}
+
+/// A load through a pointer whose type the verifier knows.
+///
+/// # Safety
+/// `base` must be such a pointer, and `offset` that of a member of type `T`.
+#[inline(always)]
+unsafe fn direct<T: Copy>(base: Ptr, offset: usize) -> T {
+    // SAFETY: the caller's promise; the verifier refuses the program otherwise.
+    unsafe { core::ptr::read_volatile(base.add(offset).cast::<T>()) }
+}
+
+/// [`direct`] of a member. Only for what a hook was given.
+macro_rules! load {
+    ($base:expr, $field:ident) => {{
+        let (base, offset) = ($base, offset!($field));
+        // SAFETY: `Sock` and its like are made only from a hook's own arguments.
+        unsafe { direct(base, offset) }
+    }};
+}
+
+/// A read from any kernel address.
+#[inline(always)]
+pub fn read<T: Copy>(base: Ptr, offset: usize) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes size_of::<T>() bytes or fails; T is plain data.
+    unsafe {
+        let from = base.wrapping_add(offset).cast::<c_void>();
+        match bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
+            0 => Some(value.assume_init()),
+            _ => None,
+        }
+    }
+}
+
+/// Copies between kernel memory (map values, records) without a loop.
+#[inline(always)]
+pub fn copy(to: *mut u8, from: Ptr, len: usize) {
+    // SAFETY: `to` is checked by the verifier to have `len` bytes; `from` may be anything.
+    unsafe { bpf_probe_read_kernel(to.cast(), len as u32, from.cast()) };
+}
+
+/// The same, and whether it worked.
+#[inline(always)]
+pub fn copy_checked(to: *mut u8, len: u32, from: u64) -> i64 {
+    // SAFETY: as in `copy`.
+    unsafe { bpf_probe_read_kernel(to.cast(), len, from as *const c_void) as i64 }
+}
+
+/// Reads user memory into `to`; 0 on success.
+#[inline(always)]
+pub fn copy_user(to: *mut u8, len: u32, from: u64) -> i64 {
+    // SAFETY: `to` is checked by the verifier to have `len` bytes; the helper checks `from`.
+    unsafe { bpf_probe_read_user(to.cast(), len, from as *const c_void) as i64 }
+}
+
+#[inline(always)]
+fn read_user<T: Copy>(from: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    match copy_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
+        // SAFETY: the helper wrote all of it; T is plain data.
+        0 => Some(unsafe { value.assume_init() }),
+        _ => None,
+    }
+}
+
+/// A socket that a hook was given.
+#[derive(Clone, Copy)]
+pub struct Sock(pub Ptr);
+
+impl Sock {
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        load!(self.0, sk_family)
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        load!(self.0, sk_protocol)
+    }
+
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        load!(self.0, sk_type)
+    }
+
+    /// Host byte order.
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(load!(self.0, sk_dport))
+    }
+
+    #[inline(always)]
+    pub fn shutdown(self) -> u8 {
+        read(self.0, offset!(sk_shutdown)).unwrap_or(0) & 3
+    }
+
+    #[inline(always)]
+    pub fn error(self) -> i32 {
+        read(self.0, offset!(sk_err)).unwrap_or(0)
+    }
+
+    /// Bytes that came and were not read by the owner.
+    #[inline(always)]
+    pub fn unread(self) -> u32 {
+        unread(self.0)
+    }
+}
+
+/// Addresses of a TCP or UDP socket, wherever the pointer came from.
+#[inline(always)]
+pub fn tuple(sk: Ptr, to: &mut Tuple) {
+    let family: u16 = read(sk, offset!(sk_family)).unwrap_or(0);
+    if family == AF_INET6 {
+        to.local = read(sk, offset!(sk_saddr6)).unwrap_or([0; 16]);
+        to.remote = read(sk, offset!(sk_daddr6)).unwrap_or([0; 16]);
+    } else {
+        to.local = mapped(read(sk, offset!(sk_saddr)).unwrap_or(0));
+        to.remote = mapped(read(sk, offset!(sk_daddr)).unwrap_or(0));
+    }
+    to.local_port = read(sk, offset!(sk_num)).unwrap_or(0);
+    if to.local_port == 0 {
+        // A closed socket has given its port back, but remembers which it was.
+        to.local_port = u16::from_be(read(sk, offset!(sk_sport)).unwrap_or(0));
+    }
+    to.remote_port = u16::from_be(read(sk, offset!(sk_dport)).unwrap_or(0));
+    to.netns = netns(sk);
+}
+
+/// `::ffff:a.b.c.d` of an IPv4 address in network byte order.
+#[inline(always)]
+pub fn mapped(v4: u32) -> [u8; 16] {
+    let b = v4.to_ne_bytes();
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]]
+}
+
+#[inline(always)]
+pub fn netns(sk: Ptr) -> u32 {
+    inode_of(read(sk, offset!(sk_net)).unwrap_or(0))
+}
+
+#[inline(always)]
+fn inode_of(net: u64) -> u32 {
+    if net == 0 { 0 } else { read(net as Ptr, offset!(net_ns_inum)).unwrap_or(0) }
+}
+
+/// A key of `FLOWS`: two namespaces may have the same loopback addresses, all others are unique on a host.
+#[inline(always)]
+pub fn flow_key(tuple: &mut Tuple) {
+    let a = &tuple.local;
+    let v4 = a[10] == 0xff && a[12] == 127;
+    let v6 = a[15] == 1 && a[0] == 0 && a[10] == 0;
+    if !v4 && !v6 {
+        tuple.netns = 0;
+    }
+}
+
+/// The same flow seen from its other end.
+#[inline(always)]
+pub fn mirror(tuple: &Tuple) -> Tuple {
+    Tuple {
+        local: tuple.remote,
+        remote: tuple.local,
+        local_port: tuple.remote_port,
+        remote_port: tuple.local_port,
+        netns: tuple.netns,
+    }
+}
+
+/// Network namespace of the current task.
+#[inline(always)]
+pub fn current_netns() -> u32 {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    let proxy: u64 = read(task, offset!(task_nsproxy)).unwrap_or(0);
+    if proxy == 0 { 0 } else { inode_of(read(proxy as Ptr, offset!(nsproxy_net)).unwrap_or(0)) }
+}
+
+/// The cookie of a socket at an address that may be stale; 0 when it has none.
+#[inline(always)]
+pub fn cookie_at(sk: u64) -> u64 {
+    read(sk as Ptr, offset!(sk_cookie)).unwrap_or(0)
+}
+
+#[inline(always)]
+pub fn state_at(sk: u64) -> u8 {
+    read(sk as Ptr, offset!(sk_state)).unwrap_or(0)
+}
+
+/// Whether an application holds the socket: an unaccepted one has no `struct socket`.
+#[inline(always)]
+pub fn accepted_at(sk: u64) -> bool {
+    read::<u64>(sk as Ptr, offset!(sk_socket)).unwrap_or(0) != 0
+}
+
+#[inline(always)]
+pub fn unread(sk: Ptr) -> u32 {
+    let next: u32 = read(sk, offset!(tp_rcv_nxt)).unwrap_or(0);
+    let copied: u32 = read(sk, offset!(tp_copied_seq)).unwrap_or(0);
+    // A received FIN counts as one byte of sequence space; before the handshake both are unset.
+    let bytes = next.wrapping_sub(copied);
+    if bytes > 1 << 30 { 0 } else { bytes }
+}
+
+/// Length of the accept queue and its limit.
+#[inline(always)]
+pub fn accept_queue(sk: u64) -> (u32, u32) {
+    let sk = sk as Ptr;
+    (read(sk, offset!(sk_ack_backlog)).unwrap_or(0), read(sk, offset!(sk_max_ack_backlog)).unwrap_or(0))
+}
+
+#[inline(always)]
+pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
+    let sk = sk.0;
+    to.state = state_at(sk as u64);
+    to.retransmits = read(sk, offset!(icsk_retransmits)).unwrap_or(0);
+    to.error = read(sk, offset!(sk_err)).unwrap_or(0);
+    to.in_flight = read(sk, offset!(tp_packets_out)).unwrap_or(0);
+    to.unread = unread(sk);
+    to.window = read(sk, offset!(tp_snd_wnd)).unwrap_or(0);
+    let una: u32 = read(sk, offset!(tp_snd_una)).unwrap_or(0);
+    let written: u32 = read(sk, offset!(tp_write_seq)).unwrap_or(0);
+    to.unacked = written.wrapping_sub(una);
+    to.idle_in_ms = idle(jiffies, read(sk, offset!(icsk_lrcvtime)).unwrap_or(0));
+    to.idle_out_ms = idle(jiffies, read(sk, offset!(tp_lsndtime)).unwrap_or(0));
+}
+
+/// Milliseconds since a 32-bit jiffies stamp.
+#[inline(always)]
+fn idle(now: u64, stamp: u32) -> u32 {
+    if stamp == 0 {
+        return u32::MAX;
+    }
+    let jiffies = (now as u32).wrapping_sub(stamp);
+    (jiffies as u64 * constant!(SETTINGS.jiffy_us) as u64 / 1000) as u32
+}
+
+/// Path of the address that a unix socket is bound to; returns its length, 0 for none.
+#[inline(always)]
+pub fn unix_path(sk: u64, to: &mut [u8; PATH]) -> u32 {
+    let addr: u64 = read(sk as Ptr, offset!(unix_addr)).unwrap_or(0);
+    if addr == 0 {
+        return 0;
+    }
+    let len: u32 = read(addr as Ptr, offset!(unix_addr_len)).unwrap_or(0);
+    // The family comes before the path.
+    copy(to.as_mut_ptr(), (addr as Ptr).wrapping_add(offset!(unix_addr_name) + 2), PATH);
+    let len = len.saturating_sub(2);
+    if len > PATH as u32 { PATH as u32 } else { len }
+}
+
+#[inline(always)]
+pub fn unix_peer(sk: u64) -> u64 {
+    read(sk as Ptr, offset!(unix_peer)).unwrap_or(0)
+}
+
+#[inline(always)]
+pub fn unix_is_bound(sk: u64) -> bool {
+    read::<u64>(sk as Ptr, offset!(unix_addr)).unwrap_or(0) != 0
+}
+
+/// Messages waiting in a socket's receive queue.
+#[inline(always)]
+pub fn receive_queue(sk: u64) -> u32 {
+    read(sk as Ptr, offset!(sk_receive_qlen)).unwrap_or(0)
+}
+
+/// A task that a hook was given.
+#[derive(Clone, Copy)]
+pub struct TaskPtr(pub Ptr);
+
+impl TaskPtr {
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        read(self.0, offset!(task_tgid)).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        read(self.0, offset!(task_pid)).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn comm(self) -> [u8; trace502_ebpf::COMM] {
+        read(self.0, offset!(task_comm)).unwrap_or([0; trace502_ebpf::COMM])
+    }
+
+    #[inline(always)]
+    pub fn parent(self) -> u32 {
+        let parent: u64 = read(self.0, offset!(task_parent)).unwrap_or(0);
+        if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
+    }
+
+    /// The wait status of the whole process once it goes.
+    #[inline(always)]
+    pub fn exit_code(self) -> u32 {
+        let signal: u64 = read(self.0, offset!(task_signal)).unwrap_or(0);
+        let group: u32 =
+            if signal == 0 { 0 } else { read(signal as Ptr, offset!(signal_group_exit_code)).unwrap_or(0) };
+        if group != 0 { group } else { read(self.0, offset!(task_exit_code)).unwrap_or(0) }
+    }
+
+    /// Threads of the process that are still alive.
+    #[inline(always)]
+    pub fn live_threads(self) -> i32 {
+        let signal: u64 = read(self.0, offset!(task_signal)).unwrap_or(0);
+        if signal == 0 { 0 } else { read(signal as Ptr, offset!(signal_live)).unwrap_or(0) }
+    }
+
+    /// Resident pages: file, anonymous and shared memory.
+    #[inline(always)]
+    pub fn resident_pages(self) -> u64 {
+        let stride = constant!(SETTINGS.rss_stride) as usize;
+        let mm: u64 = read(self.0, offset!(task_mm)).unwrap_or(0);
+        if stride == 0 || mm == 0 {
+            return 0;
+        }
+        let base = (mm as Ptr).wrapping_add(offset!(mm_rss));
+        let file: i64 = read(base, 0).unwrap_or(0);
+        let anon: i64 = read(base, stride).unwrap_or(0);
+        // The third counts swap entries, the fourth shared memory.
+        let shared: i64 = read(base, 3 * stride).unwrap_or(0);
+        (file.max(0) + anon.max(0) + shared.max(0)) as u64
+    }
+}
+
+#[inline(always)]
+pub fn signal_code(info: u64) -> i32 {
+    // 0, 1 and 2 are no pointers: SEND_SIG_NOINFO, SEND_SIG_PRIV and their like.
+    match info {
+        0 => 0,
+        1 | 2 => 0x80,
+        _ => read(info as Ptr, offset!(siginfo_code)).unwrap_or(0),
+    }
+}
+
+/// A packet that a hook was given.
+#[derive(Clone, Copy)]
+pub struct Skb(pub Ptr);
+
+/// Where a packet's TCP header says it comes from and goes to.
+pub struct Packet {
+    pub tuple: Tuple,
+    pub flags: u8,
+}
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const IPPROTO_TCP: u8 = 6;
+
+impl Skb {
+    /// Namespace of the device that it came in on or goes out by.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let dev: u64 = read(self.0, offset!(skb_dev)).unwrap_or(0);
+        if dev == 0 { 0 } else { inode_of(read(dev as Ptr, offset!(dev_net)).unwrap_or(0)) }
+    }
+
+    /// The sender's view of a TCP packet; `None` for all others.
+    #[inline(always)]
+    pub fn packet(self) -> Option<Packet> {
+        let head: u64 = read(self.0, offset!(skb_head))?;
+        let network: u16 = read(self.0, offset!(skb_network))?;
+        if head == 0 || network == 0 || network == u16::MAX {
+            return None;
+        }
+        let ip = (head as Ptr).wrapping_add(network as usize);
+        let first: u8 = read(ip, 0)?;
+        let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+        let protocol = u16::from_be(read(self.0, offset!(skb_protocol))?);
+        let tcp = if first >> 4 == 4 && (protocol == ETH_P_IP || protocol == 0) {
+            if read::<u8>(ip, 9)? != IPPROTO_TCP {
+                return None;
+            }
+            tuple.local = mapped(read(ip, 12)?);
+            tuple.remote = mapped(read(ip, 16)?);
+            ip.wrapping_add(((first & 15) as usize) * 4)
+        } else if first >> 4 == 6 && (protocol == ETH_P_IPV6 || protocol == 0) {
+            if read::<u8>(ip, 6)? != IPPROTO_TCP {
+                return None;
+            }
+            tuple.local = read(ip, 8)?;
+            tuple.remote = read(ip, 24)?;
+            ip.wrapping_add(40)
+        } else {
+            return None;
+        };
+        tuple.local_port = u16::from_be(read(tcp, 0)?);
+        tuple.remote_port = u16::from_be(read(tcp, 2)?);
+        Some(Packet { tuple, flags: read(tcp, 13)? })
+    }
+}
+
+/// Where the running system call keeps its payload.
+pub enum Payload {
+    Buffer(u64),
+    /// Address and count of an array of iovecs.
+    Vectors(u64, u64),
+    /// A call without a buffer that we could read: sendfile, splice, io_uring.
+    Blind,
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod syscall {
+    //! `struct pt_regs` and numbers of aarch64.
+    pub const READ: u64 = 63;
+    pub const WRITE: u64 = 64;
+    pub const READV: u64 = 65;
+    pub const WRITEV: u64 = 66;
+    pub const SENDTO: u64 = 206;
+    pub const RECVFROM: u64 = 207;
+    pub const SENDMSG: u64 = 211;
+    pub const RECVMSG: u64 = 212;
+    pub const RECVMMSG: u64 = 243;
+    pub const SENDMMSG: u64 = 269;
+    /// `syscallno` follows regs[31], sp, pc, pstate and orig_x0.
+    pub const NUMBER: usize = 280;
+    pub const ARG1: usize = 8;
+    pub const ARG2: usize = 16;
+    pub const RETURN: usize = 0;
+}
+
+#[cfg(not(bpf_target_arch = "aarch64"))]
+mod syscall {
+    //! `struct pt_regs` and numbers of x86_64.
+    pub const READ: u64 = 0;
+    pub const WRITE: u64 = 1;
+    pub const READV: u64 = 19;
+    pub const WRITEV: u64 = 20;
+    pub const SENDTO: u64 = 44;
+    pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
+    pub const RECVMSG: u64 = 47;
+    pub const RECVMMSG: u64 = 299;
+    pub const SENDMMSG: u64 = 307;
+    /// orig_ax, rsi and rdx.
+    pub const NUMBER: usize = 120;
+    pub const ARG1: usize = 104;
+    pub const ARG2: usize = 96;
+    pub const RETURN: usize = 80;
+}
+
+/// The buffer of the system call that the current task is in.
+#[inline(always)]
+pub fn payload() -> Payload {
+    // SAFETY: both helpers return pointers of kernel types that the verifier knows; the offsets are ABI.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
+        let arg1: u64 = direct(regs, syscall::ARG1);
+        match number {
+            syscall::READ | syscall::WRITE | syscall::SENDTO | syscall::RECVFROM => Payload::Buffer(arg1),
+            syscall::READV | syscall::WRITEV => Payload::Vectors(arg1, direct(regs, syscall::ARG2)),
+            // struct msghdr: name, namelen, iov at 16, iovlen at 24. The first message of the multi-message calls.
+            syscall::SENDMSG | syscall::RECVMSG | syscall::SENDMMSG | syscall::RECVMMSG => {
+                match read_user::<[u64; 2]>(arg1.wrapping_add(16)) {
+                    Some([vectors, count]) => Payload::Vectors(vectors, count),
+                    None => Payload::Blind,
+                }
+            }
+            _ => Payload::Blind,
+        }
+    }
+}
+
+/// Second argument and result of a system call, read from a uprobe's registers behind its instruction.
+#[inline(always)]
+pub fn call_registers(regs: *const c_void) -> (u64, i64) {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    unsafe { (direct(regs.cast(), syscall::ARG1), direct(regs.cast(), syscall::RETURN)) }
+}
+
+/// One `struct iovec`.
+#[inline(always)]
+pub fn vector(vectors: u64, index: u64) -> Option<(u64, u64)> {
+    read_user::<[u64; 2]>(vectors.wrapping_add(index * 16)).map(|[base, len]| (base, len))
+}
+
+/// `struct socket.sk` of a function argument.
+#[inline(always)]
+pub fn sock_of(socket: Ptr) -> Sock {
+    let sk: u64 = load!(socket, socket_sk);
+    Sock(sk as Ptr)
+}

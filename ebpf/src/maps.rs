@@ -1,0 +1,177 @@
+//! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
+use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use trace502_ebpf::{COMM, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Tuple};
+
+/// Byte offsets of the running kernel, constant to the verifier.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::NONE;
+
+/// What differs between kernels, constant to the verifier.
+#[unsafe(no_mangle)]
+pub static SETTINGS: Settings = Settings {
+    reset_reason: 0,
+    victim_task: 0,
+    rss_stride: 0,
+    head: trace502_ebpf::HEAD as u32,
+    cpus: 1,
+    jiffy_us: 4000,
+    _pad: 0,
+    drops: [0; 4],
+};
+
+/// Reads one constant so that the compiler does not fold it and the verifier does.
+macro_rules! constant {
+    ($global:ident . $field:ident) => {
+        // SAFETY: a static of plain integers; volatile because the loader rewrites it.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::$global.$field) }
+    };
+}
+pub(crate) use constant;
+
+const BPF_F_CLONE: usize = 1 << 9;
+
+/// Socket storage whose values are copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
+/// That is how an accepted connection of a proxy is known without a look-up by process.
+#[repr(C)]
+pub struct ConnStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Conn,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize | BPF_F_CLONE],
+}
+
+// SAFETY: the pointers are placeholders for the loader and never dereferenced.
+unsafe impl Sync for ConnStorage {}
+
+#[btf_map]
+pub static CONNS: ConnStorage = ConnStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// The one way to user space. The type is not used: records differ in size.
+#[btf_map]
+pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
+
+/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+#[btf_map]
+pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
+
+/// Processes that matter, by process id: `PROC_*`.
+#[btf_map]
+pub static PROCS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Names of executables that are proxies: `PROC_*` to give them.
+#[btf_map]
+pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Names under which processes run that listened: their successors are worth watching.
+#[btf_map]
+pub static OWNER_NAMES: LruHashMap<[u8; COMM], u32, 1024> = LruHashMap::new();
+
+/// A client request that a thread read and that nobody serves yet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Waiting {
+    pub client: u64,
+    pub request: u32,
+    pub _pad: u32,
+}
+
+/// Requests that one thread may have read and not served before older ones are forgotten.
+pub const WAITING: usize = 32;
+
+/// What a thread of a proxy did last: all that binding an attempt to a request needs.
+#[repr(C)]
+pub struct Thread {
+    pub last: Waiting,
+    /// The request whose attempt failed last on this thread, as long as the thread read nothing since.
+    pub retry: Waiting,
+    /// What was bound last.
+    pub bound: Waiting,
+    pub head: u32,
+    pub tail: u32,
+    pub live: u32,
+    /// An error went to the client: hand over the upstream connection that this thread closes next.
+    pub wants_next_close: u32,
+    /// Healthy traffic, for the display: requests read, answers begun.
+    pub requests: u64,
+    pub answers: u64,
+    pub waiting: [Waiting; WAITING],
+}
+
+/// Never written: what a new thread starts from.
+#[btf_map]
+pub static SCRATCH_THREAD: PerCpuArray<Thread, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub static THREADS: HashMap<u32, Thread, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// An upstream connection by its addresses as the proxy sees them.
+#[repr(C)]
+pub struct FlowState {
+    pub cookie: u64,
+    pub peer: Peer,
+}
+
+#[btf_map]
+pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Address and port of every upstream that a proxy dialled lately.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Target {
+    pub addr: [u8; 16],
+    pub port: u16,
+    pub _pad: [u8; 6],
+}
+
+#[btf_map]
+pub static TARGETS: LruHashMap<Target, u64, 16384> = LruHashMap::new();
+
+/// Who listens where; several sockets may share one address (SO_REUSEPORT).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ListenKey {
+    pub addr: [u8; 16],
+    pub netns: u32,
+    pub port: u16,
+    pub _pad: u16,
+}
+
+#[repr(C)]
+pub struct ListenState {
+    pub sk: u64,
+    pub cookie: u64,
+    pub tgid: u32,
+    pub count: u32,
+}
+
+#[btf_map]
+pub static LISTENERS: HashMap<ListenKey, ListenState, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Listening sockets that were counted in `LISTENERS`, by cookie.
+#[btf_map]
+pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The last attempt of a client connection that looked well when it ended, by the client's cookie:
+/// handed over when that client gets an error after all.
+#[btf_map]
+pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
+
+/// Room to put a record together: it is larger than the stack.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
+
+/// Microseconds that connects took, by upstream: counts per power of two.
+pub const CONNECT_BUCKETS: usize = 24;
+
+#[btf_map]
+pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();

@@ -1,0 +1,242 @@
+//! Who listens where; and what exists already when the agent starts.
+//!
+//! Listening TCP sockets are counted by address so that a refused or stalled connect finds the queue it was meant
+//! for. Unix sockets have no hook when they start to listen: those that exist at start are told, later ones are
+//! asked of the host.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
+use trace502_ebpf::*;
+
+use crate::kernel::{self, *};
+use crate::maps::{LISTENER_KEYS, LISTENERS, ListenKey, ListenState, OWNER_NAMES, PROCS};
+use crate::probes::state;
+use crate::{conn, emit};
+
+/// A socket starts to listen: the hook runs in its owner's context.
+#[inline(always)]
+pub fn started(sk: Sock) {
+    let (tgid, _) = emit::current();
+    let mut comm = [0; COMM];
+    emit::comm(&mut comm);
+    found(sk, tgid, comm, emit::cgroup(), IN_TASK);
+}
+
+#[inline(always)]
+fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
+    let cookie = conn::cookie(sk);
+    if LISTENER_KEYS.get_ptr(&cookie).is_some() {
+        return;
+    }
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
+    if class & PROC_PROXY != 0 {
+        conn::track(sk, ROLE_LISTENER);
+    }
+    let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+    kernel::tuple(sk.0, &mut tuple);
+    let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
+    let count = match LISTENERS.get_ptr(&key) {
+        // SAFETY: a value of the map.
+        Some(state) => unsafe { (*state).count + 1 },
+        None => 1,
+    };
+    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count };
+    let _ = LISTENERS.insert(&key, &state, BPF_ANY.into());
+    let _ = LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into());
+    tell(Kind::Listen, sk, &tuple, why, |record| {
+        record.header.tgid = tgid;
+        record.comm = comm;
+        record.cgroup = cgroup;
+        record.proxy = (class & PROC_PROXY != 0) as u16;
+    });
+}
+
+/// A listening socket closes.
+#[inline(always)]
+pub fn stopped(sk: Sock) {
+    let cookie = conn::cookie(sk);
+    let Some(key) = LISTENER_KEYS.get_ptr(&cookie) else { return };
+    // SAFETY: a value of the map, copied before it is removed.
+    let key = unsafe { *key };
+    let mut tgid = 0;
+    if let Some(state) = LISTENERS.get_ptr_mut(&key) {
+        // SAFETY: a value of the map.
+        let state = unsafe { &mut *state };
+        tgid = state.tgid;
+        if state.count > 1 {
+            state.count -= 1;
+        } else {
+            let _ = LISTENERS.remove(&key);
+        }
+    }
+    let _ = LISTENER_KEYS.remove(&cookie);
+    let tuple = Tuple { local: key.addr, remote: [0; 16], local_port: key.port, remote_port: 0, netns: key.netns };
+    tell(Kind::Unlisten, sk, &tuple, IN_TASK, |record| {
+        record.header.tgid = tgid;
+        emit::comm(&mut record.comm);
+        record.cgroup = emit::cgroup();
+        record.proxy = 0;
+    });
+}
+
+#[inline(always)]
+fn tell(kind: Kind, sk: Sock, tuple: &Tuple, why: u16, owner: impl FnOnce(&mut ListenRecord)) {
+    emit::record::<ListenRecord>(kind, |record| {
+        // SAFETY: reserved room of that size; `owner` fills what is left.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(kind, why, size_of::<ListenRecord>());
+        record.tuple = *tuple;
+        record.cookie = conn::cookie(sk);
+        (record.queue, record.limit) = kernel::accept_queue(sk.0 as u64);
+        record.family = AF_INET;
+        record.path_len = 0;
+        record._pad = 0;
+        owner(record);
+    });
+}
+
+#[repr(C)]
+struct TaskFile {
+    meta: *mut c_void,
+    task: Ptr,
+    fd: u64,
+    file: *mut c_void,
+}
+
+/// The socket behind a file that an iterator shows, and the process that has it open.
+#[inline(always)]
+fn socket_of(ctx: *mut c_void) -> Option<(Sock, TaskPtr)> {
+    let ctx = ctx.cast::<TaskFile>();
+    // SAFETY: the context of iter/task_file has this shape; each pointer may be null.
+    unsafe {
+        let (task, file) = ((*ctx).task, (*ctx).file);
+        if task.is_null() || file.is_null() {
+            return None;
+        }
+        let socket = bpf_sock_from_file(file.cast());
+        if socket.is_null() {
+            return None;
+        }
+        let sk = kernel::sock_of(socket.cast_const().cast());
+        if sk.0.is_null() { None } else { Some((sk, TaskPtr(task))) }
+    }
+}
+
+// iter/task_file: sockets that listen already.
+#[unsafe(link_section = "iter/task_file")]
+#[unsafe(no_mangle)]
+pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
+    let Some((sk, task)) = socket_of(ctx) else { return 0 };
+    if kernel::state_at(sk.0 as u64) != TCP_LISTEN {
+        return 0;
+    }
+    let family: u16 = sk.family();
+    let tgid = task.tgid();
+    if family == AF_INET || family == AF_INET6 {
+        // Shared with a child, or told at its start.
+        if tgid == task.tid() {
+            found(sk, tgid, task.comm(), 0, 0);
+        }
+    } else if family == AF_UNIX {
+        unix_listener(sk, tgid, task.comm());
+    }
+    0
+}
+
+#[inline(always)]
+fn unix_listener(sk: Sock, tgid: u32, comm: [u8; COMM]) {
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
+    emit::record::<ListenRecord>(Kind::Listen, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::Listen, 0, size_of::<ListenRecord>());
+        record.header.tgid = tgid;
+        record.tuple =
+            Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: kernel::netns(sk.0) };
+        record.comm = comm;
+        record.cgroup = 0;
+        record.cookie = conn::cookie(sk);
+        record.queue = kernel::receive_queue(sk.0 as u64);
+        record.limit = kernel::accept_queue(sk.0 as u64).1;
+        record.family = AF_UNIX;
+        record.proxy = (class & PROC_PROXY != 0) as u16;
+        record.path_len = kernel::unix_path(sk.0 as u64, &mut record.path);
+        record._pad = 0;
+    });
+}
+
+// iter/task_file: connections that proxies have already.
+#[unsafe(link_section = "iter/task_file")]
+#[unsafe(no_mangle)]
+pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
+    let Some((sk, task)) = socket_of(ctx) else { return 0 };
+    let tgid = task.tgid();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let family = sk.family();
+    if class & PROC_PROXY == 0 || (family != AF_INET && family != AF_INET6) {
+        return 0;
+    }
+    let state = kernel::state_at(sk.0 as u64);
+    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT && state != TCP_LISTEN {
+        return 0;
+    }
+    if conn::get(sk).is_some() {
+        return 0;
+    }
+    if state == TCP_LISTEN {
+        conn::track(sk, ROLE_LISTENER);
+        return 0;
+    }
+    // A connection whose own address is listened on was accepted; all others were dialled.
+    let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+    kernel::tuple(sk.0, &mut tuple);
+    let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
+    conn::find_listener(&kernel::mirror(&tuple), &mut own);
+    let role = if own.seen == LISTENER_PRESENT { ROLE_CLIENT } else { ROLE_UPSTREAM };
+    let Some(conn) = conn::track(sk, role) else { return 0 };
+    conn.flags = CONN_OLD;
+    conn.tgid = tgid;
+    conn.last_state = state;
+    if role == ROLE_CLIENT {
+        conn.phase = PHASE_OPEN;
+    } else {
+        // It has served before, or is in the middle of it: its next request is not its first.
+        conn.phase = PHASE_ANSWERED;
+        conn.request = 1;
+        state::flow(sk, conn);
+        state::remember_target(&tuple);
+    }
+    0
+}
+
+#[repr(C)]
+struct IterTcp {
+    meta: *mut c_void,
+    sk: Ptr,
+    uid: u32,
+}
+
+// iter/tcp: the other ends of those connections.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub extern "C" fn found_peers(ctx: *mut c_void) -> i32 {
+    // SAFETY: the context of iter/tcp has this shape; the socket may be null.
+    let sk = unsafe { (*ctx.cast::<IterTcp>()).sk };
+    if sk.is_null() {
+        return 0;
+    }
+    let state = kernel::state_at(sk as u64);
+    if (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && conn::get(Sock(sk)).is_none() {
+        state::passive(Sock(sk));
+    }
+    0
+}

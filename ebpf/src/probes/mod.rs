@@ -1,0 +1,9 @@
+//! One hook family a file. Above each program stands the prototype of its hook, as the kernel has it.
+
+mod connect;
+mod drop;
+mod listen;
+mod payload;
+mod process;
+mod reset;
+mod state;

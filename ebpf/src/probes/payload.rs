@@ -1,0 +1,430 @@
+//! What the owner of a socket sent and learnt.
+//!
+//! `sock_send_length` and `sock_recv_length` (6.3) run in the owner's context for every socket family, after the
+//! call: `(sk, ret, flags)`. Older kernels offer the same through fexit on the families' sendmsg and recvmsg.
+//! A socket that is not tracked costs one look-up.
+
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use trace502_ebpf::*;
+
+use crate::kernel::{self, AF_UNIX, Payload, Sock};
+use crate::maps::{PROCS, Thread};
+use crate::{conn, emit, thread};
+
+const EAGAIN: i32 = -11;
+const EINTR: i32 = -4;
+const MSG_PEEK: i32 = 2;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_UDP: u16 = 17;
+const DNS_PORT: u16 = 53;
+/// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
+const HEAD_WRITE: i32 = 4096;
+
+// void sock_send_length(struct sock *sk, int ret, int flags)
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sent(ctx: BtfTracePointContext) -> i32 {
+    on_send(Sock(ctx.arg(0)), ctx.arg(1))
+}
+
+// void sock_recv_length(struct sock *sk, int ret, int flags)
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn received(ctx: BtfTracePointContext) -> i32 {
+    on_receive(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2))
+}
+
+macro_rules! sendmsg {
+    ($name:ident, $function:literal) => {
+        // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size)
+        #[fexit(function = $function)]
+        pub fn $name(ctx: FExitContext) -> i32 {
+            on_send(kernel::sock_of(ctx.arg(0)), ctx.arg(3))
+        }
+    };
+}
+
+macro_rules! recvmsg {
+    ($name:ident, $function:literal) => {
+        // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size, int flags)
+        #[fexit(function = $function)]
+        pub fn $name(ctx: FExitContext) -> i32 {
+            on_receive(kernel::sock_of(ctx.arg(0)), ctx.arg(4), ctx.arg(3))
+        }
+    };
+}
+
+sendmsg!(inet_sent, "inet_sendmsg");
+sendmsg!(inet6_sent, "inet6_sendmsg");
+sendmsg!(unix_sent, "unix_stream_sendmsg");
+recvmsg!(inet_received, "inet_recvmsg");
+recvmsg!(inet6_received, "inet6_recvmsg");
+recvmsg!(unix_received, "unix_stream_recvmsg");
+
+#[inline(always)]
+fn on_send(sk: Sock, ret: i32) -> i32 {
+    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, false)) else { return 0 };
+    match conn.role {
+        ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
+        ROLE_UPSTREAM => upstream_error(sk, conn, ret),
+        ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret),
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
+    if flags & MSG_PEEK != 0 {
+        return 0;
+    }
+    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, true)) else { return 0 };
+    match conn.role {
+        ROLE_UPSTREAM if ret > 0 => {
+            let first = conn.phase != PHASE_ANSWERED;
+            upstream_received(sk, conn, ret as u64);
+            // There is no hook at the end of a unix connection: what it came to so far is kept.
+            if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
+                conn::keep(sk, conn);
+            }
+            0
+        }
+        ROLE_UPSTREAM => upstream_error(sk, conn, ret),
+        ROLE_CLIENT if ret > 0 => client_received(conn, ret as u64),
+        ROLE_LISTENER => 0,
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn client_received(conn: &mut Conn, n: u64) -> i32 {
+    let new = conn::client_read(conn, n);
+    if conn.request_len < HEAD as u16 {
+        append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
+    }
+    let (tgid, tid) = emit::current();
+    conn.tgid = tgid;
+    conn.tid = tid;
+    let Some(thread) = thread::of(tid) else { return 0 };
+    if new {
+        if !conn::is_http1(conn) && conn.request_len > 3 {
+            // TLS, HTTP/2 or a protocol of its own: not ours to read.
+            conn.role = ROLE_OPAQUE;
+        }
+        thread::asked(thread, conn);
+    } else {
+        thread::continued(thread, conn);
+    }
+    0
+}
+
+#[inline(always)]
+fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
+    conn.reply_bytes += ret as u64;
+    match conn.phase {
+        PHASE_ASKED => {}
+        PHASE_ANSWERED if ret < HEAD_WRITE && conn.reply_len >= 12 => return ahead(sk, conn, ret),
+        PHASE_ANSWERED => {}
+        _ => return 0,
+    }
+    if conn.phase == PHASE_ANSWERED && conn.reply_len >= 12 {
+        return 0;
+    }
+    append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
+    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    if (100..200).contains(&status) && status != 101 {
+        conn.reply_len = 0;
+        return 0;
+    }
+    let first = conn.phase == PHASE_ASKED;
+    conn.phase = PHASE_ANSWERED;
+    let (_, tid) = emit::current();
+    let mut thread = thread::of(conn.tid);
+    if first && let Some(thread) = thread.as_mut() {
+        thread::answered(thread, conn);
+    }
+    if tid != conn.tid {
+        thread = thread::of(tid);
+    }
+    answer(sk, conn, status, thread)
+}
+
+/// The status of an answer to a client is known: an error is handed over.
+#[inline(always)]
+fn answer(sk: Sock, conn: &mut Conn, status: u16, thread: Option<&'static mut Thread>) -> i32 {
+    match status {
+        0 => {}
+        conn::NO_HTTP => {
+            if conn.reply_len >= 12 {
+                conn.status = 1;
+            }
+            if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
+                conn::client_error(sk, conn, WHY_GARBLED, thread);
+            }
+            conn.role = ROLE_OPAQUE;
+        }
+        // Upgraded, or a tunnel: what follows is not HTTP.
+        101 => conn.role = ROLE_OPAQUE,
+        200 if conn.request_head[0] == b'C' && conn.request_head[1] == b'O' && conn.request_head[2] == b'N' => {
+            conn.role = ROLE_OPAQUE;
+        }
+        500 | 502 | 503 | 504 => {
+            conn.status = status;
+            conn::client_error(sk, conn, WHY_STATUS, thread);
+        }
+        _ => conn.status = status,
+    }
+    0
+}
+
+/// A small write after an answer began may be the next answer of a pipeline.
+#[inline(always)]
+fn ahead(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
+    let mut flags = 0;
+    let mut peek = [0u8; 16];
+    if !first_bytes(&mut peek, ret as u64, &mut flags) || peek[0] != b'H' || peek[4] != b'/' || peek[5] != b'1' {
+        return 0;
+    }
+    conn.flags |= CONN_AHEAD;
+    conn.request += 1;
+    conn.reply_len = 0;
+    conn.reply_bytes = ret as u64;
+    append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
+    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    let (_, tid) = emit::current();
+    answer(sk, conn, status, thread::of(tid))
+}
+
+#[inline(always)]
+fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+    let (tgid, tid) = emit::current();
+    if conn::upstream_sent(conn, n) {
+        // A connection bound when it was made keeps that for its first request.
+        if conn.request > 1 || conn.bound == 0 {
+            let class = class_of(tgid);
+            if let Some(thread) = thread::of(tid) {
+                thread::bind(thread, class, conn);
+            }
+        }
+        conn.tgid = tgid;
+        conn.tid = tid;
+    }
+    if conn.request_len < HEAD as u16 {
+        append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
+        if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
+            conn::keep(sk, conn);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+    conn.reply_bytes += n;
+    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || conn.status != 0) {
+        return 0;
+    }
+    append(&mut conn.reply_head, &mut conn.reply_len, n, &mut conn.flags);
+    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    if (100..200).contains(&status) && status != 101 {
+        conn.reply_len = 0;
+        return 0;
+    }
+    conn.phase = PHASE_ANSWERED;
+    match status {
+        0 => {}
+        conn::NO_HTTP => {
+            // Known not to be HTTP: look no further. 1 is no status that anybody sends.
+            conn.status = 1;
+            if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
+                tell_answer(sk, conn);
+            }
+        }
+        101 => conn.role = ROLE_OPAQUE,
+        502..=504 => {
+            conn.status = status;
+            tell_answer(sk, conn);
+        }
+        _ => conn.status = status,
+    }
+    0
+}
+
+/// The answer itself is the failure: told now, since the connection may go on.
+#[inline(always)]
+fn tell_answer(sk: Sock, conn: &mut Conn) {
+    conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+    conn.flags |= CONN_TOLD;
+}
+
+/// The owner learnt the end of a connection, or an error.
+#[inline(always)]
+fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
+    if ret == EAGAIN || ret == EINTR {
+        return 0;
+    }
+    if ret < 0 {
+        conn.errno = ret;
+    } else if conn.fin == 0 {
+        conn.fin = emit::now();
+        if conn.phase == PHASE_ASKED {
+            conn.flags |= CONN_FIN_EARLY;
+        }
+    }
+    // Unix sockets have no other hook for their end.
+    if conn.flags & CONN_UNIX != 0 && conn.phase == PHASE_ASKED {
+        conn::end_upstream(sk, conn, true);
+    }
+    0
+}
+
+#[inline(always)]
+fn class_of(tgid: u32) -> u32 {
+    // SAFETY: a plain number.
+    unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0)
+}
+
+/// A socket that we do not know: leave, unless a proxy uses it for a unix connection or for DNS.
+#[inline(always)]
+fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
+    if ret <= 0 {
+        return None;
+    }
+    if sk.family() == AF_UNIX {
+        if sk.kind() == SOCK_STREAM {
+            return adopt_unix(sk, receiving);
+        }
+    } else if sk.protocol() == IPPROTO_UDP && sk.remote_port() == DNS_PORT {
+        dns(sk, ret, receiving);
+    }
+    None
+}
+
+#[inline(always)]
+fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
+    let (tgid, _) = emit::current();
+    if class_of(tgid) & PROC_PROXY == 0 {
+        return None;
+    }
+    let conn = conn::track(sk, ROLE_OPAQUE)?;
+    conn.flags |= CONN_UNIX;
+    conn.phase = PHASE_OPEN;
+    let at = sk.0 as u64;
+    let peer = kernel::unix_peer(at);
+    if kernel::unix_is_bound(at) {
+        // Accepted sockets carry their listener's address.
+        conn.role = ROLE_CLIENT;
+    } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
+        conn.role = ROLE_UPSTREAM;
+    }
+    Some(conn)
+}
+
+#[inline(always)]
+fn dns(sk: Sock, ret: i32, receiving: bool) {
+    let (tgid, _) = emit::current();
+    if class_of(tgid) & PROC_PROXY == 0 {
+        return;
+    }
+    emit::record::<DnsRecord>(Kind::Dns, |record| {
+        // SAFETY: reserved room of that size; the message is bounded below.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::Dns, IN_TASK, size_of::<DnsRecord>());
+        kernel::tuple(sk.0, &mut record.tuple);
+        record.received = receiving as u32;
+        record.total = ret as u32;
+        record._pad = 0;
+        let want = (ret as u64).min(DNS as u64) as u32;
+        record.kept = match buffer(ret as u64) {
+            Some((at, _)) if kernel::copy_user(record.message.as_mut_ptr(), want.min(DNS as u32), at) == 0 => want,
+            _ => 0,
+        };
+    });
+}
+
+/// Address and length of the first piece of the running call's payload that is not empty.
+#[inline(always)]
+fn buffer(n: u64) -> Option<(u64, u64)> {
+    match kernel::payload() {
+        Payload::Buffer(at) => Some((at, n)),
+        Payload::Vectors(vectors, count) => {
+            let first = kernel::vector(vectors, 0)?;
+            if first.1 == 0 && count > 1 {
+                return kernel::vector(vectors, 1);
+            }
+            Some(first)
+        }
+        Payload::Blind => None,
+    }
+}
+
+/// Copies up to 16 bytes of the running call's payload.
+#[inline(always)]
+fn first_bytes(to: &mut [u8; 16], n: u64, flags: &mut u16) -> bool {
+    match buffer(n) {
+        Some((at, len)) if len.min(n) >= 16 => kernel::copy_user(to.as_mut_ptr(), 16, at) == 0,
+        Some(_) => false,
+        None => {
+            *flags |= CONN_BLIND;
+            false
+        }
+    }
+}
+
+/// Pieces of a vectored call that are looked at: Varnish writes "HTTP/1.1", " ", "503" as three.
+const PIECES: u64 = 4;
+/// A first piece of this size says enough: the others are not looked at.
+const ENOUGH: u64 = 64;
+
+/// Appends the payload of the running call to a head, as far as there is room.
+#[inline(always)]
+fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, flags: &mut u16) {
+    match kernel::payload() {
+        Payload::Buffer(at) => {
+            piece(head, len, at, n);
+        }
+        Payload::Vectors(vectors, count) => {
+            let mut left = n;
+            for index in 0..PIECES {
+                if index >= count || left == 0 {
+                    break;
+                }
+                let Some((at, size)) = kernel::vector(vectors, index) else { break };
+                let size = size.min(left);
+                left -= size;
+                piece(head, len, at, size);
+                if size >= ENOUGH {
+                    break;
+                }
+            }
+        }
+        Payload::Blind => {
+            *flags |= CONN_BLIND;
+            emit::lost(0);
+        }
+    }
+}
+
+/// Room for what comes after the first piece: the halves add up to a head whatever the verifier assumes.
+const HALF: u32 = HEAD as u32 / 2;
+
+#[inline(always)]
+fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
+    let start = *len as u32;
+    let limit = conn::head_limit();
+    if start >= limit {
+        return;
+    }
+    let take = n.min((limit - start) as u64) as u32;
+    let (to, take) = if start == 0 {
+        (head.as_mut_ptr(), take.min(HEAD as u32))
+    } else if start < HALF {
+        // The mask says to the verifier what the comparison said to the compiler.
+        let start = core::hint::black_box(start) & (HALF - 1);
+        // SAFETY: start < HALF < HEAD.
+        (unsafe { head.as_mut_ptr().add(start as usize) }, take.min(HALF))
+    } else {
+        return;
+    };
+    if take != 0 && kernel::copy_user(to, take, at) == 0 {
+        *len = (start + take) as u16;
+    }
+}

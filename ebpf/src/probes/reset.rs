@@ -1,0 +1,101 @@
+//! Resets: received by a tracked socket, sent by a stack of this host to a known upstream's side.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use trace502_ebpf::*;
+
+use crate::kernel::{self, Ptr, Skb, Sock};
+use crate::maps::{TARGETS, Target, constant};
+use crate::probes::state;
+use crate::{conn, emit};
+
+// void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    let Some(conn) = conn::get(sk) else { return 0 };
+    match conn.role {
+        ROLE_UPSTREAM => {
+            conn.reset = emit::now();
+            conn.flags |= CONN_RESET;
+            conn.last_state = kernel::state_at(sk.0 as u64);
+        }
+        ROLE_CLIENT => {
+            conn.reset = emit::now();
+            state::left(sk, conn);
+        }
+        ROLE_PEER => {
+            if let Some(flow) = state::mirrored(sk)
+                && flow.cookie == conn.bound
+            {
+                flow.peer.flags |= PEER_GOT_RESET;
+            }
+        }
+        _ => {}
+    }
+    0
+}
+
+// void tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason)
+// Before 6.10 without the reason.
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
+    let sk: Ptr = ctx.arg(0);
+    let skb: Ptr = ctx.arg(1);
+    let reason: u32 = if constant!(SETTINGS.reset_reason) != 0 { ctx.arg(2) } else { 0 };
+    let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+    let mut answers = false;
+    if !skb.is_null()
+        && let Some(packet) = Skb(skb).packet()
+    {
+        // The packet that is answered: its sender is the reset's receiver.
+        tuple = kernel::mirror(&packet.tuple);
+        tuple.netns = Skb(skb).netns();
+        answers = true;
+    }
+    if !answers {
+        if sk.is_null() {
+            return 0;
+        }
+        kernel::tuple(sk, &mut tuple);
+    }
+    if !is_target(tuple.local, tuple.local_port) {
+        return 0;
+    }
+    remember(&tuple, reason);
+    emit::record::<FlowRecord>(Kind::ResetSent, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::ResetSent, 0, size_of::<FlowRecord>());
+        record.tuple = tuple;
+        record.cookie = 0;
+        record.location = 0;
+        record.reason = reason;
+        record.request = 0;
+        record.state = if sk.is_null() { 0 } else { kernel::state_at(sk as u64) };
+        record.tcp_flags = 0;
+        record.has_socket = !sk.is_null() as u8;
+        record._pad = [0; 5];
+    });
+    0
+}
+
+/// Notes in the flow that its other end's stack sent a reset, and why.
+#[inline(always)]
+fn remember(sent: &Tuple, reason: u32) {
+    let mut key = kernel::mirror(sent);
+    kernel::flow_key(&mut key);
+    if let Some(flow) = crate::maps::FLOWS.get_ptr_mut(&key) {
+        // SAFETY: a value of the map.
+        let flow = unsafe { &mut *flow };
+        flow.peer.flags |= PEER_SENT_RESET;
+        flow.peer.reset_reason = reason;
+    }
+}
+
+/// Whether a proxy dialled this address lately.
+#[inline(always)]
+pub fn is_target(addr: [u8; 16], port: u16) -> bool {
+    let key = Target { addr, port, _pad: [0; 6] };
+    TARGETS.get_ptr(&key).is_some()
+}

@@ -1,0 +1,262 @@
+//! The life of TCP sockets: who connects, what is accepted, who closes first.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use trace502_ebpf::*;
+
+use crate::kernel::{self, *};
+use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, PROCS, TARGETS, Target};
+use crate::probes::listen;
+use crate::{conn, emit, thread};
+
+const IPPROTO_TCP: u16 = 6;
+
+// void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state(ctx: BtfTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    match conn::get(sk) {
+        Some(conn) => match conn.role {
+            ROLE_UPSTREAM => upstream(sk, conn, old, new),
+            ROLE_CLIENT => client(sk, conn, old, new),
+            ROLE_LISTENER if new == TCP_ESTABLISHED => conn::accepted(sk, conn),
+            ROLE_LISTENER if old == TCP_LISTEN => listen::stopped(sk),
+            ROLE_PEER => peer(sk, conn, old, new),
+            _ => {}
+        },
+        None => match (old, new) {
+            (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
+            (TCP_SYN_RECV, TCP_ESTABLISHED) => passive(sk),
+            (_, TCP_LISTEN) => listen::started(sk),
+            (TCP_LISTEN, _) => listen::stopped(sk),
+            _ => {}
+        },
+    }
+    0
+}
+
+// void tcp_destroy_sock(struct sock *sk)
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
+    let sk = Sock(ctx.arg(0));
+    if let Some(conn) = conn::get(sk)
+        && conn.role == ROLE_UPSTREAM
+    {
+        let (tgid, _) = emit::current();
+        conn::end_upstream(sk, conn, tgid == conn.tgid);
+    }
+    0
+}
+
+/// A process starts to connect: the hook runs in its context.
+#[inline(always)]
+fn connecting(sk: Sock) {
+    let (tgid, tid) = emit::current();
+    // SAFETY: a plain number.
+    let Some(&class) = (unsafe { PROCS.get(&tgid) }) else { return };
+    if class & PROC_PROXY == 0 || sk.protocol() != IPPROTO_TCP {
+        return;
+    }
+    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    conn.tgid = tgid;
+    conn.tid = tid;
+    conn.phase = PHASE_CONNECTING;
+    conn.last_state = TCP_SYN_SENT;
+    conn.opened = emit::now();
+    if let Some(thread) = thread::of(tid) {
+        thread::bind(thread, class, conn);
+    }
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    remember_target(&tuple);
+}
+
+/// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
+#[inline(always)]
+pub fn remember_target(tuple: &Tuple) {
+    let target = Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] };
+    let _ = TARGETS.insert(&target, emit::now(), BPF_ANY.into());
+}
+
+#[inline(always)]
+fn target(sk: Sock) -> Target {
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
+}
+
+const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+
+#[inline(always)]
+fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+    conn.last_state = old;
+    match new {
+        TCP_ESTABLISHED => {
+            conn.established = emit::now();
+            conn.phase = PHASE_OPEN;
+            count_connect(sk, conn.established.wrapping_sub(conn.opened));
+            flow(sk, conn);
+        }
+        TCP_CLOSE_WAIT => {
+            conn.fin = emit::now();
+            if conn.phase <= PHASE_ASKED && sk.unread() <= 1 {
+                conn.flags |= CONN_FIN_EARLY;
+            }
+        }
+        TCP_CLOSE if old == TCP_SYN_SENT => {
+            let error = sk.error();
+            if error != 0 {
+                conn.errno = -error;
+            } else if conn.reset == 0 {
+                conn.flags |= CONN_CLOSED_FIRST;
+            }
+        }
+        TCP_FIN_WAIT1 | TCP_LAST_ACK => {
+            if new == TCP_FIN_WAIT1 {
+                conn.flags |= CONN_CLOSED_FIRST;
+            }
+            // shutdown() alone leaves the other direction open: the answer may still come.
+            if sk.shutdown() == SHUTDOWN_BOTH {
+                conn::end_upstream(sk, conn, true);
+            }
+        }
+        TCP_CLOSE if conn.reset == 0 && conn.fin == 0 => conn.flags |= CONN_CLOSED_FIRST,
+        _ => {}
+    }
+}
+
+/// Makes the connection known by its addresses, so that its other end on this host is recognised.
+#[inline(always)]
+pub fn flow(sk: Sock, conn: &Conn) {
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    kernel::flow_key(&mut tuple);
+    let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
+    let _ = FLOWS.insert(&tuple, &state, BPF_ANY.into());
+}
+
+const NO_PEER: Peer = Peer {
+    sk: 0,
+    cookie: 0,
+    closed: 0,
+    closed_tgid: 0,
+    unread: 0,
+    reset_reason: 0,
+    netns: 0,
+    seen: PEER_NONE,
+    state: 0,
+    flags: 0,
+    _pad: [0; 5],
+};
+
+#[inline(always)]
+fn count_connect(sk: Sock, nanos: u64) {
+    let key = target(sk);
+    let micros = nanos / 1000;
+    let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
+    match CONNECT_TIMES.get_ptr_mut(&key) {
+        Some(counts) => {
+            // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
+            let counts = unsafe { &mut *counts };
+            if bucket < CONNECT_BUCKETS {
+                counts[bucket] += 1;
+            }
+        }
+        None => {
+            let _ = CONNECT_TIMES.insert(&key, &[0; CONNECT_BUCKETS], BPF_ANY.into());
+        }
+    }
+}
+
+/// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
+#[inline(always)]
+pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    kernel::flow_key(&mut tuple);
+    let key = kernel::mirror(&tuple);
+    // SAFETY: a value of the map.
+    FLOWS.get_ptr_mut(&key).map(|flow| unsafe { &mut *flow })
+}
+
+/// A connection was accepted by some stack of this host: is it the other end of a proxy's?
+#[inline(always)]
+pub fn passive(sk: Sock) {
+    let Some(flow) = mirrored(sk) else { return };
+    let Some(conn) = conn::track(sk, ROLE_PEER) else { return };
+    conn.bound = flow.cookie;
+    flow.peer.cookie = conn.cookie;
+    flow.peer.sk = sk.0 as u64;
+    flow.peer.netns = kernel::netns(sk.0);
+    flow.peer.seen = PEER_SEEN;
+    flow.peer.state = TCP_ESTABLISHED;
+}
+
+#[inline(always)]
+fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+    let Some(flow) = mirrored(sk) else { return };
+    if flow.cookie != conn.bound {
+        return;
+    }
+    flow.peer.state = new;
+    if old != TCP_ESTABLISHED || flow.peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
+        return;
+    }
+    if kernel::accepted_at(sk.0 as u64) {
+        flow.peer.flags |= PEER_ACCEPTED;
+    }
+    if flow.peer.flags & PEER_GOT_RESET != 0 {
+        return;
+    }
+    flow.peer.closed = emit::now();
+    flow.peer.closed_tgid = emit::current().0;
+    flow.peer.flags |= PEER_CLOSED_FIRST;
+    flow.peer.unread = sk.unread();
+    if flow.peer.unread > 0 {
+        flow.peer.flags |= PEER_UNREAD;
+    }
+}
+
+#[inline(always)]
+fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+    conn.last_state = old;
+    match new {
+        TCP_CLOSE_WAIT => {
+            conn.fin = emit::now();
+            left(sk, conn);
+        }
+        TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
+            conn.flags |= CONN_CLOSED_FIRST;
+            if conn.phase == PHASE_ASKED && conn::is_http1(conn) {
+                let (_, tid) = emit::current();
+                conn::client_error(sk, conn, WHY_CLOSED, thread::of(tid));
+            }
+            conn.role = ROLE_OPAQUE;
+        }
+        _ => {}
+    }
+}
+
+/// The client is gone while its request is unanswered.
+#[inline(always)]
+pub fn left(sk: Sock, conn: &Conn) {
+    if conn.phase != PHASE_ASKED {
+        return;
+    }
+    emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::ClientLeft, 0, size_of::<FlowRecord>());
+        kernel::tuple(sk.0, &mut record.tuple);
+        record.cookie = conn.cookie;
+        record.location = 0;
+        record.reason = 0;
+        record.request = conn.request;
+        record.state = conn.last_state;
+        record.tcp_flags = 0;
+        record.has_socket = 1;
+        record._pad = [0; 5];
+    });
+}
