@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::doctor::Doctor;
+use crate::commands::report::ReportArgs;
 
 /// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
 #[derive(Parser, Debug)]
@@ -15,6 +16,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Doctor(Doctor),
+    Report(ReportArgs),
 }
 
 impl Verb {
@@ -22,6 +24,7 @@ impl Verb {
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
             Verb::Doctor(doctor) => doctor.run(),
+            Verb::Report(report) => report.run(),
         }
     }
 }

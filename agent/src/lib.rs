@@ -14,6 +14,7 @@ pub mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod model;
+pub mod report;
 pub mod screen;
 pub mod status;
 pub mod text;

@@ -11,7 +11,7 @@ pub mod timeline;
 pub use causes::{CauseKey, CauseRow, Causes, Trend};
 pub use sentence::{place, relative, sentence, span, who};
 pub use series::{Scale, Series};
-pub use timeline::{Part, Timeline, Track, timeline};
+pub use timeline::{MISSING, Part, Timeline, Track, timeline};
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -56,7 +56,6 @@ fn died(cause: &str) -> Option<&'static str> {
         "upstream_crashed" => "crashed",
         "upstream_killed" => "was killed",
         "upstream_exited" => "exited",
-        "upstream_crash_loop" => "started and died",
         _ => return None,
     })
 }

@@ -44,23 +44,28 @@ impl Timeline {
     }
 }
 
+/// Evidence that was looked for and not seen: it has no place in time.
+pub const MISSING: &str = "missing";
+
 /// Longest time that is believed; beyond, a record is damaged.
 const LONGEST: i64 = 1 << 50;
 
 pub fn timeline(incident: &Incident) -> Timeline {
     let times: Vec<i64> = incident.evidence.iter().map(|e| e.t_us.clamp(-LONGEST, LONGEST)).collect();
-    let last = times.iter().copied().filter(|t| *t <= 0).max().unwrap_or(0);
+    let seen: Vec<usize> = (0..times.len()).filter(|i| incident.evidence[*i].kind != MISSING).collect();
+    let moments = || seen.iter().map(|i| times[*i]);
+    let last = moments().filter(|t| *t <= 0).max().unwrap_or(0);
     let mut tracks = tracks(incident, last);
     let begin = tracks.iter().flat_map(|t| t.parts.iter()).map(|(_, from, _)| *from).min().unwrap_or(last);
     // A death two minutes ago must not squeeze an attempt of two milliseconds into one column: what lies
     // further back than three times the attempts' own length is named, not drawn.
     let reach = match begin {
-        0 => times.iter().copied().min().unwrap_or(0),
+        0 => moments().min().unwrap_or(0),
         begin => begin.saturating_mul(4),
     };
-    let from = times.iter().copied().filter(|t| *t >= reach).min().unwrap_or(begin).min(begin).min(0);
-    let to = times.iter().copied().max().unwrap_or(0).max(0);
-    let (marks, earlier) = (0..times.len()).partition(|i| times[*i] >= from);
+    let from = moments().filter(|t| *t >= reach).min().unwrap_or(begin).min(begin).min(0);
+    let to = moments().max().unwrap_or(0).max(0);
+    let (marks, earlier) = seen.iter().copied().partition(|i| times[*i] >= from);
     tracks.reverse();
     Timeline { from, to, tracks, marks, earlier }
 }

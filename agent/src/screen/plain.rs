@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::digest::{place, relative};
+use crate::digest::{MISSING, place, relative};
 use crate::model::{AttemptSummary, Incident, Request, Seen};
 use crate::text::{duration, safe};
 
@@ -70,7 +70,10 @@ pub fn text(incident: &Incident) -> String {
     if !incident.evidence.is_empty() {
         line(format_args!("evidence, relative to the error:"));
     }
-    for one in &incident.evidence {
+    for one in incident.evidence.iter().filter(|one| one.kind == MISSING) {
+        line(format_args!("      not seen  {}", safe(&one.text)));
+    }
+    for one in incident.evidence.iter().filter(|one| one.kind != MISSING) {
         line(format_args!("  {:>12}  {}: {}", relative(one.t_us), safe(&one.kind), safe(&one.text)));
     }
     line(format_args!("id:       {}", safe(&incident.id)));

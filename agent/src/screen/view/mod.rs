@@ -175,9 +175,7 @@ fn help(frame: &mut Frame<'_>, area: Rect, theme: &Theme) {
         ]));
     }
     lines.push(Line::default());
-    lines.push(Line::raw(
-        "  certain: the proof was seen; likely: a part was not; unknown: too little was",
-    ));
+    lines.push(Line::raw("  certain: the proof was seen; likely: a part was not; unknown: too little was"));
     lines.push(Line::raw("  `trace502 causes ID` tells what a cause means, its proof and how to fix it"));
     frame.render_widget(Paragraph::new(lines), area);
 }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{Theme, fit, rule, split};
-use crate::digest::{Part, Timeline, Track, place, relative, timeline};
+use crate::digest::{MISSING, Part, Timeline, Track, place, relative, timeline};
 use crate::model::{Confidence, Incident};
 use crate::screen::app::App;
 use crate::screen::ledger::Entry;
@@ -191,7 +191,7 @@ fn evidence(lines: &mut Vec<Line<'static>>, incident: &Incident, line: &Timeline
         let about = Span::styled("  relative to the moment the proxy wrote the error", theme.faint());
         lines.push(rule(vec![Span::styled("Evidence", theme.strong()), about], width as u16, theme));
     }
-    for (index, one) in incident.evidence.iter().enumerate() {
+    for (index, one) in incident.evidence.iter().enumerate().filter(|(_, one)| one.kind != MISSING) {
         let mark = if line.marks.contains(&index) {
             mark(index)
         } else {
@@ -209,6 +209,13 @@ fn evidence(lines: &mut Vec<Line<'static>>, incident: &Incident, line: &Timeline
                 Span::styled(kind, theme.name()),
                 Span::raw(text),
             ]));
+        }
+    }
+    for one in incident.evidence.iter().filter(|one| one.kind == MISSING) {
+        let wrapped = fit::wrap(&safe(&one.text), width.saturating_sub(14));
+        for (n, text) in wrapped.into_iter().enumerate() {
+            let head = if n == 0 { " not seen: " } else { "           " };
+            lines.push(Line::from(vec![Span::styled(head, theme.bad()), Span::raw(text)]));
         }
     }
     let attempts = incident.attempts.iter().enumerate();
