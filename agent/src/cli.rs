@@ -8,6 +8,7 @@ use crate::commands::doctor::Doctor;
 use crate::commands::history::History;
 use crate::commands::live::Live;
 use crate::commands::record::{Record, Replay};
+use crate::commands::report::ReportArgs;
 use crate::watch;
 
 /// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
@@ -27,6 +28,7 @@ pub enum Verb {
     Doctor(Doctor),
     Causes(Causes),
     History(Box<History>),
+    Report(ReportArgs),
 }
 
 impl Verb {
@@ -40,6 +42,7 @@ impl Verb {
             Verb::Doctor(doctor) => doctor.run(),
             Verb::Causes(causes) => causes.run(),
             Verb::History(history) => history.run(),
+            Verb::Report(report) => report.run(),
         }
     }
 }
