@@ -33,7 +33,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let bytes = conn.reply_bytes;
     // A proxy that reads until its buffer is full reads exactly that much.
-    let exact = case.owner.kind.header_step.is_some_and(|step| bytes.is_multiple_of(step));
+    let exact = (case.owner.kind.header_full)(bytes);
     let left = case.tcp().map_or(0, |t| t.unread);
     if case.broken() && !exact && left == 0 {
         return Verdict::No;

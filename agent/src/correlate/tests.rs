@@ -80,6 +80,61 @@ fn a_request_that_a_retry_rescued_is_a_failure_and_no_incident() {
     assert_eq!(w.failures(), ["no_listener"]);
 }
 
+#[test]
+fn a_health_check_between_two_tries_is_none_of_them() {
+    let mut w = World::new("haproxy");
+    let other = |a: &mut Attempt| {
+        a.endpoint = Endpoint::Tcp(addr(OTHER));
+        a.conn.flow.as_mut().unwrap().remote = addr(OTHER);
+    };
+    let mut check = w.refused();
+    check.bound = None;
+    other(&mut check);
+    w.tell(check).pass(SECOND);
+    let first = refused(&mut w, 7);
+    w.tell(first).pass(300 * MILLI);
+    let mut check = refused(&mut w, 7);
+    check.bound.as_mut().unwrap().retry = true;
+    other(&mut check);
+    w.tell(check).pass(700 * MILLI);
+    let last = refused(&mut w, 7);
+    let mut e = error(&mut w, 7, "/a", ClientOutcome::Status(503));
+    e.conn.asked = Some(w.now - 2 * SECOND);
+    w.see(Fact::Client(e)).pass(50_000).tell(last);
+    let i = w.expect("no_listener", Certain);
+    assert_eq!(i.attempts.iter().map(|a| a.upstream.as_str()).collect::<Vec<_>>(), [UPSTREAM, UPSTREAM]);
+}
+
+#[test]
+fn an_attempt_after_the_error_is_a_health_check() {
+    let mut w = World::new("haproxy");
+    let first = refused(&mut w, 7);
+    w.answered(503).tell(first).pass(SECOND);
+    let mut check = refused(&mut w, 7);
+    check.bound.as_mut().unwrap().retry = true;
+    w.tell(check).pass(SECOND);
+    let mut e = error(&mut w, 8, "/other", ClientOutcome::Status(503));
+    e.conn.asked = Some(w.now - MILLI);
+    w.see(Fact::Client(e));
+    let all = w.all();
+    assert_eq!(all[0].attempts.len(), 1);
+    assert_eq!(of_client(&all, 8).cause, "no_live_upstream");
+}
+
+#[test]
+fn a_reset_that_the_proxy_sent_by_itself_is_its_own_giving_up() {
+    let mut w = World::new("haproxy");
+    let mut a = w.attempt();
+    a.conn.errno = Some(libc::ECONNRESET);
+    a.conn.asked = Some(w.now - SECOND);
+    a.conn.closed_first = true;
+    a.peer = Some(w.peer());
+    let mut e = error(&mut w, 7, "/api/cart", ClientOutcome::Status(504));
+    e.conn.asked = Some(w.now - SECOND - MILLI);
+    w.see(Fact::Client(e)).pass(60_000).tell(a);
+    w.expect("response_timeout", Certain);
+}
+
 // --- what is no incident ---
 
 #[test]

@@ -8,7 +8,7 @@ pub static PROXY: Proxy = Proxy {
     closes: Closes::BeforeWrite,
     birth: Birth::Exact,
     none_left: &[502],
-    header_step: Some(1024),
+    header_full: |bytes| bytes.is_multiple_of(1024),
     setting,
 };
 

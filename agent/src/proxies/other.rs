@@ -8,7 +8,7 @@ pub static PROXY: Proxy = Proxy {
     closes: Closes::Either,
     birth: Birth::Hint,
     none_left: &[502, 503, 504],
-    header_step: None,
+    header_full: |_| false,
     setting,
 };
 

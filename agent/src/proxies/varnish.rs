@@ -8,7 +8,7 @@ pub static PROXY: Proxy = Proxy {
     closes: Closes::BeforeWrite,
     birth: Birth::Hint,
     none_left: &[503],
-    header_step: None,
+    header_full: |_| false,
     setting,
 };
 
