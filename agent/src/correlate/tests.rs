@@ -392,6 +392,7 @@ fn play(pair: &Pair, mut attempt: impl FnMut(&mut World, Cookie) -> Attempt) -> 
         steps(pair.after, pair.retries.1).into_iter().peekable(),
     ];
     let mut turn = 0;
+    let mut told = [None, None];
     while stories.iter_mut().any(|s| s.peek().is_some()) {
         let mut who = usize::from(pair.order[turn % pair.order.len()]);
         if stories[who].peek().is_none() {
@@ -401,12 +402,18 @@ fn play(pair: &Pair, mut attempt: impl FnMut(&mut World, Cookie) -> Attempt) -> 
         w.pass(pair.gaps[turn % pair.gaps.len()]);
         match stories[who].next().unwrap() {
             Step::Attempt => {
-                let a = attempt(&mut w, client);
+                let mut a = attempt(&mut w, client);
+                // What is closed after the error began before it.
+                if let Some(error) = told[who] {
+                    a.conn.opened = a.conn.opened.map(|at| at.min(error - 200_000));
+                    a.conn.asked = a.conn.asked.map(|at| at.min(error - 100_000));
+                }
                 w.tell(a);
             }
             Step::Error => {
                 let path = if client == 7 { "/a" } else { "/b" };
                 let e = error(&mut w, client, path, ClientOutcome::Status(503));
+                told[who] = Some(w.now);
                 w.see(Fact::Client(e));
             }
         }
