@@ -2,6 +2,7 @@
 //!
 //! `screen_feed FILE [--past] [--quiet] [--rate N] [--lost N]`; SIGUSR1 makes the feeding thread panic.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -40,7 +41,8 @@ fn main() -> Result<()> {
     };
     let directory = std::env::current_dir()?;
     let farewell = run(source.as_mut(), Options { directory, ..Options::default() })?;
-    println!("trace502: {farewell}");
+    // The terminal may be gone.
+    let _ = writeln!(std::io::stdout(), "trace502: {farewell}");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Doctor(Doctor),
-    Report(ReportArgs),
+    Report(Box<ReportArgs>),
 }
 
 impl Verb {

@@ -46,8 +46,8 @@ impl ReportArgs {
     pub fn run(&self) -> Result<u8> {
         let now = when::now_micros();
         let report = match &self.json {
-            Some(file) => self.from_json(file, now)?,
-            None => self.from_history(now)?,
+            Some(file) => self.of_json(file, now)?,
+            None => self.of_history(now)?,
         };
         let html = page(&report);
         if self.output == Path::new("-") {
@@ -71,7 +71,7 @@ impl ReportArgs {
         Ok(Span { since, until })
     }
 
-    fn from_history(&self, now: Micros) -> Result<Report> {
+    fn of_history(&self, now: Micros) -> Result<Report> {
         let file = match &self.history {
             Some(file) => file.clone(),
             None => {
@@ -93,7 +93,7 @@ impl ReportArgs {
         Ok(report)
     }
 
-    fn from_json(&self, file: &Path, now: Micros) -> Result<Report> {
+    fn of_json(&self, file: &Path, now: Micros) -> Result<Report> {
         let span = self.span(now)?;
         let (incidents, unreadable) = if file == Path::new("-") {
             read(io::stdin().lock())
