@@ -230,6 +230,7 @@ fn peer(peer: &abi::Peer, names: &Names) -> model::Peer {
         state: peer.state,
         closed_first: has(abi::PEER_CLOSED_FIRST),
         closed: instant(peer.closed),
+        read_by: (peer.tgid != 0).then_some(peer.tgid),
         closed_by: (peer.closed_tgid != 0).then_some(peer.closed_tgid),
         unread: peer.unread,
         got_reset: has(abi::PEER_GOT_RESET),

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use trace502::cli::Cli;
+use trace502::commands::exit_status;
 
 fn main() -> ExitCode {
     match Cli::parse().verb.run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("trace502: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_status(&error))
         }
     }
 }

@@ -149,10 +149,10 @@ fn failed(conn: &Conn) -> bool {
 }
 
 /// The owner ends an upstream connection, or the kernel destroys it: judge its last request once.
-#[inline(always)]
-pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) {
+#[inline(never)]
+pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     if conn.role != ROLE_UPSTREAM {
-        return;
+        return 0;
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
@@ -170,24 +170,19 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) {
         if failed && let Some(thread) = thread {
             thread::failed(thread, Waiting { client: conn.bound, request: conn.bound_request, _pad: 0 });
         }
-    } else if conn.bound != 0 {
+    } else if conn.bound != 0 && in_task {
         keep(sk, conn);
     }
-    if let Some(record) = SCRATCH.get_ptr_mut(0) {
-        // SAFETY: per-CPU scratch; only its tuple is used, as a key that is too large to build twice.
-        let record = unsafe { &mut *record };
-        kernel::tuple(sk.0, &mut record.tuple);
-        kernel::flow_key(&mut record.tuple);
-        let _ = FLOWS.remove(&record.tuple);
-    }
+    let mut key = conn.tuple;
+    kernel::flow_key(&mut key);
+    let _ = FLOWS.remove(&key);
     conn.role = ROLE_OPAQUE;
+    0
 }
 
-/// Puts a record of this connection together in per-CPU scratch.
+/// Puts a record of this connection together.
 #[inline(always)]
-fn compose(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> Option<&'static mut ConnRecord> {
-    // SAFETY: per-CPU scratch of this program; tracing programs do not nest on themselves.
-    let record = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16) {
     record.header = emit::header(kind, why, size_of::<ConnRecord>());
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
@@ -199,30 +194,36 @@ fn compose(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> Option<&'static mut C
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
+        if record.tuple.remote_port == 0 {
+            record.tuple = conn.tuple;
+        }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.role == ROLE_UPSTREAM {
             peer(record);
-            listener(record);
+            find_listener(&record.tuple, &mut record.listener);
         }
     }
-    Some(record)
 }
 
 /// Hands a connection over to user space.
 #[inline(never)]
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
-    match compose(sk, conn, kind, why) {
-        Some(record) => emit::copied(kind, &raw const *record),
-        None => emit::lost(kind as u32),
-    }
+    emit::record::<ConnRecord>(kind, |record| {
+        // SAFETY: reserved room of that size; user space reads what `seen` and the lengths allow.
+        compose(unsafe { &mut *record }, sk, conn, kind, why);
+    });
     0
 }
 
 /// Keeps an attempt that looked well, in case its client gets an error after all.
+/// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
 #[inline(never)]
 pub fn keep(sk: Sock, conn: &Conn) -> i32 {
-    if let Some(record) = compose(sk, conn, Kind::Attempt, WHY_ASKED) {
+    if let Some(record) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: per-CPU scratch, used in task context only.
+        let record = unsafe { &mut *record };
+        compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
         let _ = RECENT.insert(&conn.bound, &*record, BPF_ANY.into());
     }
     0
@@ -232,8 +233,16 @@ pub fn keep(sk: Sock, conn: &Conn) -> i32 {
 /// did is read again when it is told.
 #[inline(always)]
 fn refresh(record: &mut ConnRecord) {
+    if record.conn.flags & CONN_UNIX == 0 {
+        return;
+    }
+    record.header.at = emit::now();
+    if record.conn.phase == PHASE_ASKED {
+        // The client has its error and the upstream has not answered: the owner gave up.
+        record.conn.flags |= CONN_CLOSED_FIRST;
+    }
     let peer = record.peer.sk;
-    if record.conn.flags & CONN_UNIX == 0 || peer == 0 {
+    if peer == 0 {
         return;
     }
     // The other end points back at us until it goes, even after we are gone.
@@ -249,8 +258,8 @@ fn refresh(record: &mut ConnRecord) {
 }
 
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
-#[inline(always)]
-pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>) {
+#[inline(never)]
+pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>) -> i32 {
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
     let (tgid, _) = emit::current();
     // SAFETY: a plain number.
@@ -269,6 +278,7 @@ pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>
     if !told && let Some(thread) = thread {
         thread.wants_next_close = 1;
     }
+    0
 }
 
 /// The other end of the connection, where it lives on this host.
@@ -298,12 +308,7 @@ fn peer(record: &mut ConnRecord) {
     }
 }
 
-/// The listener that the connection was meant for, in the same network namespace.
-#[inline(always)]
-fn listener(record: &mut ConnRecord) {
-    find_listener(&record.tuple, &mut record.listener);
-}
-
+/// The listener that a connection was meant for, in the same network namespace.
 #[inline(always)]
 pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
@@ -355,6 +360,7 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
         // Unix sockets seldom have a cookie: what it points back at identifies it.
         cookie: sk.0 as u64,
         closed: 0,
+        tgid: 0,
         closed_tgid: 0,
         unread: kernel::receive_queue(peer),
         reset_reason: 0,
@@ -362,7 +368,7 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
         flags: PEER_LIVE,
-        _pad: [0; 5],
+        _pad: 0,
     };
     if kernel::accepted_at(peer) {
         record.peer.flags |= PEER_ACCEPTED;

@@ -219,6 +219,8 @@ pub struct Conn {
     /// Bytes of the current request and answer that went through the owner's system calls.
     pub request_bytes: u64,
     pub reply_bytes: u64,
+    /// Upstream: where it was dialled. The kernel forgets it when a blocking connect() fails.
+    pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
     pub _pad: u32,
@@ -276,7 +278,8 @@ pub struct Peer {
     pub cookie: u64,
     /// When its owner closed it, 0 if it did not.
     pub closed: u64,
-    /// Who closed it.
+    /// Who reads it, and who closed it.
+    pub tgid: u32,
     pub closed_tgid: u32,
     /// Bytes it received and did not read (now, or when it was closed).
     pub unread: u32,
@@ -286,7 +289,7 @@ pub struct Peer {
     pub seen: u8,
     pub state: u8,
     pub flags: u8,
-    pub _pad: [u8; 5],
+    pub _pad: u8,
 }
 
 /// The listener that an upstream connection was meant for, read at the moment of the record.
@@ -538,7 +541,7 @@ pub struct Settings {
 const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Tuple>() == 40);
-    assert!(size_of::<Conn>() == 120 + 2 * HEAD);
+    assert!(size_of::<Conn>() == 160 + 2 * HEAD);
     assert!(size_of::<Tcp>() == 32);
     assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Listener>() == 24);

@@ -175,3 +175,7 @@ pub const CONNECT_BUCKETS: usize = 24;
 
 #[btf_map]
 pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
+
+/// Never written: what a new histogram starts from.
+#[btf_map]
+pub static NO_CONNECTS: PerCpuArray<[u64; CONNECT_BUCKETS], 1> = PerCpuArray::new();

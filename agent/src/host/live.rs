@@ -1,7 +1,7 @@
 //! The host this program runs on, asked directly.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ use super::netns::Namespaces;
 use super::owners::Owners;
 use super::proc::Procfs;
 use super::processes::Processes;
-use super::{Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts, files};
+use super::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts, files};
 use crate::model::{Cookie, Fact, Nanos, Observation};
 
 /// Names the kernel function at an address.
@@ -80,6 +80,11 @@ impl LiveHost {
         self.remember(pid);
     }
 
+    /// Files that a process appends to: its logs are among them. See [`crate::logs::discover`].
+    pub fn appended(&self, pid: u32) -> Vec<PathBuf> {
+        self.proc.appended(pid)
+    }
+
     /// The thorough look at who listens in our own namespace, for the start. May take a second on a large host.
     pub fn survey(&mut self) {
         let Ok(listeners) = self.namespaces.listeners(&self.proc, 0) else { return };
@@ -119,6 +124,10 @@ impl Host for LiveHost {
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
         self.processes.memory(&self.proc, pid)
+    }
+
+    fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
+        self.proc.descriptors(pid)
     }
 
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {

@@ -86,6 +86,20 @@ fn paths_are_seen_as_the_process_sees_them() {
 }
 
 #[test]
+fn descriptors_are_counted_against_their_limit() {
+    let mut host = live();
+    let count = |host: &mut LiveHost| host.descriptors(std::process::id()).unwrap();
+    let before = count(&mut host);
+    // Other tests open and close files meanwhile: more than they do.
+    let files: Vec<_> = (0..300).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let after = count(&mut host);
+    assert!(after.open >= 300 && after.open > before.open, "{before:?} {after:?}");
+    assert!(after.limit >= after.open);
+    drop(files);
+    assert_eq!(host.descriptors(u32::MAX), None);
+}
+
+#[test]
 fn symbols_are_asked_of_the_table_that_was_given() {
     let mut host = live();
     assert_eq!(host.symbol(7).as_deref(), Some("nft_do_chain"));

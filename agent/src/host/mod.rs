@@ -39,6 +39,10 @@ pub trait Host {
     fn activity(&mut self, pid: u32) -> Option<Activity>;
     /// Memory cgroup of a process, alive or remembered.
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts>;
+    /// Open descriptors of a living process and its soft limit.
+    fn descriptors(&mut self, _pid: u32) -> Option<DescriptorFacts> {
+        None
+    }
     /// Sockets that listen in a network namespace (inode; 0: our own).
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts>;
     /// The namespace of this host that has this address, `prefer` first.
@@ -88,6 +92,12 @@ pub struct MemoryFacts {
     pub usage: Option<u64>,
     /// Times the limit led to a kill.
     pub kills: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptorFacts {
+    pub open: u64,
+    pub limit: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

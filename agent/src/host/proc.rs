@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::DescriptorFacts;
 use super::clock::Clock;
 
 /// Longest word of a command line, and longest name or path, that is kept.
@@ -16,6 +17,10 @@ const WORD: usize = 160;
 const PATH: usize = 1024;
 const WORDS: usize = 3;
 const THREADS: usize = 64;
+/// Descriptors looked at for logs: a proxy opens them before its connections.
+const FILES: usize = 1024;
+/// Descriptors counted one by one.
+const COUNTED: usize = 1 << 20;
 
 /// What `/proc/PID/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,11 +122,47 @@ impl Procfs {
         pids
     }
 
+    /// How many descriptors a process has open, and how many it may have.
+    pub fn descriptors(&self, pid: u32) -> Option<DescriptorFacts> {
+        let limit = open_files(&self.read(pid, "limits")?)?;
+        let folder = self.file(pid, "fd");
+        // Linux 6.2 tells the number as the folder's size; before, they are counted.
+        let open = match fs::metadata(&folder).ok()?.size() {
+            0 => fs::read_dir(&folder).ok()?.take(COUNTED).count() as u64,
+            told => told,
+        };
+        Some(DescriptorFacts { open, limit })
+    }
+
     /// Inodes of the sockets a process has open, as far as `most` descriptors go.
     pub fn sockets(&self, pid: u32, most: usize) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(self.file(pid, "fd")) else { return Vec::new() };
         let links = entries.flatten().take(most).filter_map(|entry| fs::read_link(entry.path()).ok());
         links.filter_map(|target| socket_inode(target.as_os_str().as_bytes())).collect()
+    }
+
+    /// Regular files that a process has open to append to, as paths that lead there from outside.
+    pub fn appended(&self, pid: u32) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.file(pid, "fd")) else { return Vec::new() };
+        let same_files = self.namespace(pid, "mnt") == self.namespace(std::process::id(), "mnt");
+        let mut found = Vec::new();
+        for entry in entries.flatten().take(FILES) {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            let gone = target.as_os_str().as_bytes().ends_with(b" (deleted)");
+            if gone || !target.is_absolute() || found.contains(&target) {
+                continue;
+            }
+            let Some(number) = number(&entry.file_name()) else { continue };
+            let info = read_some(&self.file(pid, "fdinfo").join(number.to_string()), 4096).unwrap_or_default();
+            if appends(&info) && fs::metadata(entry.path()).is_ok_and(|meta| meta.is_file()) {
+                found.push(target);
+            }
+        }
+        if same_files {
+            return found;
+        }
+        let root = self.file(pid, "root");
+        found.iter().filter_map(|path| path.strip_prefix("/").ok()).map(|path| root.join(path)).collect()
     }
 }
 
@@ -144,6 +185,21 @@ fn number(name: &std::ffi::OsStr) -> Option<u32> {
 fn socket_inode(link: &[u8]) -> Option<u32> {
     let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The `flags:` line of an fdinfo: octal.
+fn appends(fdinfo: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(fdinfo);
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    flags & libc::O_APPEND != 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// The soft limit in `Max open files   1024   4096   files`.
+fn open_files(limits: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(limits);
+    let soft = text.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace().next()?;
+    if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
 /// `pid (name) state parent ...`: the name may hold anything, so it ends at the last parenthesis.
@@ -283,5 +339,32 @@ mod tests {
         assert!(Procfs::new("/proc").sockets(std::process::id(), 1024).contains(&inode));
         assert_eq!(socket_inode(b"pipe:[12]"), None);
         assert_eq!(socket_inode(b"socket:[99999999999999]"), None);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        assert_eq!(
+            open_files(b"Max processes 1 2 processes\nMax open files            1024   4096   files\n"),
+            Some(1024)
+        );
+        assert_eq!(open_files(b"Max open files unlimited unlimited files"), Some(u64::MAX));
+        assert_eq!(open_files(b"Max open files\n"), None);
+    }
+
+    #[test]
+    fn logs_are_the_files_that_are_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, append: bool| {
+            fs::OpenOptions::new().append(append).write(true).create(true).open(dir.path().join(name)).unwrap()
+        };
+        let files = (open("error.log", true), open("data", false), open("gone.log", true));
+        fs::remove_file(dir.path().join("gone.log")).unwrap();
+        let proc = Procfs::new("/proc");
+        let mut found = proc.appended(std::process::id());
+        found.retain(|path| path.starts_with(dir.path()));
+        assert_eq!(found, [dir.path().join("error.log")]);
+        drop(files);
+        assert!(proc.appended(u32::MAX).is_empty());
+        assert!(!appends(b"") && !appends(b"flags:\t9x\n") && appends(b"pos:\t0\nflags:\t0102001\n"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use super::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::Nanos;
 
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,7 @@ pub struct TableHost {
     pub processes: HashMap<u32, ProcessFacts>,
     pub activities: HashMap<u32, Activity>,
     pub memories: HashMap<u32, MemoryFacts>,
+    pub descriptors: HashMap<u32, DescriptorFacts>,
     pub listeners: HashMap<u32, Vec<ListenerFacts>>,
     pub addresses: HashMap<IpAddr, Vec<u32>>,
     pub paths: HashMap<String, PathFacts>,
@@ -32,6 +33,11 @@ impl TableHost {
 
     pub fn with_memory(mut self, pid: u32, memory: MemoryFacts) -> Self {
         self.memories.insert(pid, memory);
+        self
+    }
+
+    pub fn with_descriptors(mut self, pid: u32, descriptors: DescriptorFacts) -> Self {
+        self.descriptors.insert(pid, descriptors);
         self
     }
 
@@ -82,6 +88,10 @@ impl Host for TableHost {
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
         self.memories.get(&pid).cloned()
+    }
+
+    fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
+        self.descriptors.get(&pid).copied()
     }
 
     fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {

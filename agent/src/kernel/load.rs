@@ -186,7 +186,8 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
     let ring = options.ring_bytes.clamp(page, 1 << 30).next_power_of_two();
     let (offsets, settings) = (super::bytes_of(offsets), super::bytes_of(settings));
     let mut loader = EbpfLoader::new();
-    let level = if options.verbose { VerifierLogLevel::default() } else { VerifierLogLevel::DISABLE };
+    // Without any log the kernel answers a retry with the wrong error.
+    let level = if options.verbose { VerifierLogLevel::default() } else { VerifierLogLevel::STATS };
     loader
         .btf(Some(types))
         .verifier_log_level(level)

@@ -3,6 +3,8 @@
 //! Counts notices and judges nothing. The status of the agent itself is read at each scrape.
 
 mod classic;
+#[cfg(test)]
+mod deploy_tests;
 mod process;
 mod series;
 #[cfg(test)]
@@ -104,6 +106,10 @@ impl Metrics {
             attribution: Histogram::new(ATTRIBUTION_SECONDS),
         };
         metrics.limit(max_series, idle);
+        // There from the start, so that the first time shows as an increase.
+        for label in ["proxy", "upstream"] {
+            metrics.overflow.at([label], &[], usize::MAX, Instant::now(), |_| ());
+        }
         metrics.register(board);
         metrics
     }

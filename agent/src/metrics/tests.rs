@@ -42,7 +42,7 @@ fn tell(metrics: &Metrics, notice: Notice) {
 }
 
 /// Metrics in which everything there is has a value.
-fn full(max_series: usize) -> Metrics {
+pub fn full(max_series: usize) -> Metrics {
     let board = Board::default();
     board.publish(
         Status {

@@ -237,6 +237,8 @@ pub struct Peer {
     /// Its owner closed it before the proxy did.
     pub closed_first: bool,
     pub closed: Option<Nanos>,
+    /// The process that read from it, and the one that closed it.
+    pub read_by: Option<u32>,
     pub closed_by: Option<u32>,
     /// Bytes it received and its owner did not read.
     pub unread: u32,

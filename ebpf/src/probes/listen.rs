@@ -16,7 +16,7 @@ use crate::probes::state;
 use crate::{conn, emit};
 
 /// A socket starts to listen: the hook runs in its owner's context.
-#[inline(always)]
+#[inline(never)]
 pub fn started(sk: Sock) {
     let (tgid, _) = emit::current();
     let mut comm = [0; COMM];
@@ -57,7 +57,7 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
 }
 
 /// A listening socket closes.
-#[inline(always)]
+#[inline(never)]
 pub fn stopped(sk: Sock) {
     let cookie = conn::cookie(sk);
     let Some(key) = LISTENER_KEYS.get_ptr(&cookie) else { return };
@@ -235,8 +235,13 @@ pub extern "C" fn found_peers(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let state = kernel::state_at(sk as u64);
-    if (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && conn::get(Sock(sk)).is_none() {
-        state::passive(Sock(sk));
+    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT {
+        return 0;
+    }
+    match conn::get(Sock(sk)) {
+        None => state::passive(Sock(sk)),
+        Some(conn) if conn.role == ROLE_CLIENT => state::link(Sock(sk), conn),
+        Some(_) => {}
     }
     0
 }

@@ -10,6 +10,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_UNIX, Payload, Sock};
 use crate::maps::{PROCS, Thread};
+use crate::probes::state;
 use crate::{conn, emit, thread};
 
 const EAGAIN: i32 = -11;
@@ -88,14 +89,14 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
             0
         }
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
-        ROLE_CLIENT if ret > 0 => client_received(conn, ret as u64),
-        ROLE_LISTENER => 0,
+        ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
+        ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         _ => 0,
     }
 }
 
 #[inline(always)]
-fn client_received(conn: &mut Conn, n: u64) -> i32 {
+fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let new = conn::client_read(conn, n);
     if conn.request_len < HEAD as u16 {
         append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
@@ -105,6 +106,9 @@ fn client_received(conn: &mut Conn, n: u64) -> i32 {
     conn.tid = tid;
     let Some(thread) = thread::of(tid) else { return 0 };
     if new {
+        if conn.bound != 0 && conn.request == 1 {
+            state::read_by(sk, conn, tgid);
+        }
         if !conn::is_http1(conn) && conn.request_len > 3 {
             // TLS, HTTP/2 or a protocol of its own: not ours to read.
             conn.role = ROLE_OPAQUE;

@@ -23,17 +23,23 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
         ROLE_CLIENT => {
             conn.reset = emit::now();
             state::left(sk, conn);
-        }
-        ROLE_PEER => {
-            if let Some(flow) = state::mirrored(sk)
-                && flow.cookie == conn.bound
-            {
-                flow.peer.flags |= PEER_GOT_RESET;
+            if conn.bound != 0 {
+                peer_reset(sk, conn);
             }
         }
+        ROLE_PEER => peer_reset(sk, conn),
         _ => {}
     }
     0
+}
+
+#[inline(always)]
+fn peer_reset(sk: Sock, conn: &Conn) {
+    if let Some(flow) = state::mirrored(sk)
+        && flow.cookie == conn.bound
+    {
+        flow.peer.flags |= PEER_GOT_RESET;
+    }
 }
 
 // void tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason)

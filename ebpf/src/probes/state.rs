@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, PROCS, TARGETS, Target};
+use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS, Target};
 use crate::probes::listen;
 use crate::{conn, emit, thread};
 
@@ -21,7 +21,11 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
-            ROLE_LISTENER if new == TCP_ESTABLISHED => conn::accepted(sk, conn),
+            ROLE_LISTENER if new == TCP_ESTABLISHED => {
+                conn::accepted(sk, conn);
+                // A proxy may be its own upstream.
+                link(sk, conn);
+            }
             ROLE_LISTENER if old == TCP_LISTEN => listen::stopped(sk),
             ROLE_PEER => peer(sk, conn, old, new),
             _ => {}
@@ -51,7 +55,7 @@ pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// A process starts to connect: the hook runs in its context.
-#[inline(always)]
+#[inline(never)]
 fn connecting(sk: Sock) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
@@ -68,36 +72,33 @@ fn connecting(sk: Sock) {
     if let Some(thread) = thread::of(tid) {
         thread::bind(thread, class, conn);
     }
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    remember_target(&tuple);
+    kernel::tuple(sk.0, &mut conn.tuple);
+    remember_target(&conn.tuple);
+}
+
+#[inline(always)]
+fn target(tuple: &Tuple) -> Target {
+    Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
 }
 
 /// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
 #[inline(always)]
 pub fn remember_target(tuple: &Tuple) {
-    let target = Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] };
+    let target = target(tuple);
     let _ = TARGETS.insert(&target, emit::now(), BPF_ANY.into());
-}
-
-#[inline(always)]
-fn target(sk: Sock) -> Target {
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
 }
 
 const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
 
-#[inline(always)]
+#[inline(never)]
 fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     conn.last_state = old;
     match new {
         TCP_ESTABLISHED => {
             conn.established = emit::now();
             conn.phase = PHASE_OPEN;
-            count_connect(sk, conn.established.wrapping_sub(conn.opened));
             flow(sk, conn);
+            count_connect(conn);
         }
         TCP_CLOSE_WAIT => {
             conn.fin = emit::now();
@@ -106,6 +107,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
             }
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
+            kernel::tuple(sk.0, &mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
@@ -128,19 +130,21 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// Makes the connection known by its addresses, so that its other end on this host is recognised.
-#[inline(always)]
-pub fn flow(sk: Sock, conn: &Conn) {
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    kernel::flow_key(&mut tuple);
+#[inline(never)]
+pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
+    kernel::tuple(sk.0, &mut conn.tuple);
+    let mut key = conn.tuple;
+    kernel::flow_key(&mut key);
     let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
-    let _ = FLOWS.insert(&tuple, &state, BPF_ANY.into());
+    let _ = FLOWS.insert(&key, &state, BPF_ANY.into());
+    0
 }
 
 const NO_PEER: Peer = Peer {
     sk: 0,
     cookie: 0,
     closed: 0,
+    tgid: 0,
     closed_tgid: 0,
     unread: 0,
     reset_reason: 0,
@@ -148,13 +152,13 @@ const NO_PEER: Peer = Peer {
     seen: PEER_NONE,
     state: 0,
     flags: 0,
-    _pad: [0; 5],
+    _pad: 0,
 };
 
-#[inline(always)]
-fn count_connect(sk: Sock, nanos: u64) {
-    let key = target(sk);
-    let micros = nanos / 1000;
+#[inline(never)]
+fn count_connect(conn: &Conn) -> i32 {
+    let key = target(&conn.tuple);
+    let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
     match CONNECT_TIMES.get_ptr_mut(&key) {
         Some(counts) => {
@@ -165,13 +169,17 @@ fn count_connect(sk: Sock, nanos: u64) {
             }
         }
         None => {
-            let _ = CONNECT_TIMES.insert(&key, &[0; CONNECT_BUCKETS], BPF_ANY.into());
+            if let Some(empty) = NO_CONNECTS.get_ptr(0) {
+                // SAFETY: a slot that nobody writes.
+                let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+            }
         }
     }
+    0
 }
 
 /// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
-#[inline(always)]
+#[inline(never)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
     kernel::tuple(sk.0, &mut tuple);
@@ -181,11 +189,38 @@ pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     FLOWS.get_ptr_mut(&key).map(|flow| unsafe { &mut *flow })
 }
 
+/// The owner of a proxy's other end reads from it: from now on its process matters.
+#[inline(never)]
+pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
+    conn.tgid = tgid;
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_OWNER == 0 {
+        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    }
+    if let Some(flow) = mirrored(sk)
+        && flow.cookie == conn.bound
+    {
+        flow.peer.tgid = tgid;
+    }
+    0
+}
+
 /// A connection was accepted by some stack of this host: is it the other end of a proxy's?
-#[inline(always)]
+#[inline(never)]
 pub fn passive(sk: Sock) {
+    if mirrored(sk).is_some()
+        && let Some(conn) = conn::track(sk, ROLE_PEER)
+    {
+        link(sk, conn);
+    }
+}
+
+/// Notes in a proxy's flow that this socket is its other end, if it is.
+#[inline(never)]
+pub fn link(sk: Sock, conn: &mut Conn) {
+    conn.bound = 0;
     let Some(flow) = mirrored(sk) else { return };
-    let Some(conn) = conn::track(sk, ROLE_PEER) else { return };
     conn.bound = flow.cookie;
     flow.peer.cookie = conn.cookie;
     flow.peer.sk = sk.0 as u64;
@@ -194,7 +229,7 @@ pub fn passive(sk: Sock) {
     flow.peer.state = TCP_ESTABLISHED;
 }
 
-#[inline(always)]
+#[inline(never)]
 fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     let Some(flow) = mirrored(sk) else { return };
     if flow.cookie != conn.bound {
@@ -219,8 +254,11 @@ fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+    if conn.bound != 0 {
+        peer(sk, conn, old, new);
+    }
     conn.last_state = old;
     match new {
         TCP_CLOSE_WAIT => {
@@ -240,10 +278,10 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// The client is gone while its request is unanswered.
-#[inline(always)]
-pub fn left(sk: Sock, conn: &Conn) {
+#[inline(never)]
+pub fn left(sk: Sock, conn: &Conn) -> i32 {
     if conn.phase != PHASE_ASKED {
-        return;
+        return 0;
     }
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
@@ -259,4 +297,5 @@ pub fn left(sk: Sock, conn: &Conn) {
         record.has_socket = 1;
         record._pad = [0; 5];
     });
+    0
 }

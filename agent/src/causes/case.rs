@@ -1,0 +1,451 @@
+//! One case: an attempt that failed, or an error without one, and everything that may be asked about it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{Note, Scope};
+use crate::correlate::{Owner, Past};
+use crate::host::{self, Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::model::{
+    Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
+};
+use crate::proxies::{Protocol, Setting};
+use crate::text;
+use crate::wire::Looks;
+
+/// What the host answered, so that a case is judged on one picture however often it is asked.
+#[derive(Debug, Default)]
+pub struct Answers {
+    process: BTreeMap<u32, Option<ProcessFacts>>,
+    siblings: BTreeMap<u32, Vec<ProcessFacts>>,
+    activity: BTreeMap<u32, Option<Activity>>,
+    memory: BTreeMap<u32, Option<MemoryFacts>>,
+    descriptors: BTreeMap<u32, Option<DescriptorFacts>>,
+    listeners: BTreeMap<u32, Vec<ListenerFacts>>,
+    netns: Option<Option<u32>>,
+    path: Option<PathFacts>,
+}
+
+pub struct Case<'a> {
+    pub attempt: Option<&'a Attempt>,
+    /// connect() failed in the call itself.
+    pub in_call: bool,
+    /// Namespace of the proxy's socket.
+    pub netns: u32,
+    /// When the attempt ended or the error was written.
+    pub at: Nanos,
+    /// What sentences count from: the same, or the later error of the client.
+    pub moment: Nanos,
+    /// Up to when facts are known.
+    pub now: Nanos,
+    pub owner: &'a Owner,
+    pub client: Option<&'a ClientError>,
+    pub past: &'a Past,
+    pub host: RefCell<&'a mut dyn Host>,
+    pub answers: RefCell<&'a mut Answers>,
+}
+
+/// The listener that an attempt was meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerView {
+    pub endpoint: Endpoint,
+    pub pid: Option<u32>,
+    pub queue: u32,
+    pub limit: u32,
+    /// The figures are of the moment of the failure.
+    pub then: bool,
+    /// It is known to have listened when the attempt began.
+    pub before: bool,
+}
+
+impl ListenerView {
+    /// The kernel takes one more than the limit before it is full.
+    pub fn full(&self) -> bool {
+        self.queue > self.limit
+    }
+}
+
+/// errnos that say "not yet", not "no".
+fn pending(errno: i32) -> bool {
+    matches!(errno, libc::EAGAIN | libc::EINPROGRESS | libc::EALREADY | libc::EINTR)
+}
+
+impl<'a> Case<'a> {
+    pub fn in_scope(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Attempt => self.attempt.is_some(),
+            Scope::NoAttempt => self.attempt.is_none(),
+            Scope::Both => true,
+        }
+    }
+
+    // --- the attempt ---
+
+    pub fn conn(&self) -> Option<&'a Connection> {
+        self.attempt.map(|attempt| &attempt.conn)
+    }
+
+    pub fn tcp(&self) -> Option<Tcp> {
+        self.attempt.and_then(|attempt| attempt.tcp)
+    }
+
+    pub fn peer(&self) -> Option<&'a Peer> {
+        self.attempt.and_then(|attempt| attempt.peer.as_ref())
+    }
+
+    pub fn endpoint(&self) -> Option<&'a Endpoint> {
+        self.attempt.map(|attempt| &attempt.endpoint)
+    }
+
+    pub fn target(&self) -> Option<SocketAddr> {
+        match self.endpoint()? {
+            Endpoint::Tcp(addr) => Some(*addr),
+            Endpoint::Unix(_) => None,
+        }
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self.endpoint(), Some(Endpoint::Unix(_)))
+    }
+
+    /// The address, for a sentence.
+    pub fn place(&self) -> String {
+        self.endpoint().map_or_else(|| "the upstream".into(), |e| text::clipped(&e.to_string(), 140))
+    }
+
+    pub fn phase(&self) -> Option<Phase> {
+        let conn = self.conn()?;
+        match conn.phase {
+            // Established, then ended before the owner noticed that it was connected.
+            Phase::Connecting if conn.established.is_some() => Some(Phase::Open),
+            phase => Some(phase),
+        }
+    }
+
+    pub fn connecting(&self) -> bool {
+        self.phase() == Some(Phase::Connecting)
+    }
+
+    /// The errno that says why it failed.
+    pub fn errno(&self) -> Option<i32> {
+        self.conn()?.errno.filter(|e| *e > 0 && (!pending(*e) || (self.in_call && *e == libc::EAGAIN)))
+    }
+
+    pub fn failed_with(&self, errnos: &[i32]) -> bool {
+        self.errno().is_some_and(|e| errnos.contains(&e))
+    }
+
+    /// connect() was refused.
+    pub fn refused(&self) -> bool {
+        self.connecting()
+            && (self.errno() == Some(libc::ECONNREFUSED)
+                || (self.errno().is_none() && self.conn().is_some_and(|c| c.reset.is_some())))
+    }
+
+    /// connect() got no answer.
+    pub fn unanswered(&self) -> bool {
+        self.connecting()
+            && !self.is_unix()
+            && self.conn().is_some_and(|c| c.reset.is_none())
+            && matches!(self.errno(), None | Some(libc::ETIMEDOUT))
+    }
+
+    pub fn was_reset(&self) -> bool {
+        !self.connecting()
+            && (self.conn().is_some_and(|c| c.reset.is_some())
+                || self.failed_with(&[libc::ECONNRESET, libc::EPIPE]) && !self.ended_orderly())
+    }
+
+    fn ended_orderly(&self) -> bool {
+        self.conn().is_some_and(|c| c.fin.is_some() && c.reset.is_none() && c.errno != Some(libc::ECONNRESET))
+    }
+
+    /// The upstream ended it without a reset. On a unix socket, where an end has no time of its own, a failure
+    /// without errno that the proxy did not begin is one.
+    pub fn was_closed(&self) -> bool {
+        if self.connecting() || self.was_reset() {
+            return false;
+        }
+        let Some(attempt) = self.attempt else { return false };
+        attempt.conn.fin.is_some()
+            || (self.is_unix() && self.errno().is_none() && !attempt.conn.closed_first && self.unix_end(attempt))
+    }
+
+    /// It failed by itself, or its other end was gone when it was looked at.
+    fn unix_end(&self, attempt: &Attempt) -> bool {
+        attempt.handover == Handover::Failed || attempt.peer.as_ref().is_some_and(|p| !p.live)
+    }
+
+    pub fn broken(&self) -> bool {
+        self.was_reset() || self.was_closed()
+    }
+
+    /// Connected, nothing wrong on the wire: the proxy stopped waiting.
+    pub fn gave_up(&self) -> bool {
+        self.attempt.is_some()
+            && !self.connecting()
+            && !self.broken()
+            && matches!(self.errno(), None | Some(libc::ETIMEDOUT))
+    }
+
+    /// No byte of an answer came.
+    pub fn no_answer(&self) -> bool {
+        self.conn().is_some_and(|c| c.reply_bytes == 0 && c.reply_head.is_empty())
+    }
+
+    pub fn reply(&self) -> &'a [u8] {
+        self.conn().map_or(&[], |c| &c.reply_head)
+    }
+
+    pub fn sent(&self) -> Looks {
+        Looks::of_request(self.conn().map_or(&[], |c| &c.request_head))
+    }
+
+    pub fn answered(&self) -> Looks {
+        Looks::of_answer(self.reply())
+    }
+
+    /// What the proxy speaks, so that its settings are named right.
+    pub fn protocol(&self) -> Protocol {
+        match self.sent() {
+            Looks::FastCgi => Protocol::FastCgi,
+            Looks::Http2 => Protocol::Grpc,
+            _ => Protocol::Http,
+        }
+    }
+
+    /// When the attempt began: its request, or its connect where there was none.
+    pub fn began(&self) -> Nanos {
+        let Some(conn) = self.conn() else { return self.client.and_then(|c| c.conn.asked).unwrap_or(self.at) };
+        conn.asked.or(conn.opened).unwrap_or(self.at)
+    }
+
+    /// How long nothing came: from the request, or from connect() while connecting.
+    pub fn waited(&self) -> Nanos {
+        let from = match self.conn() {
+            Some(conn) if self.connecting() => conn.opened,
+            Some(conn) => conn.asked.or(conn.established),
+            None => None,
+        };
+        self.at.saturating_sub(from.unwrap_or(self.at))
+    }
+
+    pub fn flow(&self) -> Option<Flow> {
+        self.conn()?.flow
+    }
+
+    /// Resets that the other end's stack sent on this flow.
+    pub fn resets_received(&self) -> Vec<(Nanos, &'a Packet)> {
+        let since = self.conn().and_then(|c| c.opened).unwrap_or_else(|| self.began());
+        self.flow().map(|flow| self.past.flows.resets_to(&flow, since).collect()).unwrap_or_default()
+    }
+
+    /// Packets of this flow that this host dropped.
+    pub fn drops(&self) -> Vec<(Nanos, &'a Packet)> {
+        let since = self.conn().and_then(|c| c.opened).unwrap_or_else(|| self.began());
+        self.flow().map(|flow| self.past.flows.drops(&flow, since).collect()).unwrap_or_default()
+    }
+
+    /// Records were lost while it went on: what was not seen proves nothing.
+    pub fn lossy(&self) -> bool {
+        self.past.lossy(self.began(), self.at)
+    }
+
+    // --- the other side ---
+
+    /// The namespace of this host in which the target lives; `None`: another host, as far as is known.
+    pub fn target_netns(&self) -> Option<u32> {
+        let attempt = self.attempt?;
+        let Endpoint::Tcp(addr) = &attempt.endpoint else { return Some(self.netns) };
+        if let Some(peer) = attempt.peer.as_ref().filter(|p| p.netns != 0) {
+            return Some(peer.netns);
+        }
+        let mut answers = self.answers.borrow_mut();
+        let known = answers.netns.get_or_insert_with(|| self.host.borrow_mut().netns_of(addr.ip(), self.netns));
+        // That no listener was found in the proxy's own namespace says nothing of where the target is.
+        known.or_else(|| {
+            let here = addr.ip().is_loopback() || matches!(attempt.listener, ListenerSeen::Present { .. });
+            here.then_some(self.netns)
+        })
+    }
+
+    /// The target's address belongs to this host.
+    pub fn is_local(&self) -> bool {
+        self.target_netns().is_some()
+    }
+
+    pub fn listeners(&self) -> Vec<ListenerFacts> {
+        let Some(netns) = self.target_netns() else { return Vec::new() };
+        let mut answers = self.answers.borrow_mut();
+        answers.listeners.entry(netns).or_insert_with(|| self.host.borrow_mut().listeners(netns)).clone()
+    }
+
+    /// The listener that takes what this attempt dialled.
+    pub fn listener(&self) -> Option<ListenerView> {
+        let attempt = self.attempt?;
+        let netns = self.target_netns()?;
+        let known = self.past.history.open(&attempt.endpoint, Some(netns));
+        let began = self.began();
+        match attempt.listener {
+            ListenerSeen::Absent if netns == self.netns => return None,
+            ListenerSeen::Present { pid, queue, limit, .. } => {
+                let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
+                let before = known.is_none_or(|l| l.since <= began);
+                return Some(ListenerView { endpoint, pid: Some(pid), queue, limit, then: true, before });
+            }
+            ListenerSeen::Absent | ListenerSeen::Unknown => {}
+        }
+        let takes = |l: &ListenerFacts| match &attempt.endpoint {
+            Endpoint::Tcp(addr) => host::takes(l, *addr),
+            unix => l.endpoint == *unix,
+        };
+        let before = known.is_some_and(|l| l.since <= began);
+        // Asked when the attempt ended: as good as the kernel's own figures.
+        if let Some(found) = self.listeners().into_iter().find(takes) {
+            let pid = known.map(|l| l.pid).or(found.pid);
+            let (queue, limit) = (found.queue, found.limit);
+            return Some(ListenerView { endpoint: found.endpoint, pid, queue, limit, then: true, before });
+        }
+        // What it had when it began to listen says nothing of later.
+        let known = known?;
+        let endpoint = known.endpoint.clone();
+        Some(ListenerView { endpoint, pid: Some(known.pid), queue: 0, limit: known.limit, then: false, before })
+    }
+
+    /// The process that serves (or served) this upstream.
+    pub fn server(&self) -> Option<u32> {
+        let holder = self.peer().and_then(|p| p.read_by.or(p.closed_by)).filter(|pid| *pid != self.owner.pid);
+        holder.or_else(|| self.listener().and_then(|l| l.pid))
+    }
+
+    // --- questions to the host ---
+
+    pub fn process(&self, pid: u32) -> Option<ProcessFacts> {
+        let mut answers = self.answers.borrow_mut();
+        answers.process.entry(pid).or_insert_with(|| self.host.borrow_mut().process(pid)).clone()
+    }
+
+    pub fn siblings(&self, like: &ProcessFacts) -> Vec<ProcessFacts> {
+        let mut answers = self.answers.borrow_mut();
+        answers.siblings.entry(like.pid).or_insert_with(|| self.host.borrow_mut().siblings(like)).clone()
+    }
+
+    pub fn activity(&self, pid: u32) -> Option<Activity> {
+        let mut answers = self.answers.borrow_mut();
+        answers.activity.entry(pid).or_insert_with(|| self.host.borrow_mut().activity(pid)).clone()
+    }
+
+    pub fn memory(&self, pid: u32) -> Option<MemoryFacts> {
+        let mut answers = self.answers.borrow_mut();
+        answers.memory.entry(pid).or_insert_with(|| self.host.borrow_mut().memory(pid)).clone()
+    }
+
+    pub fn descriptors(&self, pid: u32) -> Option<DescriptorFacts> {
+        let mut answers = self.answers.borrow_mut();
+        *answers.descriptors.entry(pid).or_insert_with(|| self.host.borrow_mut().descriptors(pid))
+    }
+
+    /// The unix socket's path as the proxy sees it.
+    pub fn path(&self) -> Option<PathFacts> {
+        let Some(Endpoint::Unix(path)) = self.endpoint() else { return None };
+        let mut answers = self.answers.borrow_mut();
+        let pid = self.owner.pid;
+        Some(answers.path.get_or_insert_with(|| self.host.borrow_mut().path(pid, path)).clone())
+    }
+
+    pub fn symbol(&self, address: u64) -> Option<String> {
+        self.host.borrow_mut().symbol(address).map(|s| text::clipped(&s, 60))
+    }
+
+    // --- words ---
+
+    /// `uvicorn (pid 812)`.
+    pub fn who(&self, pid: u32) -> String {
+        let name = self.name(pid).unwrap_or_else(|| "a process".into());
+        format!("{name} (pid {pid})")
+    }
+
+    pub fn name(&self, pid: u32) -> Option<String> {
+        let facts = self.process(pid).map(|p| p.name);
+        let name = facts.or_else(|| self.past.history.comm_of(pid).map(str::to_owned))?;
+        Some(text::clipped(&name, 40))
+    }
+
+    /// `uvicorn (pid 812)`, or `the upstream` where its process is not known.
+    pub fn server_name(&self) -> String {
+        self.server().map_or_else(|| "the upstream".into(), |pid| self.who(pid))
+    }
+
+    /// What an operator restarts: the unit, the container, or the process.
+    pub fn service(&self, pid: u32) -> String {
+        let facts = self.process(pid);
+        let unit = facts.as_ref().and_then(|f| f.unit.as_deref()).map(|u| text::clipped(u, 60));
+        let container = || {
+            let id = facts.as_ref().and_then(|f| f.container.as_deref())?;
+            Some(format!("container {}", text::clipped(id, 24)))
+        };
+        unit.or_else(container).unwrap_or_else(|| self.who(pid))
+    }
+
+    /// What this proxy calls a setting, in a sentence: `raise {}`.
+    pub fn advise(&self, setting: Setting, sentence: &str) -> Option<String> {
+        let name = (self.owner.kind.setting)(setting, self.protocol())?;
+        Some(format!("{}: {}", self.owner.name, sentence.replace("{}", name)))
+    }
+
+    /// `41 ms before`.
+    pub fn ago(&self, at: Nanos) -> String {
+        match self.moment.checked_sub(at) {
+            Some(gap) => format!("{} before", text::duration(gap)),
+            None => format!("{} after", text::duration(at - self.moment)),
+        }
+    }
+
+    /// What happened to the attempt itself, as it happened.
+    pub fn timeline(&self) -> Vec<Note> {
+        let (Some(attempt), Some(conn)) = (self.attempt, self.conn()) else { return Vec::new() };
+        let mut notes = Vec::new();
+        let mut note = |at: Option<Nanos>, kind, text: String| {
+            if let Some(at) = at {
+                notes.push(Note { at, kind, text });
+            }
+        };
+        let name = &self.owner.name;
+        let place = self.place();
+        if !conn.reused {
+            note(conn.opened, "connect", format!("{name} connects to {place}"));
+            let took = conn.established.zip(conn.opened).map(|(e, o)| text::duration(e.saturating_sub(o)));
+            note(
+                conn.established,
+                "connected",
+                format!("connected after {}", took.unwrap_or_else(|| "a moment".into())),
+            );
+        }
+        let sent = text::count(conn.request_bytes, "byte");
+        let reused =
+            if conn.reused { format!(" as request {} on this connection", conn.request) } else { String::new() };
+        note(conn.asked, "request_sent", format!("request sent{reused} ({sent} so far)"));
+        note(conn.fin, "fin_received", "the upstream closed its side (FIN)".into());
+        note(conn.reset, "rst_received", "the connection was reset (RST)".into());
+        if let Some(peer) = &attempt.peer {
+            let by = peer.closed_by.map_or_else(|| "its owner".into(), |pid| self.who(pid));
+            let unread = match peer.unread {
+                0 => String::new(),
+                n => format!(" with {} unread", text::count(n.into(), "byte")),
+            };
+            note(peer.closed, "peer_closed", format!("{by} closed its end{unread}"));
+        }
+        if let Some(errno) = self.errno() {
+            let call = if self.connecting() { "connect()" } else { "the socket" };
+            note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
+        } else if attempt.handover == Handover::Answered {
+            // The answer was the news: the connection goes on.
+        } else if self.unanswered() || (self.gave_up() && self.no_answer()) {
+            note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
+        } else if self.gave_up() {
+            note(Some(self.at), "closed", format!("{name} closed the connection"));
+        }
+        notes
+    }
+}

@@ -1,0 +1,71 @@
+//! `dns_failure`: the name of the upstream did not resolve.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::names::Lookup;
+use crate::model::{Group, Nanos};
+use crate::proxies::Setting;
+use crate::text::{self, MILLI, SECOND};
+use crate::wire::dns;
+
+/// How long a failed name may hold a proxy that resolves in the background.
+const BACKGROUND: Nanos = 60 * SECOND;
+/// A question that is open for less may still be answered.
+const PATIENCE: Nanos = 500 * MILLI;
+
+pub static CAUSE: Cause = Cause {
+    id: "dns_failure",
+    group: Group::None,
+    scope: Scope::NoAttempt,
+    meaning: "The proxy asked DNS for the name of its upstream and got no address.",
+    proof: "The question and its answer (NXDOMAIN, SERVFAIL, ...) or its absence, in the time of the request, with \
+              no attempt after it.",
+    remedy: "Check the name and the resolver that the proxy uses.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let asked = case.client.and_then(|c| c.conn.asked);
+    let since = asked.unwrap_or_else(|| case.at.saturating_sub(PATIENCE));
+    let names = &case.past.names;
+    let pid = case.owner.pid;
+    let during: Vec<&Lookup> =
+        names.of(pid, since).filter(|l| failed(l, case.at)).filter(|l| l.at <= case.at).collect();
+    if let Some(last) = during.last() {
+        let one = during.iter().all(|l| l.name == last.name);
+        let inside = asked.is_some_and(|asked| last.at >= asked || last.answer.is_some_and(|a| a.at >= asked));
+        return found(case, last)
+            .proven_if(one, "which of several names was this request's")
+            .proven_if(inside, "that the question was asked for this request")
+            .yes();
+    }
+    // One that was resolved since is no reason.
+    let before: Vec<&Lookup> = names.of(pid, case.at.saturating_sub(BACKGROUND)).filter(|l| l.at <= case.at).collect();
+    let resolved = |name: &str| before.iter().any(|l| l.name == name && l.answer.is_some_and(|a| a.records > 0));
+    let failing = before.iter().rev().find(|l| failed(l, case.at) && !resolved(&l.name));
+    match failing {
+        Some(lookup) => found(case, lookup).missing("that this request needed that name").yes(),
+        None => Verdict::No,
+    }
+}
+
+fn failed(lookup: &Lookup, at: Nanos) -> bool {
+    match lookup.answer {
+        Some(answer) => answer.rcode != 0 && answer.at <= at,
+        None => at.saturating_sub(lookup.at) >= PATIENCE,
+    }
+}
+
+fn found(case: &Case<'_>, lookup: &Lookup) -> Finding {
+    let name = text::clipped(&lookup.name, 100);
+    let (kind, server) = (&lookup.kind, lookup.server);
+    let outcome = match lookup.answer {
+        Some(answer) => format!("{} from {server}", dns::rcode(answer.rcode)),
+        None => format!("no answer from {server}"),
+    };
+    let end = lookup.answer.map_or(case.at, |a| a.at);
+    Finding::new(format!("{} could not resolve {name}: {outcome}", case.owner.name))
+        .note(lookup.at, "dns_query", format!("{} asked {server} for {name} ({kind})", case.owner.name))
+        .note(end, "dns_answer", outcome)
+        .fix(format!("check the name: `dig {name} @{}`", server.ip()))
+        .fixes(case.advise(Setting::Resolver, "check {}"))
+}

@@ -1,0 +1,33 @@
+//! `host_unreachable`: the host of the upstream cannot be reached.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::Group;
+use crate::proxies::Setting;
+use crate::text::{self, SECOND};
+
+pub static CAUSE: Cause = Cause {
+    id: "host_unreachable",
+    group: Group::Connect,
+    scope: Scope::Attempt,
+    meaning: "Nobody answered for the upstream's address on its network, or a router said that it cannot be reached.",
+    proof: "EHOSTUNREACH from connect().",
+    remedy: "Check that the host is up and the address right (ip neigh, ping), and filters on the way.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    if !case.connecting() || !case.failed_with(&[libc::EHOSTUNREACH, libc::EHOSTDOWN]) {
+        return Verdict::No;
+    }
+    let waited = case.waited();
+    let ip = case.target().map_or_else(|| case.place(), |t| t.ip().to_string());
+    // Three unanswered neighbour requests take that long; a router's or a filter's message comes at once.
+    let how = match waited >= SECOND {
+        true => "as long as an unanswered neighbour request takes",
+        false => "at once: a router or a filter said so",
+    };
+    Finding::new(format!("{} cannot be reached: EHOSTUNREACH after {} ({how})", case.place(), text::duration(waited)))
+        .fix(format!("check that {ip} is up and right: `ip neigh show {ip}`, `ping {ip}`; then filters on the way"))
+        .fixes(case.advise(Setting::Upstream, "check the address in {}"))
+        .yes()
+}

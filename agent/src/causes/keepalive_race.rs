@@ -1,0 +1,56 @@
+//! `keepalive_race`: an idle connection was closed as the request went out.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::{Connection, Group};
+use crate::proxies::Setting;
+use crate::text::{self, MILLI};
+
+pub static CAUSE: Cause = Cause {
+    id: "keepalive_race",
+    group: Group::Response,
+    scope: Scope::Attempt,
+    meaning: "The proxy reused an idle connection that the upstream closed at that very moment: its keepalive timeout \
+              is shorter than the proxy's.",
+    proof: "A reused connection that the upstream closed before it read the request.",
+    remedy: "Make the upstream keep idle connections longer than the proxy does, or let the proxy retry such \
+              requests.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(conn) = case.conn() else { return Verdict::No };
+    let Some(asked) = conn.asked else { return Verdict::No };
+    if !conn.reused || !case.broken() || !case.no_answer() {
+        return Verdict::No;
+    }
+    let Some(unread) = unread(case, conn, asked) else { return Verdict::No };
+    let idle = conn.asked_before.map(|before| asked.saturating_sub(before));
+    let idle = idle.map_or_else(String::new, |ns| format!(" after {} idle", text::duration(ns)));
+    let served = text::count(u64::from(conn.request.saturating_sub(1)), "request");
+    let who = case.server_name();
+    let name = &case.owner.name;
+    Finding::new(format!(
+        "{who} closed an idle connection{idle} just as {name} sent a request on it (it had served {served})"
+    ))
+    .fixes(case.advise(Setting::IdleTimeout, "set {} below the upstream's keepalive timeout"))
+    .fix("or raise the upstream's keepalive timeout (Node keepAliveTimeout, gunicorn keepalive, PHP pm.max_requests)")
+    .fixes(case.advise(Setting::Retry, "or let it retry: {}"))
+    .proven_if(unread, "whether the upstream had read the request")
+    .yes()
+}
+
+/// Whether the upstream closed without having read this request: `Some(true)` proven, `Some(false)` likely.
+fn unread(case: &Case<'_>, conn: &Connection, asked: u64) -> Option<bool> {
+    if let Some(peer) = case.peer() {
+        let before = peer.closed_first && peer.closed.is_some_and(|at| at <= asked);
+        // It had not read it when it closed, so its stack reset the connection.
+        let ignored = peer.closed.is_some() && u64::from(peer.unread) >= conn.request_bytes.max(1);
+        return (before || ignored).then_some(true);
+    }
+    match conn.fin {
+        Some(fin) if fin <= asked => Some(true),
+        // Under way at the same time: half a round trip on any usual path between a proxy and its upstream.
+        Some(fin) if fin - asked <= 2 * MILLI => Some(false),
+        _ => None,
+    }
+}

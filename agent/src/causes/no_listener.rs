@@ -1,0 +1,110 @@
+//! `no_listener`: nothing listens there.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::host::ListenerFacts;
+use crate::model::{Endpoint, Group};
+use crate::proxies::Setting;
+use crate::text;
+use std::net::SocketAddr;
+
+pub static CAUSE: Cause = Cause {
+    id: "no_listener",
+    group: Group::Connect,
+    scope: Scope::Attempt,
+    meaning: "Nothing listens on that port: the service is not running, or listens elsewhere. Nothing was seen to die.",
+    proof: "A reset with reason no-socket by the target's own stack, or refused on an address of this host that has \
+              no such listener.",
+    remedy: "Start the service, or correct the port in the proxy.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    if !case.refused() {
+        return Verdict::No;
+    }
+    let resets = case.resets_received();
+    let stack = resets.iter().find(|(_, p)| !p.has_socket || p.reason.as_deref() == Some("NO_SOCKET"));
+    if stack.is_none() && !case.is_local() {
+        return Verdict::No;
+    }
+    let redirected = stack.is_none() && super::firewall_reject::redirected(case);
+    let listener = case.listener();
+    if listener.is_some() && stack.is_none() && !redirected {
+        return Verdict::No;
+    }
+    let place = case.place();
+    let finding = match &listener {
+        Some(l) if !redirected => {
+            let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
+            Finding::new(format!("nothing listened on {place} yet; {who} does since"))
+        }
+        Some(_) => Finding::new(format!("{place} is redirected to another address, and nothing listens there"))
+            .missing("where it is redirected to"),
+        None if case.is_unix() => Finding::new(format!("nobody listens on {place}: the file is a left-over")),
+        None => Finding::new(format!("nothing listens on {place}{}", since(case))),
+    };
+    let finding = match stack {
+        Some((at, p)) => {
+            let reason = p.reason.as_deref().map_or_else(String::new, |r| format!(" ({})", text::safe(r)));
+            finding.note(*at, "rst_sent", format!("the stack of {place} answered the SYN with a reset{reason}"))
+        }
+        None => finding,
+    };
+    let listeners = case.listeners();
+    let near = meant(&listeners, case.target(), |pid| case.past.history.comm_of(pid).is_some());
+    finding
+        .fixes(near.iter().map(|(addr, l)| {
+            let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
+            format!("did you mean {addr}? {who} listens there")
+        }))
+        .fix(format!("start what should listen on {place}"))
+        .fixes(case.advise(Setting::Upstream, "or correct the port in {}"))
+        .yes()
+}
+
+/// Somebody listened there some time ago and stopped without dying.
+fn since(case: &Case<'_>) -> String {
+    let lost = case.endpoint().and_then(|e| case.past.history.lost(e, case.target_netns(), case.at));
+    lost.map_or_else(String::new, |l| {
+        let closed = l.closed.unwrap_or(case.at);
+        format!("; {} stopped listening there {}", case.who(l.pid), case.ago(closed))
+    })
+}
+
+/// Listeners whose port looks like the one that was dialled, best first, at most two.
+fn meant(
+    listeners: &[ListenerFacts],
+    target: Option<SocketAddr>,
+    known: impl Fn(u32) -> bool,
+) -> Vec<(SocketAddr, &ListenerFacts)> {
+    let Some(target) = target else { return Vec::new() };
+    let mut near: Vec<_> = listeners
+        .iter()
+        .filter_map(|l| match l.endpoint {
+            Endpoint::Tcp(addr) if reaches(addr, target) => Some((alike(addr.port(), target.port())?, addr, l)),
+            _ => None,
+        })
+        .collect();
+    near.sort_by_key(|(distance, addr, l)| (*distance, !l.pid.is_some_and(&known), *addr));
+    near.into_iter().take(2).map(|(_, addr, l)| (addr, l)).collect()
+}
+
+fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {
+    listener.ip() == target.ip() || listener.ip().is_unspecified()
+}
+
+/// How far two ports are apart as people mistype them: by one, or in one digit. `None`: too far.
+fn alike(a: u16, b: u16) -> Option<u16> {
+    if a == b {
+        return None;
+    }
+    if a.abs_diff(b) <= 10 {
+        return Some(a.abs_diff(b));
+    }
+    let (a, b) = (a.to_string(), b.to_string());
+    let differing = a.bytes().zip(b.bytes()).filter(|(x, y)| x != y).count();
+    let mut sorted = (a.clone().into_bytes(), b.clone().into_bytes());
+    sorted.0.sort_unstable();
+    sorted.1.sort_unstable();
+    (a.len() == b.len() && (differing == 1 || (differing == 2 && sorted.0 == sorted.1))).then_some(20)
+}

@@ -1,0 +1,54 @@
+//! `no_live_upstream`: all upstreams were marked down.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::failures::Route;
+use crate::model::{ClientOutcome, Group};
+use crate::proxies::Setting;
+use crate::text;
+
+pub static CAUSE: Cause = Cause {
+    id: "no_live_upstream",
+    group: Group::None,
+    scope: Scope::NoAttempt,
+    meaning: "The proxy did not even try: it had marked all its upstreams down after failures before.",
+    proof: "No attempt for this request; the failures before it are told. Without the proxy's own word it is likely, \
+              not certain.",
+    remedy: "Mend the failures that marked them down; they are in the evidence.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(client) = case.client else { return Verdict::No };
+    let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
+    // What was lost may have been the attempt.
+    if !case.owner.kind.none_left.contains(&status) || case.lossy() {
+        return Verdict::No;
+    }
+    // Failures of other routes are no reason: a `return 502` would be blamed on them.
+    let route = Route::of(&client.conn.request_head);
+    let failures = case.past.failures.of(case.owner.group, case.at);
+    let mut failed: Vec<_> = failures.filter(|(_, f)| f.concerns(route.as_ref())).collect();
+    failed.sort_by_key(|(_, f)| std::cmp::Reverse(f.last));
+    let Some((endpoint, last)) = failed.first() else { return Verdict::No };
+    let name = &case.owner.name;
+    let others = match failed.len() {
+        1 => String::new(),
+        n => format!(", and {} more", n - 1),
+    };
+    let place = text::clipped(&endpoint.to_string(), 140);
+    let times = if last.count == 1 { "once".into() } else { format!("{} times", last.count) };
+    Finding::new(format!(
+        "{name} made no attempt: its upstream {place} had failed {times}, last {} ({}){others}",
+        case.ago(last.last),
+        last.cause
+    ))
+    .notes(failed.iter().take(6).map(|(endpoint, f)| super::Note {
+        at: f.last,
+        kind: "earlier_failure",
+        text: format!("{}: {} ({}x)", text::clipped(&endpoint.to_string(), 100), f.summary, f.count),
+    }))
+    .fix(format!("mend {} at {place}", last.cause))
+    .fixes(case.advise(Setting::FailureCount, "{} decide when it is tried again"))
+    .missing("the proxy's own word (its log) that no upstream was left")
+    .yes()
+}

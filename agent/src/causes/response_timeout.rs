@@ -1,0 +1,74 @@
+//! `response_timeout`: no answer came before the proxy gave up.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::Group;
+use crate::proxies::Setting;
+use crate::text::{self, MILLI, SECOND};
+use crate::wire::{Looks, fastcgi, http};
+
+pub static CAUSE: Cause = Cause {
+    id: "response_timeout",
+    group: Group::Wait,
+    scope: Scope::Attempt,
+    meaning: "The upstream took the request and did not answer before the proxy gave up.",
+    proof: "The request read by the upstream, no answer, and the proxy's own close.",
+    remedy: "Find what the upstream waits for. Raise the proxy's timeout only if such requests may take that long.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(conn) = case.conn() else { return Verdict::No };
+    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && case.waited() >= SECOND;
+    let partial = match case.answered() {
+        Looks::HttpResponse => http::response(case.reply()).is_none_or(|r| !r.complete) && conn.reply_bytes < 4_000,
+        Looks::FastCgi => fastcgi::response(case.reply()).is_some_and(|r| !r.complete) && conn.reply_bytes < 4_000,
+        _ => false,
+    };
+    if !case.gave_up() || !(case.no_answer() || tls || partial) || conn.asked.is_none() || case.waited() < 5 * MILLI {
+        return Verdict::No;
+    }
+    let server = case.server();
+    let who = case.server_name();
+    let whose = if who == "the upstream" { case.place() } else { who };
+    let state = server.and_then(|pid| state(case, pid));
+    let doing = state.as_ref().map_or_else(String::new, |s| format!("; it is {s}"));
+    let waited = text::duration(case.waited());
+    let what = match (partial, tls) {
+        (true, _) => format!("sent {} of a header and no more", text::count(conn.reply_bytes, "byte")),
+        (_, true) => "did not answer inside TLS".into(),
+        _ => "took the request and did not answer".into(),
+    };
+    let hello = case.sent() == Looks::Tls && case.no_answer();
+    let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
+    let read = case.peer().is_some_and(|p| p.accepted && p.unread == 0);
+    let taken = read || partial;
+    let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
+    Finding::new(format!("{whose} {what} in {waited}{doing}"))
+        .fix(format!("find what {service} waits for: a slow query, a lock, a downstream service"))
+        .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long"))
+        .proven_if(!tls, "what the TLS connection carried")
+        .proven_if(taken || tls, "whether the upstream had read the request")
+        .yes()
+}
+
+/// What a process is doing, for a sentence: `it is ...`.
+pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
+    let activity = case.activity(pid)?;
+    let has = |state: char| activity.states.contains(state);
+    let waits = activity.waits_in.as_deref().map_or_else(String::new, |f| format!(" in {}", text::clipped(f, 40)));
+    let throttled = activity.throttled.filter(|n| *n > 0);
+    let throttled = throttled.map_or_else(String::new, |n| format!(", its CPU limit was hit {n} times"));
+    Some(if activity.states.is_empty() {
+        return None;
+    } else if has('T') || has('t') {
+        "stopped (SIGSTOP or a debugger)".into()
+    } else if has('D') {
+        format!("blocked in the kernel (D, usually disk or NFS){waits}")
+    } else if has('R') {
+        format!("busy on CPU{throttled}")
+    } else if has('Z') {
+        "a zombie".into()
+    } else {
+        format!("sleeping{waits}{throttled}")
+    })
+}

@@ -1,0 +1,40 @@
+//! `send_timeout`: the upstream stopped reading the request.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::Group;
+use crate::proxies::Setting;
+use crate::text;
+
+pub static CAUSE: Cause = Cause {
+    id: "send_timeout",
+    group: Group::Send,
+    scope: Scope::Attempt,
+    meaning: "The upstream stopped reading while the request was being sent to it, until the proxy gave up.",
+    proof: "A receive window of zero with data of the request waiting, and the proxy's own close.",
+    remedy: "Find why the upstream does not read: a slow disk, a limit on uploads, a handler that never reads its \
+              body.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let (Some(conn), Some(tcp)) = (case.conn(), case.tcp()) else { return Verdict::No };
+    // A window below this many bytes lets no full segment through.
+    let shut = tcp.window < 1_400;
+    if !case.gave_up() || !case.no_answer() || tcp.unacked == 0 || !shut || conn.request_bytes == 0 {
+        return Verdict::No;
+    }
+    let who = case.server_name();
+    let whose = if who == "the upstream" { case.place() } else { who };
+    let (sent, left) = (text::size(conn.request_bytes), text::size(tcp.unacked.into()));
+    let unread = case.peer().filter(|p| p.unread > 0);
+    let unread = unread.map_or_else(String::new, |p| format!(", {} unread on its side", text::size(p.unread.into())));
+    Finding::new(format!(
+        "{whose} stopped reading the request: of {sent} sent {left} were not taken{unread}; {} gave up after {}",
+        case.owner.name,
+        text::duration(case.waited())
+    ))
+    .fix("find why it does not read the body: slow storage, a limit on uploads, a busy handler")
+    .fixes(case.advise(Setting::SendTimeout, "{} decides how long it waits"))
+    .proven_if(tcp.window == 0, "a window of zero")
+    .yes()
+}

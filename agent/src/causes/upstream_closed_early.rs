@@ -1,0 +1,44 @@
+//! `upstream_closed_early`: the upstream closed without an answer.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::Group;
+use crate::text;
+use crate::wire::Looks;
+
+pub static CAUSE: Cause = Cause {
+    id: "upstream_closed_early",
+    group: Group::Response,
+    scope: Scope::Attempt,
+    meaning: "The upstream closed the connection in good order before the first byte of an answer, and its process \
+              lives.",
+    proof: "An orderly close before the first byte of the answer, by a process that lives on.",
+    remedy: "Look at the log of the upstream for that request: a worker timeout, an unhandled error, a limit on \
+              requests.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(conn) = case.conn() else { return Verdict::No };
+    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls;
+    if !case.was_closed() || !(case.no_answer() || tls) {
+        return Verdict::No;
+    }
+    let who = case.server_name();
+    let whose = if who == "the upstream" { case.place() } else { who };
+    let closed = case.peer().and_then(|p| p.closed).or(conn.fin).unwrap_or(case.at);
+    let when = match conn.asked {
+        Some(asked) if asked <= closed => format!("{} after the request", text::duration(closed - asked)),
+        Some(_) => "before the request reached it".into(),
+        None => "before a request".into(),
+    };
+    let hello = case.sent() == Looks::Tls && case.no_answer();
+    let hint = if hello { "; the request was a TLS hello: it may not speak TLS" } else { "" };
+    let log = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
+    // One that could not be watched may have died.
+    let alive = case.server().is_some_and(|pid| case.process(pid).is_some_and(|p| p.alive)) || !case.is_local();
+    Finding::new(format!("{whose} closed the connection without an answer, {when}{hint}"))
+        .fix(format!("look at the log of {log} for this request: worker timeout, unhandled error, request limit"))
+        .proven_if(!tls, "what the TLS connection carried")
+        .proven_if(alive, "which process closed it, and that it lives")
+        .yes()
+}

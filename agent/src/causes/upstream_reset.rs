@@ -1,0 +1,65 @@
+//! `upstream_reset`: the upstream reset the connection.
+
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::model::Group;
+use crate::text;
+use crate::wire::Looks;
+
+pub static CAUSE: Cause = Cause {
+    id: "upstream_reset",
+    group: Group::Response,
+    scope: Scope::Attempt,
+    meaning: "The upstream reset the connection before a usable answer, and its process lives.",
+    proof: "The reset, with the kernel's reason where the upstream is on this host, and a process that lives on.",
+    remedy: "Look at the log of the upstream: it closed without reading the request to its end, or aborted on \
+              purpose.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(conn) = case.conn() else { return Verdict::No };
+    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls;
+    if !case.was_reset() || !(case.no_answer() || tls) {
+        return Verdict::No;
+    }
+    let who = case.server_name();
+    let when = match (conn.asked, conn.established) {
+        (Some(asked), _) => format!("{} after the request", text::duration(case.at.saturating_sub(asked))),
+        (None, Some(up)) => {
+            format!("{} after the connect, before a request", text::duration(case.at.saturating_sub(up)))
+        }
+        (None, None) => "before a request".into(),
+    };
+    let why = reason(case).map_or_else(String::new, |why| format!(": {why}"));
+    let log = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
+    let whose = if who == "the upstream" { case.place() } else { who };
+    Finding::new(format!("{whose} reset the connection {when}{why}"))
+        .fix(format!("look at the log of {log} at this time: it dropped the connection on purpose or by a fault"))
+        .proven_if(!tls, "what the TLS connection carried")
+        .yes()
+}
+
+/// Why the peer's stack sent it, as far as the kernel says.
+fn reason(case: &Case<'_>) -> Option<String> {
+    let resets = case.resets_received();
+    let sent = resets.iter().rev().find_map(|(_, p)| p.reason.as_deref());
+    let unread = case.peer().map_or(0, |p| p.unread);
+    let reason = case.peer().and_then(|p| p.reset_reason.as_deref()).or(sent);
+    Some(match reason {
+        Some("TCP_ABORT_ON_CLOSE") => match unread {
+            0 => "it closed with data unread".into(),
+            n => format!("it closed with {} unread", text::count(n.into(), "byte")),
+        },
+        Some("TCP_ABORT_ON_LINGER") => "it aborted on purpose (SO_LINGER 0)".into(),
+        Some("TCP_ABORT_ON_DATA") => "data came after it had closed".into(),
+        Some("TCP_ABORT_ON_MEMORY") => "its stack was out of memory".into(),
+        Some("TCP_KEEPALIVE_TIMEOUT") => "its TCP keepalive gave up".into(),
+        Some("TCP_TIMEOUT") => "its TCP gave up retransmitting".into(),
+        Some("TCP_STATE") => "it aborted on purpose (SO_LINGER 0 or a disconnect)".into(),
+        Some("NO_SOCKET") => "its stack did not know the connection".into(),
+        Some(other) => text::safe(other).into_owned(),
+        None if unread > 0 => format!("it closed with {} unread", text::count(unread.into(), "byte")),
+        None if case.is_unix() => "it closed with data unread".into(),
+        None => return None,
+    })
+}

@@ -1,0 +1,58 @@
+//! `upstream_starting`: the upstream was started again and does not listen yet.
+
+use super::death;
+use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::host::{ProcessFacts, same_service};
+use crate::model::{Group, Nanos};
+
+pub static CAUSE: Cause = Cause {
+    id: "upstream_starting",
+    group: Group::Process,
+    scope: Scope::Attempt,
+    meaning: "The upstream was restarted: a new process of the same service is alive and does not listen yet.",
+    proof: "A process of the same unit, container or program as the last listener is alive, younger than the loss of \
+              the listener, and not listening.",
+    remedy: "Wait, or restart without a gap: socket activation, a second instance, or a readiness check before the \
+              old one stops.",
+    rule,
+};
+
+fn rule(case: &Case<'_>) -> Verdict {
+    let Some(lost) = death::lost_listener(case) else { return Verdict::No };
+    let closed = lost.closed.unwrap_or(case.at);
+    let Some((pid, started)) = successor(case, lost.pid, closed) else { return Verdict::No };
+    let who = case.who(pid);
+    let before = case.who(lost.pid);
+    let service = case.service(pid);
+    Finding::new(format!(
+        "{who} was started {} and does not listen on {} yet; {before} stopped listening {}",
+        case.ago(started),
+        case.place(),
+        case.ago(closed)
+    ))
+    .note(closed, "listener_closed", format!("{before} stopped listening on {}", case.place()))
+    .note(started, "started", format!("{who} started"))
+    .fix(format!("wait for {service} to listen; restart it without a gap (socket activation, a second instance)"))
+    .of_process(Some(pid))
+    .yes()
+}
+
+/// A living process of the same service that is younger than the loss and listens nowhere.
+fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> {
+    let listeners = case.listeners();
+    let listens = |pid: u32| listeners.iter().any(|l| l.pid == Some(pid));
+    let last_facts = case.process(last);
+    let young =
+        |p: &ProcessFacts| p.alive && p.pid != last && p.started >= closed && p.started <= case.at && !listens(p.pid);
+    let known = last_facts.as_ref().and_then(|last| {
+        let found = case.siblings(last).into_iter().filter(|p| young(p) && same_service(last, p));
+        // Its main process, not a helper of it.
+        found.min_by_key(|p| (p.started, p.pid)).map(|p| (p.pid, p.started))
+    });
+    known.or_else(|| {
+        let history = &case.past.history;
+        let dead = history.death_of(last)?;
+        let parent = dead.life.parent.filter(|parent| *parent > 1)?;
+        history.child_born(parent, &dead.life.comm, closed, case.at).filter(|(pid, _)| !listens(*pid))
+    })
+}

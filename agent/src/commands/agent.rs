@@ -1,0 +1,90 @@
+//! `trace502 agent`: the daemon: metrics, history, and a reload that keeps the probes attached.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::config::{Config, Flags, Settings};
+use crate::daemon::{self, Source};
+use crate::http::Access;
+
+/// Watch always: metrics for Prometheus, and a history of every gateway error on disk
+///
+/// SIGHUP reloads the configuration (what can change live is marked), SIGTERM ends the agent within a second.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Agent {
+    /// TOML file with settings; flags win over it [default: /etc/trace502/agent.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check configuration, token and certificate, and start nothing
+    #[arg(long, conflicts_with = "print_config")]
+    pub check: bool,
+    /// Print all settings in force as a file, with what each means and where it came from
+    #[arg(long)]
+    pub print_config: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Runs the agent until it is told to stop. `attach` loads the kernel side; it is called once, with all privileges.
+pub fn run(
+    args: &Agent,
+    out: &mut impl Write,
+    attach: impl FnOnce(&Settings) -> anyhow::Result<Box<dyn Source>>,
+) -> anyhow::Result<()> {
+    let load = || Config::load(args.config.as_deref(), &args.flags);
+    if args.print_config {
+        out.write_all(load()?.print().as_bytes())?;
+        return Ok(());
+    }
+    if args.check {
+        Access::load(&load()?.settings)?;
+        writeln!(out, "the configuration is right")?;
+        return Ok(());
+    }
+    daemon::run(&load, attach)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        agent: Agent,
+    }
+
+    fn said(args: &[&str]) -> anyhow::Result<String> {
+        let cli = Cli::try_parse_from(std::iter::once("agent").chain(args.iter().copied()))?;
+        let mut out = Vec::new();
+        run(&cli.agent, &mut out, |_| panic!("nothing is attached"))?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn check_looks_at_files_and_starts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        let config = format!("--config={}", file.display());
+        std::fs::write(&file, "max-series = 100\n").unwrap();
+        assert_eq!(said(&[&config, "--check"]).unwrap(), "the configuration is right\n");
+        std::fs::write(&file, "max-serie = 100\n").unwrap();
+        assert!(said(&[&config, "--check"]).unwrap_err().to_string().contains("did you mean `max-series`?"));
+        std::fs::write(&file, "token-file = '/nonexistent'\n").unwrap();
+        assert!(said(&[&config, "--check"]).unwrap_err().to_string().contains("/nonexistent: cannot be read"));
+    }
+
+    #[test]
+    fn print_config_prints_what_can_be_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        std::fs::write(&file, "history = 'off'\n").unwrap();
+        let config = format!("--config={}", file.display());
+        let printed = said(&[&config, "--print-config", "--any"]).unwrap();
+        assert!(printed.contains("any = true  # flag") && printed.contains("history = \"off\""), "{printed}");
+        std::fs::write(&file, &printed).unwrap();
+        assert!(said(&[&config, "--print-config"]).unwrap().contains("any = true"));
+    }
+}

@@ -1,0 +1,184 @@
+//! Which attempts belong to an error of a client. The answer is a set.
+//!
+//! Bound at birth, confirmed by order, verified by content. Where the binding is measured exact it rules; where
+//! goroutines move between threads it is a hint, and content rules. What cannot be told apart stays in the set.
+
+use super::content::{Content, compare};
+use super::pending::{Pending, Pendings};
+use super::tries::{End, State, Tries, Try};
+use crate::model::{Handover, Nanos};
+use crate::proxies::Closes;
+use crate::text::{MILLI, SECOND};
+
+/// An attempt may seem to begin this much before its request: clocks are read on two CPUs.
+const SLACK: Nanos = MILLI;
+/// Where it is not known when the request began.
+const BLIND: Nanos = 5 * SECOND;
+/// Between the close of an attempt that was not bound and the write it led to.
+const ADJACENT: Nanos = 5 * MILLI;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Attempts of this request, in the order in which they began.
+    pub own: Vec<u64>,
+    /// Others that could be meant as well.
+    pub rivals: Vec<u64>,
+    /// Why the join is not certain.
+    pub doubt: Option<&'static str>,
+}
+
+pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+    let mut joined = if pending.exact() { exact(pending, tries) } else { hinted(pending, tries, others) };
+    joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
+    if joined.doubt.is_some() && !joined.rivals.is_empty() && agree(&joined, tries) {
+        joined.doubt = None;
+    }
+    joined
+}
+
+/// Whether all that could be meant failed the same way: the cause is certain although the owner is not.
+fn agree(joined: &Joined, tries: &Tries) -> bool {
+    let mut kinds = joined.own.last().into_iter().chain(&joined.rivals).map(|seq| {
+        let t = tries.get(*seq)?;
+        match &t.state {
+            State::Judged(Some((cause, _))) => Some((cause.id, &t.attempt.endpoint)),
+            _ => None,
+        }
+    });
+    let Some(Some(first)) = kinds.next() else { return false };
+    kinds.all(|kind| kind == Some(first))
+}
+
+fn exact(pending: &Pending, tries: &Tries) -> Joined {
+    let mut joined = Joined::default();
+    for t in tries.of_client(pending.key()).filter(|t| !t.used) {
+        let choices = t.attempt.bound.map_or(0, |b| b.choices);
+        if choices > 1 && compare(&pending.error.conn, &t.attempt) == Content::Different {
+            joined.doubt = Some("the request that went to the upstream looks different from the client's");
+        }
+        joined.own.push(t.seq);
+    }
+    if !joined.own.is_empty() {
+        return joined;
+    }
+    // Pipelined requests may be counted differently by reads and by answers.
+    if pending.error.conn.ahead {
+        let (cookie, request) = pending.key();
+        for near in [request.saturating_sub(1), request.saturating_add(1)] {
+            let same = |t: &&Try| !t.used && compare(&pending.error.conn, &t.attempt) >= Content::Same;
+            joined.own.extend(tries.of_client((cookie, near)).filter(same).map(|t| t.seq));
+        }
+    }
+    if joined.own.is_empty() { unbound(pending, tries) } else { joined }
+}
+
+/// Attempts that the kernel side could not bind, of the thread that wrote the error.
+fn unbound(pending: &Pending, tries: &Tries) -> Joined {
+    let mut joined = Joined::default();
+    let candidates = tries.of_process(pending.pid).filter(|t| t.attempt.bound.is_none() && t.tid == pending.tid);
+    let mut unsure = Vec::new();
+    for t in candidates.filter(|t| eligible(t, pending)) {
+        match compare(&pending.error.conn, &t.attempt) {
+            Content::Same | Content::Identical => joined.own.push(t.seq),
+            // One that looked well and shows nothing is a stranger's.
+            Content::Unknown if t.end != End::Well && pending.asked().is_some() && adjacent(t, pending) => {
+                unsure.push(t.seq);
+            }
+            Content::Unknown | Content::Different => {}
+        }
+    }
+    if joined.own.is_empty() && !unsure.is_empty() {
+        joined.own.push(unsure.remove(0));
+        joined.rivals = unsure;
+        joined.doubt = Some("which request this attempt served could only be told by its time");
+    }
+    joined
+}
+
+fn adjacent(t: &Try, pending: &Pending) -> bool {
+    match pending.owner.kind.closes {
+        Closes::BeforeWrite => t.at <= pending.at && pending.at - t.at <= ADJACENT,
+        Closes::AfterWrite => t.at >= pending.at || t.in_call,
+        Closes::Either => t.at.abs_diff(pending.at) <= ADJACENT,
+    }
+}
+
+/// It lies within the time of the request, and nobody has it.
+fn eligible(t: &Try, pending: &Pending) -> bool {
+    !t.used && within(t, pending)
+}
+
+/// It lies within the time of the request.
+fn within(t: &Try, pending: &Pending) -> bool {
+    let from = match pending.asked() {
+        Some(asked) => asked.saturating_sub(SLACK),
+        None => pending.at.saturating_sub(BLIND),
+    };
+    // What looked well is handed over after the error, whenever it ended.
+    let to = match pending.owner.kind.closes {
+        Closes::BeforeWrite if t.attempt.handover != Handover::Asked => pending.at,
+        _ => pending.until(),
+    };
+    t.began() >= from && t.at <= to
+}
+
+/// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.
+fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+    let key = pending.key();
+    // From the newest: nearest to the error first. Those that another incident has may still be ours.
+    let near: Vec<(Content, &Try)> = tries
+        .of_process(pending.pid)
+        .filter(|t| within(t, pending))
+        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
+        .collect();
+    let of = |content: Content| near.iter().filter(move |(c, _)| *c == content).map(|(_, t)| *t);
+    let identical: Vec<u64> = of(Content::Identical).filter(|t| !t.used).map(|t| t.seq).collect();
+    if !identical.is_empty() {
+        return Joined { own: identical, ..Joined::default() };
+    }
+    for (content, doubt, certain_alone) in [
+        (Content::Same, "several requests that look the same were under way", true),
+        (Content::Unknown, "which request this attempt served could only be told by its time", false),
+    ] {
+        let bound: Vec<u64> = of(content).filter(|t| !t.used && t.key() == Some(key)).map(|t| t.seq).collect();
+        let hint = !bound.is_empty();
+        let free = || of(content).find(|t| !t.used && !claimed(t, others)).map(|t| t.seq);
+        let own = if hint { bound } else { free().into_iter().collect() };
+        if own.is_empty() {
+            continue;
+        }
+        let rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
+        let unsure = !rivals.is_empty() || !(hint || certain_alone);
+        return Joined { own, rivals, doubt: unsure.then_some(doubt) };
+    }
+    let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
+    let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
+    let doubt =
+        (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
+    Joined { own: mapped, rivals: Vec::new(), doubt }
+}
+
+/// Another error that waits has the better right to it.
+fn claimed(t: &Try, others: &Pendings) -> bool {
+    let owner = t.key().and_then(|key| others.of_client(key));
+    owner.is_some_and(|p| compare(&p.error.conn, &t.attempt) >= Content::Unknown)
+}
+
+/// When everything is there that can come; `Err` says when to look again.
+pub fn complete(pending: &Pending, joined: &Joined, tries: &Tries, now: Nanos) -> Result<(), Nanos> {
+    use super::pending::{HANDED_OVER, IN_CALL};
+    let until = pending.until();
+    if now >= until {
+        return Ok(());
+    }
+    let last = joined.own.last().and_then(|seq| tries.get(*seq));
+    let at = match (pending.owner.kind.closes, last) {
+        (_, None) | (Closes::Either, _) => until,
+        (Closes::BeforeWrite, Some(_)) => pending.at + HANDED_OVER,
+        (Closes::AfterWrite, Some(t)) if t.at >= pending.at || t.attempt.handover == Handover::Asked => return Ok(()),
+        (Closes::AfterWrite, Some(t)) if t.attempt.handover == Handover::Answered => pending.at + HANDED_OVER,
+        (Closes::AfterWrite, Some(t)) if t.in_call => pending.at + IN_CALL,
+        (Closes::AfterWrite, Some(_)) => until,
+    };
+    if now >= at { Ok(()) } else { Err(at) }
+}

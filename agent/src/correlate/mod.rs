@@ -1,0 +1,587 @@
+//! From facts to incidents: the engine that joins each error of a client to the attempts that led to it.
+//!
+//! A single owner, fed one observation at a time. It reads no clock: time comes with the observations and with
+//! [`Engine::tick`], and what a deadline leads to is judged at that deadline, so that a recording gives what the
+//! live run gave. Everything it keeps is bounded; what did not fit is counted.
+
+mod content;
+mod counters;
+pub mod failures;
+#[cfg(test)]
+pub mod fixture;
+pub mod flows;
+pub mod history;
+mod join;
+pub mod names;
+mod owner;
+mod past;
+mod pending;
+mod recent;
+mod report;
+#[cfg(test)]
+mod tests;
+mod tries;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use counters::Counters;
+pub use owner::Owner;
+pub use past::Past;
+
+use self::failures::Route;
+use self::owner::Owners;
+use self::pending::{Pending, Pendings};
+use self::recent::Recent;
+use self::tries::{End, State, Tries, Try};
+use crate::causes::{self, Answers, Case, Opinion};
+use crate::host::Host;
+use crate::model::{
+    Attempt, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus, Fact,
+    Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
+};
+use crate::text::{self, MILLI, SECOND};
+
+/// How long an attempt that the proxy gave up waits for the outcome of its client before it counts as a failure.
+const OUTCOME: Nanos = SECOND;
+/// A failing connect() and the close of its socket.
+const SAME_CALL: Nanos = 50 * MILLI;
+const DONE: usize = 65_536;
+const DONE_MEMORY: Nanos = 60 * SECOND;
+
+/// What is to be looked at again at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Try(u64),
+    Pending(u64),
+    Outcome(u64),
+}
+
+pub struct Engine {
+    seq: u64,
+    clock: Nanos,
+    tries: Tries,
+    pending: Pendings,
+    past: Past,
+    owners: Owners,
+    /// Errors that were reported, so that none is twice.
+    done: Recent<(Cookie, u32)>,
+    timers: BTreeSet<(Nanos, Timer)>,
+    /// Attempts that wait for the exit of a process.
+    exits: BTreeMap<u32, BTreeSet<u64>>,
+    out: Vec<Notice>,
+    counters: Counters,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Engine::new()
+    }
+}
+
+impl Engine {
+    pub fn new() -> Self {
+        Engine {
+            seq: 0,
+            clock: 0,
+            tries: Tries::default(),
+            pending: Pendings::default(),
+            past: Past::new(),
+            owners: Owners::default(),
+            done: Recent::new(DONE),
+            timers: BTreeSet::new(),
+            exits: BTreeMap::new(),
+            out: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in what the kernel said. Deadlines that lie before it are seen to first.
+    ///
+    /// A record may carry a time before that of the one in front of it: what the kernel side had put aside.
+    pub fn observe(&mut self, seen: &Observation, host: &mut dyn Host) {
+        self.run_timers(seen.at.saturating_sub(1), host);
+        self.clock = self.clock.max(seen.at);
+        self.expire();
+        let at = seen.at;
+        match &seen.fact {
+            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error.outcome), host),
+            Fact::Attempt(attempt) => {
+                let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
+                // A unix connection is put aside when it is asked: its end shows only in the error of its client.
+                let open_end = attempt.handover == Handover::Asked && attempt.conn.flow.is_none();
+                let at = if open_end { self.clock } else { at };
+                self.attempt(at, seen.task, (**attempt).clone(), false, netns, host);
+            }
+            Fact::ConnectFailed(failed) => {
+                let task = seen.task.unwrap_or(Task { pid: 0, tid: 0 });
+                self.attempt(at, seen.task, in_call(at, task, failed), true, failed.netns, host);
+            }
+            Fact::ClientLeft { client, request } => {
+                self.past.left.insert((*client, *request), at);
+            }
+            Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
+            Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
+            Fact::Listening(listening) => self.past.history.listening(at, listening),
+            Fact::ListenerClosed(listening) => {
+                self.past.history.listener_closed(at, listening, seen.task.map(|t| t.pid));
+            }
+            Fact::Exec(proc) => {
+                self.owners.forget(proc.pid);
+                self.past.history.exec(proc);
+            }
+            Fact::Fork { parent, child } => {
+                self.owners.forget(child.pid);
+                self.past.history.fork(at, *parent, child);
+            }
+            Fact::Exit { proc, status } => {
+                self.death(at, proc, *status);
+                self.settle_exit(proc.pid, host);
+                self.owners.forget(proc.pid);
+            }
+            Fact::Signal { target, signal, sender, from_kernel } => {
+                self.past.history.signal(at, target, *signal, sender, *from_kernel);
+            }
+            Fact::OomKill { victim, rss_bytes } => self.past.history.oom(at, victim, *rss_bytes),
+            Fact::Dns(dns) => {
+                if let Some(task) = seen.task {
+                    self.past.names.seen(at, task.pid, dns);
+                }
+            }
+        }
+    }
+
+    /// Sees to the deadlines up to now. What was observed before now should have been given to `observe` first.
+    pub fn tick(&mut self, now: Nanos, host: &mut dyn Host) {
+        self.run_timers(now, host);
+        self.clock = self.clock.max(now);
+        self.expire();
+    }
+
+    /// Sees to every deadline there is: nothing more will come.
+    pub fn finish(&mut self, host: &mut dyn Host) {
+        while let Some(last) = self.timers.last().map(|(at, _)| *at) {
+            self.run_timers(last, host);
+        }
+    }
+
+    /// When `tick` is wanted next.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What is to be told, in the order in which it was found.
+    pub fn drain(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Kernel records were lost at about this time: for a while, what was not seen proves nothing.
+    pub fn lost(&mut self, at: Nanos, records: u64) {
+        self.counters.lost += records;
+        self.past.lost(at);
+    }
+
+    pub fn counters(&self) -> Counters {
+        Counters {
+            attempts_overflow: self.tries.overflow,
+            memory_overflow: self.past.overflow(),
+            done_overflow: self.done.overflow,
+            ..self.counters.clone()
+        }
+    }
+
+    /// An error of a client, however it was seen. The kernel's own come through `observe`; this is the door for
+    /// those that a proxy's log or its TLS library shows. One that was told before is not told again.
+    pub fn client_error(
+        &mut self,
+        at: Nanos,
+        task: Option<Task>,
+        error: &ClientError,
+        seen: Seen,
+        host: &mut dyn Host,
+    ) {
+        let key = (error.conn.cookie, error.conn.request);
+        if !self.done.insert(key, at) && !error.conn.ahead {
+            self.counters.duplicates += 1;
+            return;
+        }
+        if let Some(oldest) = self.pending.full() {
+            self.counters.pending_overflow += 1;
+            self.report(oldest, self.clock, host);
+        }
+        // A close may be seen in the context of whoever runs just then.
+        let reader = error.conn.owner;
+        let task = task.filter(|t| t.pid == reader.pid || reader.pid == 0).unwrap_or(reader);
+        let owner = self.owners.of(task.pid, &error.conn.comm, host);
+        let seq = self.next_seq();
+        let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
+        self.pending.insert(Pending {
+            seq,
+            at,
+            pid: task.pid,
+            tid: task.tid,
+            error: error.clone(),
+            seen,
+            owner,
+            answers: Answers::default(),
+            lossy,
+        });
+        self.resolve(seq, self.clock.max(at), host);
+    }
+
+    fn attempt(
+        &mut self,
+        at: Nanos,
+        task: Option<Task>,
+        attempt: Attempt,
+        in_call: bool,
+        netns: u32,
+        host: &mut dyn Host,
+    ) {
+        let task = task.unwrap_or(attempt.conn.owner);
+        let seq = match self.known(at, task, &attempt, in_call) {
+            Known::New => self.next_seq(),
+            Known::Better(seq) => seq,
+            Known::Duplicate => {
+                self.counters.duplicates += 1;
+                return;
+            }
+        };
+        let old = self.tries.remove(seq);
+        let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
+        let mut attempt = attempt;
+        if let Some(old) = &old {
+            attempt.conn.errno = attempt.conn.errno.or(old.attempt.conn.errno);
+            attempt.bound = attempt.bound.or(old.attempt.bound);
+            attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
+        }
+        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
+        let (pid, tid) = (task.pid, task.tid);
+        self.resets(&attempt, &owner, old.is_none());
+        self.tries.insert(Try {
+            seq,
+            at,
+            pid,
+            tid,
+            attempt,
+            in_call,
+            netns,
+            owner,
+            answers: Answers::default(),
+            state: State::Judged(None),
+            end: End::Well,
+            settled: old.as_ref().is_some_and(|old| old.settled),
+            used: false,
+        });
+        let now = self.clock.max(at);
+        self.judge(seq, now, host);
+        for pending in self.pending.of_process(pid) {
+            self.resolve(pending, now, host);
+        }
+    }
+
+    /// Whether this attempt was told before.
+    fn known(&self, at: Nanos, task: Task, attempt: &Attempt, in_call: bool) -> Known {
+        let conn = &attempt.conn;
+        let same = self.tries.of_connection(conn.cookie, conn.request).or_else(|| {
+            let failing = !in_call && conn.phase == Phase::Connecting;
+            let since = at.saturating_sub(SAME_CALL);
+            failing.then(|| self.tries.nameless(task.pid, task.tid, &attempt.endpoint, since)).flatten()
+        });
+        let Some(old) = same.and_then(|seq| self.tries.get(seq)) else { return Known::New };
+        let closed_after_call = old.in_call && !in_call && conn.phase == Phase::Connecting;
+        let ended_after_ask = old.attempt.handover == Handover::Asked && attempt.handover == Handover::Failed;
+        match !old.used && (closed_after_call || ended_after_ask) {
+            true => Known::Better(old.seq),
+            false => Known::Duplicate,
+        }
+    }
+
+    /// Asks the causes about an attempt, and sees to what follows from the answer.
+    fn judge(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
+        let Some(mut one) = self.tries.remove(seq) else { return };
+        let (opinion, end) = {
+            let case = Case {
+                attempt: Some(&one.attempt),
+                in_call: one.in_call,
+                netns: one.netns,
+                at: one.at,
+                moment: one.at,
+                now,
+                owner: &one.owner,
+                client: None,
+                past: &self.past,
+                host: RefCell::new(host),
+                answers: RefCell::new(&mut one.answers),
+            };
+            let end = ended(&case);
+            (causes::judge(&case), end)
+        };
+        one.end = end;
+        one.state = match opinion {
+            Opinion::Found(cause, finding) => State::Judged(Some((cause, Box::new(finding)))),
+            Opinion::None => State::Judged(None),
+            Opinion::Wait(wait) => {
+                self.timers.insert((wait.until, Timer::Try(seq)));
+                if let Some(pid) = wait.exit_of {
+                    self.exits.entry(pid).or_default().insert(seq);
+                }
+                State::Waiting(wait)
+            }
+        };
+        let judged = matches!(one.state, State::Judged(_));
+        self.tries.insert(one);
+        if judged {
+            self.judged(seq);
+        }
+    }
+
+    /// Counts an attempt as a failure as soon as it is known to be one.
+    fn judged(&mut self, seq: u64) {
+        let Some(one) = self.tries.get(seq) else { return };
+        if one.settled {
+            return;
+        }
+        match one.end {
+            End::Failed => self.count_failure(seq),
+            End::GivenUp => {
+                self.timers.insert((one.at.saturating_add(OUTCOME), Timer::Outcome(seq)));
+            }
+            End::Well => {}
+        }
+    }
+
+    /// The proxy gave it up, and no error of its client was seen: it was a failure unless the client had left, or
+    /// it served nobody.
+    fn outcome(&mut self, seq: u64) {
+        let Some(one) = self.tries.get_mut(seq) else { return };
+        if one.settled {
+            return;
+        }
+        let left = one.key().is_some_and(|key| self.past.left.get(&key).is_some_and(|at| at <= one.at));
+        let stuck = one.attempt.conn.phase == Phase::Connecting && one.attempt.tcp.is_some_and(|t| t.retransmits > 0);
+        if left || !(one.attempt.bound.is_some() || stuck) {
+            one.settled = true;
+            return;
+        }
+        self.count_failure(seq);
+    }
+
+    fn count_failure(&mut self, seq: u64) {
+        let Some(one) = self.tries.get_mut(seq) else { return };
+        if std::mem::replace(&mut one.settled, true) {
+            return;
+        }
+        let (cause, summary) = match &one.state {
+            State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
+            _ => ("unattributed", ""),
+        };
+        let checked = one.attempt.bound.is_none();
+        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
+        self.counters.failures += 1;
+        self.out.push(Notice::Failure(UpstreamFailure {
+            proxy: one.owner.name.clone(),
+            upstream: text::clipped(&one.attempt.endpoint.to_string(), 140),
+            cause: cause.into(),
+        }));
+    }
+
+    fn resets(&mut self, attempt: &Attempt, owner: &Owner, first: bool) {
+        let Some(flow) = attempt.conn.flow.filter(|_| first) else { return };
+        let since = attempt.conn.opened.unwrap_or(0);
+        let mut tell = |side, reason: Option<&str>| {
+            self.out.push(Notice::Reset(ResetNotice {
+                proxy: owner.name.clone(),
+                upstream: text::clipped(&attempt.endpoint.to_string(), 140),
+                side,
+                reason: reason.map_or_else(|| "unknown".into(), |r| text::clipped(r, 40)),
+            }));
+        };
+        if attempt.conn.reset.is_some() {
+            let sent = self.past.flows.resets_to(&flow, since).last().and_then(|(_, p)| p.reason.as_deref());
+            tell("upstream", attempt.peer.as_ref().and_then(|p| p.reset_reason.as_deref()).or(sent));
+        }
+        if let Some((_, packet)) = self.past.flows.resets_from(&flow, since).last() {
+            tell("proxy", packet.reason.as_deref());
+        }
+    }
+
+    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, status: ExitStatus) {
+        let history = &mut self.past.history;
+        let parent = history.parent_of(proc.pid);
+        let inherited = parent.and_then(|p| history.life_of(p)).is_some_and(|life| !life.listened.is_empty());
+        let death = history.exit(at, proc, status);
+        if death.life.listened.is_empty() && !inherited {
+            return;
+        }
+        let how = match (death.life.oom, status) {
+            (Some(_), _) => "oom",
+            (None, ExitStatus::Signal { .. }) => "signal",
+            (None, ExitStatus::Code(_)) => "exit",
+        };
+        let name = text::clipped(&proc.comm, 32);
+        self.out.push(Notice::Death(DeathNotice { name, how }));
+    }
+
+    /// Attempts that waited for this exit are judged now.
+    fn settle_exit(&mut self, pid: u32, host: &mut dyn Host) {
+        for seq in self.exits.remove(&pid).unwrap_or_default() {
+            self.look_again(seq, self.clock, host);
+        }
+    }
+
+    fn look_again(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
+        let Some(one) = self.tries.get(seq) else { return };
+        if one.waits_until().is_none() {
+            return;
+        }
+        let pid = one.pid;
+        self.judge(seq, now, host);
+        for pending in self.pending.of_process(pid) {
+            self.resolve(pending, now, host);
+        }
+    }
+
+    /// Reports an error if everything is there that can come, or waits for it.
+    fn resolve(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
+        let Some(pending) = self.pending.get(seq) else { return };
+        let joined = join::join(pending, &self.tries, &self.pending);
+        if let Err(at) = join::complete(pending, &joined, &self.tries, now) {
+            self.timers.insert((at, Timer::Pending(seq)));
+            return;
+        }
+        let waits = joined.own.iter().filter_map(|t| self.tries.get(*t)?.waits_until()).filter(|until| *until > now);
+        if let Some(until) = waits.max() {
+            self.timers.insert((until, Timer::Pending(seq)));
+            return;
+        }
+        self.report(seq, now, host);
+    }
+
+    fn report(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
+        let Some(pending) = self.pending.get(seq) else { return };
+        let joined = join::join(pending, &self.tries, &self.pending);
+        let Some(mut pending) = self.pending.remove(seq) else { return };
+        let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
+        let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
+        for mut one in own {
+            one.used = true;
+            let seq = one.seq;
+            // An error that the upstream made a client see is its failure, whoever ended the attempt.
+            let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
+            let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
+            self.tries.insert(one);
+            if failed {
+                self.count_failure(seq);
+                if let Some(route) = Route::of(&pending.error.conn.request_head) {
+                    self.past.failures.concerned(group, &endpoint, route);
+                }
+            }
+        }
+        match made {
+            Some(incident) => {
+                self.counters.count(&incident);
+                self.out.push(Notice::Incident(Box::new(incident)));
+            }
+            None => self.counters.dismissed += 1,
+        }
+    }
+
+    fn run_timers(&mut self, now: Nanos, host: &mut dyn Host) {
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Try(seq) => self.look_again(seq, at, host),
+                Timer::Pending(seq) => self.resolve(seq, at, host),
+                Timer::Outcome(seq) => self.outcome(seq),
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        self.past.expire(self.clock);
+        self.tries.expire(self.clock);
+        self.done.forget_before(self.clock.saturating_sub(DONE_MEMORY));
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+}
+
+enum Known {
+    New,
+    /// It says more than what was there.
+    Better(u64),
+    Duplicate,
+}
+
+fn seen_as(outcome: ClientOutcome) -> Seen {
+    match outcome {
+        ClientOutcome::Status(_) => Seen::Wire,
+        ClientOutcome::Garbled => Seen::Garbled,
+        ClientOutcome::Closed => Seen::Closed,
+    }
+}
+
+fn ended(case: &Case<'_>) -> End {
+    let handover = case.attempt.map(|a| a.handover);
+    if handover == Some(Handover::Answered) || case.refused() {
+        return End::Failed;
+    }
+    if case.unanswered() {
+        return if case.errno().is_some() { End::Failed } else { End::GivenUp };
+    }
+    if case.broken() || case.errno().is_some() {
+        return if handover == Some(Handover::Asked) { End::Well } else { End::Failed };
+    }
+    if handover == Some(Handover::Asked) { End::Well } else { End::GivenUp }
+}
+
+/// A connect() that failed in the call, as an attempt.
+fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
+    let flow = match &failed.endpoint {
+        Endpoint::Tcp(remote) => {
+            let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            any.parse().ok().map(|local| Flow { local, remote: *remote, netns: failed.netns })
+        }
+        Endpoint::Unix(_) => None,
+    };
+    Attempt {
+        handover: Handover::Failed,
+        endpoint: failed.endpoint.clone(),
+        conn: Connection {
+            cookie: failed.cookie.unwrap_or(0),
+            flow,
+            owner: task,
+            comm: failed.comm.clone(),
+            cgroup: failed.cgroup,
+            phase: Phase::Connecting,
+            request: 1,
+            reused: false,
+            old: false,
+            closed_first: false,
+            ahead: false,
+            blind: false,
+            last_state: 0,
+            status: None,
+            errno: Some(failed.errno),
+            opened: Some(at),
+            established: None,
+            asked: None,
+            asked_before: None,
+            fin: None,
+            fin_early: false,
+            reset: None,
+            request_bytes: 0,
+            reply_bytes: 0,
+            request_head: Vec::new(),
+            reply_head: Vec::new(),
+        },
+        bound: failed.bound,
+        tcp: None,
+        peer: None,
+        listener: failed.listener,
+    }
+}

@@ -1,0 +1,79 @@
+//! Everything remembered that a cause may look at, in one place.
+
+use std::collections::VecDeque;
+
+use super::failures::Failures;
+use super::flows::Flows;
+use super::history::History;
+use super::names::Names;
+use super::recent::Recent;
+use crate::model::{Cookie, Nanos};
+use crate::text::SECOND;
+
+const LOSSES: usize = 256;
+const LEFT: usize = 16_384;
+const LEFT_MEMORY: Nanos = 300 * SECOND;
+const SWEEP: Nanos = SECOND;
+
+#[derive(Debug)]
+pub struct Past {
+    pub history: History,
+    pub flows: Flows,
+    pub names: Names,
+    pub failures: Failures,
+    /// Client requests whose client went away before it was answered.
+    pub left: Recent<(Cookie, u32)>,
+    losses: VecDeque<Nanos>,
+    next_sweep: Nanos,
+}
+
+impl Past {
+    pub fn new() -> Self {
+        Past {
+            history: History::default(),
+            flows: Flows::default(),
+            names: Names::default(),
+            failures: Failures::default(),
+            left: Recent::new(LEFT),
+            losses: VecDeque::new(),
+            next_sweep: 0,
+        }
+    }
+
+    /// Kernel records were lost at about this time.
+    pub fn lost(&mut self, at: Nanos) {
+        if self.losses.len() == LOSSES {
+            self.losses.pop_front();
+        }
+        self.losses.push_back(at);
+    }
+
+    /// Whether records were lost in this time, so that what was not seen proves nothing.
+    pub fn lossy(&self, from: Nanos, to: Nanos) -> bool {
+        let slack = SECOND;
+        self.losses.iter().any(|at| *at >= from.saturating_sub(slack) && *at <= to.saturating_add(slack))
+    }
+
+    pub fn expire(&mut self, now: Nanos) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now.saturating_add(SWEEP);
+        self.history.expire(now);
+        self.flows.expire(now);
+        self.names.expire(now);
+        self.failures.expire(now);
+        self.left.forget_before(now.saturating_sub(LEFT_MEMORY));
+    }
+
+    /// What did not fit into memory, over all kinds.
+    pub fn overflow(&self) -> u64 {
+        self.history.overflow + self.flows.overflow + self.names.overflow + self.failures.overflow + self.left.overflow
+    }
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Past::new()
+    }
+}

@@ -1,0 +1,102 @@
+//! Errors of clients whose attempts are still being gathered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::owner::Owner;
+use crate::causes::Answers;
+use crate::model::{ClientError, Cookie, Nanos, Seen};
+use crate::proxies::{Birth, Closes};
+use crate::text::MILLI;
+
+/// The kernel side hands over an attempt that looked well right after the error; this is how long that may take.
+pub const HANDED_OVER: Nanos = MILLI;
+/// The same where no attempt is known yet.
+pub const NOTHING: Nanos = 10 * MILLI;
+/// A proxy that writes first closes the upstream within this time.
+pub const CLOSES_AFTER: Nanos = 40 * MILLI;
+/// Its failing connect() calls were before; a close may still come.
+pub const IN_CALL: Nanos = 5 * MILLI;
+const PENDING: usize = 8_192;
+
+#[derive(Debug)]
+pub struct Pending {
+    pub seq: u64,
+    pub at: Nanos,
+    pub pid: u32,
+    pub tid: u32,
+    pub error: ClientError,
+    pub seen: Seen,
+    pub owner: Owner,
+    pub answers: Answers,
+    /// Kernel records were lost while it was gathered or before.
+    pub lossy: bool,
+}
+
+impl Pending {
+    pub fn key(&self) -> (Cookie, u32) {
+        (self.error.conn.cookie, self.error.conn.request)
+    }
+
+    pub fn asked(&self) -> Option<Nanos> {
+        self.error.conn.asked
+    }
+
+    /// The last moment at which an attempt of it may still be told.
+    pub fn until(&self) -> Nanos {
+        let window = match self.owner.kind.closes {
+            Closes::BeforeWrite => NOTHING,
+            Closes::AfterWrite | Closes::Either => CLOSES_AFTER,
+        };
+        self.at.saturating_add(window)
+    }
+
+    pub fn exact(&self) -> bool {
+        self.owner.kind.birth == Birth::Exact
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Pendings {
+    all: BTreeMap<u64, Pending>,
+    by_client: BTreeMap<(Cookie, u32), u64>,
+    by_pid: BTreeMap<u32, BTreeSet<u64>>,
+}
+
+impl Pendings {
+    /// The oldest must go first when this says so.
+    pub fn full(&self) -> Option<u64> {
+        (self.all.len() >= PENDING).then(|| self.all.keys().next().copied()).flatten()
+    }
+
+    pub fn insert(&mut self, pending: Pending) {
+        self.by_client.insert(pending.key(), pending.seq);
+        self.by_pid.entry(pending.pid).or_default().insert(pending.seq);
+        self.all.insert(pending.seq, pending);
+    }
+
+    pub fn remove(&mut self, seq: u64) -> Option<Pending> {
+        let gone = self.all.remove(&seq)?;
+        if self.by_client.get(&gone.key()) == Some(&seq) {
+            self.by_client.remove(&gone.key());
+        }
+        if let Some(seqs) = self.by_pid.get_mut(&gone.pid) {
+            seqs.remove(&seq);
+            if seqs.is_empty() {
+                self.by_pid.remove(&gone.pid);
+            }
+        }
+        Some(gone)
+    }
+
+    pub fn get(&self, seq: u64) -> Option<&Pending> {
+        self.all.get(&seq)
+    }
+
+    pub fn of_client(&self, key: (Cookie, u32)) -> Option<&Pending> {
+        self.by_client.get(&key).and_then(|seq| self.all.get(seq))
+    }
+
+    pub fn of_process(&self, pid: u32) -> Vec<u64> {
+        self.by_pid.get(&pid).into_iter().flatten().copied().collect()
+    }
+}

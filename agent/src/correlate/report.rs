@@ -1,0 +1,349 @@
+//! Makes the record of an error and its attempts, or finds that it is no incident.
+
+use std::cell::RefCell;
+
+use super::Past;
+use super::join::Joined;
+use super::pending::Pending;
+use super::tries::{End, State, Try};
+use crate::causes::death::STOPS;
+use crate::causes::{self, Case, Cause, Finding, Opinion, Verdict};
+use crate::host::Host;
+use crate::model::{
+    AttemptSummary, ClientOutcome, Confidence, Evidence, Group, Handover, Incident, Nanos, Process, RECORD_VERSION,
+    Request, Upstream,
+};
+use crate::text::{self, MILLI, SECOND};
+use crate::wire::{Looks, http};
+
+/// A proxy that gives up sooner did not wait for an answer.
+const WAITED: Nanos = 900 * MILLI;
+/// A proxy that was told to stop this long ago may be closing everything.
+const STOPPING: Nanos = 5 * SECOND;
+
+/// What was found of the last attempt, or of an error without one.
+struct Judgement {
+    cause: Option<(&'static Cause, Finding)>,
+    timeline: Vec<causes::Note>,
+    server: Option<Process>,
+    why: Option<(&'static str, String)>,
+}
+
+pub fn incident(
+    pending: &mut Pending,
+    own: &mut [Try],
+    joined: &Joined,
+    past: &Past,
+    now: Nanos,
+    host: &mut dyn Host,
+) -> Option<Incident> {
+    let judgement = match own.last_mut() {
+        Some(last) => of_attempt(pending, last, past, now, host),
+        None => of_nothing(pending, past, now, host),
+    };
+    if !counts(pending, own, joined, &judgement, past) {
+        return None;
+    }
+    Some(compose(pending, own, joined, judgement, host))
+}
+
+fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: &mut dyn Host) -> Judgement {
+    let known = match &last.state {
+        State::Judged(Some((cause, finding))) => Some((*cause, (**finding).clone())),
+        _ => None,
+    };
+    let case = Case {
+        attempt: Some(&last.attempt),
+        in_call: last.in_call,
+        netns: last.netns,
+        at: last.at,
+        moment: pending.at,
+        now,
+        owner: &last.owner,
+        client: Some(&pending.error),
+        past,
+        host: RefCell::new(host),
+        answers: RefCell::new(&mut last.answers),
+    };
+    // Asked again, so that its sentences count from the error that the client saw.
+    let cause = match known {
+        Some((cause, finding)) => match (cause.rule)(&case) {
+            Verdict::Yes(finding) => Some((cause, *finding)),
+            Verdict::No | Verdict::NotYet(_) => Some((cause, finding)),
+        },
+        None => match causes::judge(&case) {
+            Opinion::Found(cause, finding) => Some((cause, finding)),
+            Opinion::Wait(_) | Opinion::None => None,
+        },
+    };
+    let server = cause.as_ref().and_then(|(_, f)| f.process).or_else(|| case.server());
+    let server = server.map(|pid| process(&case, pid));
+    let why = cause.is_none().then(|| unexplained(&case, pending.lossy));
+    let timeline = case.timeline();
+    if let (State::Judged(None) | State::Waiting(_), Some((cause, finding))) = (&last.state, &cause) {
+        last.state = State::Judged(Some((cause, Box::new(finding.clone()))));
+    }
+    Judgement { cause, timeline, server, why }
+}
+
+fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Host) -> Judgement {
+    let case = Case {
+        attempt: None,
+        in_call: false,
+        netns: pending.error.conn.flow.map_or(0, |f| f.netns),
+        at: pending.at,
+        moment: pending.at,
+        now,
+        owner: &pending.owner,
+        client: Some(&pending.error),
+        past,
+        host: RefCell::new(host),
+        answers: RefCell::new(&mut pending.answers),
+    };
+    let conn = &pending.error.conn;
+    let blind = if conn.old && conn.asked.is_none() {
+        Some(("agent_started_later", "the request was under way when trace502 started".to_owned()))
+    } else if pending.lossy {
+        Some(("events_lost", "kernel records were lost while this request was under way".to_owned()))
+    } else {
+        None
+    };
+    let cause = match (&blind, causes::judge(&case)) {
+        (None, Opinion::Found(cause, finding)) => Some((cause, finding)),
+        _ => None,
+    };
+    let name = &pending.owner.name;
+    let why = cause.is_none().then(|| match blind {
+        Some(why) => why,
+        None if conn.blind => ("wire_not_visible", format!("part of what {name} does is not visible to the probes")),
+        None if conn.old => {
+            ("agent_started_later", format!("the connection is older than trace502, and no attempt of {name} was seen"))
+        }
+        None => {
+            ("no_attempt", format!("{name} answered by itself: no attempt on an upstream was seen for this request"))
+        }
+    });
+    Judgement { cause, timeline: Vec::new(), server: None, why }
+}
+
+/// Why there is no cause although there is an attempt.
+fn unexplained(case: &Case<'_>, lossy: bool) -> (&'static str, String) {
+    let place = case.place();
+    let name = &case.owner.name;
+    let (old, blind) = case.conn().map_or((false, false), |c| (c.old, c.blind));
+    if lossy || case.lossy() {
+        return ("events_lost", format!("kernel records were lost while {name} asked {place}"));
+    }
+    if case.sent() == Looks::Tls || blind {
+        return ("wire_not_visible", format!("what {name} and {place} said is encrypted or not visible to the probes"));
+    }
+    let well = case.attempt.is_some_and(|a| a.handover == Handover::Asked)
+        && http::response(case.reply()).is_some_and(|r| r.complete);
+    if well {
+        let status = case.conn().and_then(|c| c.status).map_or_else(String::new, |s| format!(" with {s}"));
+        return ("answered_well", format!("{place} answered{status} in good order; {name} made the error by itself"));
+    }
+    if old {
+        return ("agent_started_later", format!("the connection to {place} is older than trace502"));
+    }
+    if !case.is_local() {
+        return ("remote_upstream", format!("{place} is another host, and what was seen from here proves no cause"));
+    }
+    ("not_understood", format!("the attempt on {place} failed in a way that proves no cause"))
+}
+
+/// Whether it is an incident at all.
+fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement, past: &Past) -> bool {
+    let cause = judgement.cause.as_ref().map(|(cause, _)| cause.id);
+    let last = own.last();
+    let left = past.left.get(&pending.key()).is_some_and(|at| at <= pending.at);
+    // The client went first, and the proxy merely put the pieces away.
+    if left && last.is_some_and(|t| t.end != End::Failed) {
+        return false;
+    }
+    match pending.error.outcome {
+        ClientOutcome::Status(502..=504) => true,
+        // The application's own 500 is its own affair.
+        ClientOutcome::Status(_) => match last {
+            Some(t) => cause.is_some_and(|c| c != "upstream_error") && t.attempt.conn.status != Some(500),
+            None => matches!(cause, Some("dns_failure" | "proxy_limit")),
+        },
+        ClientOutcome::Garbled => matches!(cause, Some("invalid_response" | "tls_mismatch" | "h2_mismatch")),
+        ClientOutcome::Closed => {
+            let Some(last) = last else { return false };
+            let waited = last.at.saturating_sub(last.began()) >= WAITED;
+            let failed = match last.end {
+                End::Failed => true,
+                End::GivenUp => waited,
+                // Its answer had begun, and its end was seen.
+                End::Well => cause.is_some(),
+            };
+            failed && joined.doubt.is_none() && cause.is_some() && asked(pending) && !stopping(pending, past)
+        }
+    }
+}
+
+/// The client's request was there to its end, as far as it was kept.
+fn asked(pending: &Pending) -> bool {
+    let conn = &pending.error.conn;
+    let kept = conn.request_head.len() as u64;
+    http::request(&conn.request_head).is_some_and(|r| r.complete || (kept > 0 && conn.request_bytes > kept))
+        || conn.request_head.len() >= trace502_ebpf::HEAD
+}
+
+/// The proxy itself is ending, and closes everything.
+fn stopping(pending: &Pending, past: &Past) -> bool {
+    let near = |at: Nanos| at.abs_diff(pending.at) <= STOPPING;
+    let dead = past.history.death_of(pending.pid).is_some_and(|d| near(d.at));
+    let told = past
+        .history
+        .life_of(pending.pid)
+        .is_some_and(|l| l.signals.iter().any(|s| near(s.at) && STOPS.contains(&s.signal)));
+    dead || told
+}
+
+fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement, host: &mut dyn Host) -> Incident {
+    let Judgement { cause, timeline, server, why } = judgement;
+    let t_us = |at: Nanos| micros(at, pending.at);
+    let mut evidence: Vec<Evidence> =
+        timeline.into_iter().map(|n| Evidence { t_us: t_us(n.at), kind: n.kind.into(), text: n.text }).collect();
+    for earlier in own.iter().rev().skip(1) {
+        let text = match &earlier.state {
+            State::Judged(Some((cause, f))) => {
+                format!("earlier attempt on {}: {}: {}", place(earlier), cause.id, f.summary)
+            }
+            _ => format!("earlier attempt on {}, for an unknown cause", place(earlier)),
+        };
+        evidence.push(Evidence { t_us: t_us(earlier.at), kind: "earlier_attempt".into(), text });
+    }
+    let mut confidence = Confidence::Unknown;
+    let mut fix = Vec::new();
+    let mut missing = Vec::new();
+    let (id, group, summary) = match cause {
+        Some((cause, finding)) => {
+            confidence = finding.confidence();
+            evidence.extend(finding.notes.into_iter().map(|n| Evidence {
+                t_us: t_us(n.at),
+                kind: n.kind.into(),
+                text: n.text,
+            }));
+            fix = finding.fix;
+            missing = finding.missing;
+            (cause.id, cause.group, finding.summary)
+        }
+        None => ("unattributed", Group::None, why.as_ref().map_or_else(String::new, |(_, text)| text.clone())),
+    };
+    if let (Some(doubt), true) = (joined.doubt, id != "unattributed") {
+        confidence = confidence.min(Confidence::Likely);
+        missing.push(format!("which attempt was this request's: {doubt}"));
+    }
+    evidence.push(Evidence { t_us: 0, kind: outcome_kind(pending).into(), text: outcome(pending) });
+    evidence.sort_by_key(|e| e.t_us);
+    evidence.extend(missing.into_iter().map(|text| Evidence {
+        t_us: 0,
+        kind: "missing".into(),
+        text: format!("not seen: {text}"),
+    }));
+    let wall = host.wall_micros(pending.at);
+    let conn = &pending.error.conn;
+    let upstream = own.last().map(|last| Upstream { addr: place(last), process: server });
+    Incident {
+        v: RECORD_VERSION,
+        id: format!("{wall:x}-{:x}-{}", conn.cookie, conn.request),
+        time: text::rfc3339(wall),
+        status: match pending.error.outcome {
+            ClientOutcome::Status(status) => Some(status),
+            ClientOutcome::Garbled | ClientOutcome::Closed => None,
+        },
+        seen: pending.seen,
+        proxy: proxy(pending, host),
+        client: conn.flow.map(|f| f.remote.to_string()),
+        request: request(pending),
+        upstream,
+        cause: id.into(),
+        group,
+        confidence,
+        summary,
+        evidence,
+        fix,
+        attempts: own.iter().map(summary_of).collect(),
+        why: why.map(|(word, _)| word.into()),
+    }
+}
+
+fn micros(at: Nanos, moment: Nanos) -> i64 {
+    let gap = i64::try_from(at.abs_diff(moment) / 1_000).unwrap_or(i64::MAX);
+    if at < moment { -gap } else { gap }
+}
+
+fn place(one: &Try) -> String {
+    text::clipped(&one.attempt.endpoint.to_string(), 140)
+}
+
+fn outcome_kind(pending: &Pending) -> &'static str {
+    match pending.error.outcome {
+        ClientOutcome::Status(_) => "error_sent",
+        ClientOutcome::Garbled => "garbled_sent",
+        ClientOutcome::Closed => "closed_unanswered",
+    }
+}
+
+fn outcome(pending: &Pending) -> String {
+    let name = &pending.owner.name;
+    match pending.error.outcome {
+        ClientOutcome::Status(status) => format!("{name} answered the client with {status}"),
+        ClientOutcome::Garbled => format!("{name} handed the client bytes that are no HTTP"),
+        ClientOutcome::Closed => format!("{name} closed the client's connection with its request unanswered"),
+    }
+}
+
+fn request(pending: &Pending) -> Request {
+    match http::request(&pending.error.conn.request_head) {
+        Some(head) => Request {
+            path: Some(text::clipped(head.path(), 256)),
+            method: Some(head.method),
+            host: head.host.map(|h| text::clipped(&h, text::LONGEST)),
+        },
+        None => Request::default(),
+    }
+}
+
+fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
+    let facts = host.process(pending.pid);
+    let clip = |s: Option<String>| s.map(|s| text::clipped(&s, 200));
+    let facts = facts.unwrap_or_default();
+    Process {
+        name: pending.owner.name.clone(),
+        pid: pending.pid,
+        tid: Some(pending.tid),
+        exe: clip(facts.exe),
+        unit: clip(facts.unit),
+        container: clip(facts.container),
+    }
+}
+
+fn process(case: &Case<'_>, pid: u32) -> Process {
+    let clip = |s: Option<String>| s.map(|s| text::clipped(&s, 200));
+    let facts = case.process(pid).unwrap_or_default();
+    Process {
+        name: case.name(pid).unwrap_or_default(),
+        pid,
+        tid: None,
+        exe: clip(facts.exe),
+        unit: clip(facts.unit),
+        container: clip(facts.container),
+    }
+}
+
+fn summary_of(one: &Try) -> AttemptSummary {
+    let conn = &one.attempt.conn;
+    let gap = |from: Option<Nanos>, to: Nanos| from.map(|from| to.saturating_sub(from) / 1_000);
+    AttemptSummary {
+        upstream: place(one),
+        cause: one.cause().unwrap_or("unattributed").into(),
+        reused: conn.reused,
+        connect_us: if conn.reused { None } else { conn.established.and_then(|up| gap(conn.opened, up)) },
+        wait_us: gap(conn.asked, one.at),
+        bytes: conn.reply_bytes,
+    }
+}

@@ -1,0 +1,33 @@
+//! Apache httpd: one thread does a request from end to end, and closes before it writes.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "apache",
+    comms: &["apache2", "httpd"],
+    closes: Closes::BeforeWrite,
+    birth: Birth::Exact,
+    oldest_first: false,
+    none_left: &[503],
+    header_step: None,
+    setting,
+};
+
+fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Upstream => "ProxyPass or its BalancerMember",
+        Setting::ConnectTimeout => "connectiontimeout= of ProxyPass",
+        Setting::ResponseTimeout | Setting::SendTimeout => "ProxyTimeout, or timeout= of ProxyPass",
+        Setting::IdleTimeout => "ttl= of ProxyPass, or disablereuse=on",
+        Setting::Retry => "a balancer with a second BalancerMember",
+        Setting::HeaderRoom => "responsefieldsize= of ProxyPass",
+        Setting::UpstreamTls => "https:// instead of http:// in ProxyPass (or the reverse)",
+        Setting::TlsVerify => "SSLProxyCACertificateFile and SSLProxyVerify",
+        Setting::TlsName => "SSLProxyCheckPeerName and ProxyPreserveHost",
+        Setting::UpstreamHttp2 => "h2:// or h2c:// in ProxyPass (mod_proxy_http2)",
+        Setting::FailureCount => "retry= of its BalancerMember lines",
+        Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
+        Setting::Limit => "MaxRequestWorkers and the descriptor limit of the process",
+        Setting::SourceAddress => "ProxySourceAddress, or enablereuse=on",
+    })
+}

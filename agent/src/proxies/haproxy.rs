@@ -1,0 +1,33 @@
+//! HAProxy: closes the upstream after it has written to the client, serves the oldest request first.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "haproxy",
+    comms: &["haproxy"],
+    closes: Closes::AfterWrite,
+    birth: Birth::Exact,
+    oldest_first: true,
+    none_left: &[503],
+    header_step: Some(1024),
+    setting,
+};
+
+fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Upstream => "the server line of its backend",
+        Setting::ConnectTimeout => "timeout connect",
+        Setting::ResponseTimeout | Setting::SendTimeout => "timeout server",
+        Setting::IdleTimeout => "pool-purge-delay, or http-reuse never",
+        Setting::Retry => "retry-on conn-failure empty-response response-timeout, with option redispatch",
+        Setting::HeaderRoom => "tune.bufsize (less tune.maxrewrite)",
+        Setting::UpstreamTls => "ssl on its server line (added or removed)",
+        Setting::TlsVerify => "verify and ca-file on its server line",
+        Setting::TlsName => "sni and verifyhost on its server line",
+        Setting::UpstreamHttp2 => "proto h2 on its server line (added or removed)",
+        Setting::FailureCount => "check, fall and rise on its server line",
+        Setting::Resolver => "its resolvers section",
+        Setting::Limit => "maxconn and ulimit-n",
+        Setting::SourceAddress => "source on its server line, or http-reuse",
+    })
+}

@@ -1,0 +1,167 @@
+//! What is known of each reverse proxy: its names, the order in which it closes and writes, how its requests
+//! are joined to its attempts, and what it calls its own settings.
+//!
+//! One file a proxy, one entry in [`PROXIES`]. Tables only: nothing here looks at an attempt.
+
+mod apache;
+mod caddy;
+mod envoy;
+mod haproxy;
+mod lighttpd;
+mod nginx;
+mod other;
+mod squid;
+mod traefik;
+mod varnish;
+
+/// When a proxy closes a failed upstream connection, seen from its write to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closes {
+    BeforeWrite,
+    AfterWrite,
+    /// Not measured.
+    Either,
+}
+
+/// How far the binding made at the birth of an attempt may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// Measured exact: the last request read by the thread, or the oldest unserved one.
+    Exact,
+    /// Goroutines and hand-overs between threads: right four times in five. Content decides.
+    Hint,
+}
+
+/// What the proxy speaks to its upstream; some proxies name their settings by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    FastCgi,
+    Grpc,
+}
+
+/// A thing that an operator may want to change in the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// Where the upstream is.
+    Upstream,
+    ConnectTimeout,
+    ResponseTimeout,
+    SendTimeout,
+    /// How long an idle upstream connection is kept.
+    IdleTimeout,
+    /// Retrying a request that failed.
+    Retry,
+    /// Room for the header of an answer.
+    HeaderRoom,
+    UpstreamTls,
+    TlsVerify,
+    TlsName,
+    UpstreamHttp2,
+    /// When an upstream counts as down.
+    FailureCount,
+    Resolver,
+    Limit,
+    SourceAddress,
+}
+
+impl Setting {
+    pub const ALL: [Setting; 15] = [
+        Setting::Upstream,
+        Setting::ConnectTimeout,
+        Setting::ResponseTimeout,
+        Setting::SendTimeout,
+        Setting::IdleTimeout,
+        Setting::Retry,
+        Setting::HeaderRoom,
+        Setting::UpstreamTls,
+        Setting::TlsVerify,
+        Setting::TlsName,
+        Setting::UpstreamHttp2,
+        Setting::FailureCount,
+        Setting::Resolver,
+        Setting::Limit,
+        Setting::SourceAddress,
+    ];
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    /// As the JSON record and the labels call it.
+    pub name: &'static str,
+    /// Names of its executable and of its threads; one that ends with `*` is a prefix.
+    pub comms: &'static [&'static str],
+    pub closes: Closes,
+    pub birth: Birth,
+    /// Its threads serve the oldest request first, not the one they read last.
+    pub oldest_first: bool,
+    /// What it answers when it has no upstream left to try.
+    pub none_left: &'static [u16],
+    /// A full header buffer is a multiple of this many bytes.
+    pub header_step: Option<u64>,
+    /// What it calls a setting.
+    pub setting: fn(Setting, Protocol) -> Option<&'static str>,
+}
+
+pub static PROXIES: &[&Proxy] = &[
+    &nginx::PROXY,
+    &haproxy::PROXY,
+    &envoy::PROXY,
+    &apache::PROXY,
+    &caddy::PROXY,
+    &traefik::PROXY,
+    &lighttpd::PROXY,
+    &varnish::PROXY,
+    &squid::PROXY,
+];
+
+/// A process that proxies and is none of the known ones.
+pub static OTHER: &Proxy = &other::PROXY;
+
+/// The proxy that goes by this name of an executable or a thread.
+pub fn by_name(name: &str) -> Option<&'static Proxy> {
+    PROXIES.iter().copied().find(|proxy| {
+        proxy.comms.iter().any(|comm| match comm.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == *comm,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_proxy_is_found_by_its_names_and_no_two_share_one() {
+        for proxy in PROXIES {
+            for comm in proxy.comms {
+                let name = comm.trim_end_matches('*');
+                assert_eq!(by_name(name).map(|p| p.name), Some(proxy.name), "{comm}");
+            }
+        }
+        assert_eq!(by_name("httpd").map(|p| p.name), Some("apache"));
+        assert_eq!(by_name("wrk:worker_3").map(|p| p.name), Some("envoy"));
+        assert!(by_name("python3").is_none());
+    }
+
+    #[test]
+    fn every_proxy_names_the_settings_that_matter_most() {
+        for proxy in PROXIES {
+            for setting in [Setting::Upstream, Setting::ConnectTimeout, Setting::ResponseTimeout] {
+                assert!((proxy.setting)(setting, Protocol::Http).is_some(), "{} {setting:?}", proxy.name);
+            }
+        }
+        for setting in Setting::ALL {
+            assert!((OTHER.setting)(setting, Protocol::Http).is_none());
+        }
+    }
+
+    #[test]
+    fn nginx_names_its_settings_by_protocol() {
+        let name = |protocol| (by_name("nginx").unwrap().setting)(Setting::ResponseTimeout, protocol);
+        assert_eq!(name(Protocol::Http), Some("proxy_read_timeout"));
+        assert_eq!(name(Protocol::FastCgi), Some("fastcgi_read_timeout"));
+        assert_eq!(name(Protocol::Grpc), Some("grpc_read_timeout"));
+    }
+}

@@ -1,0 +1,47 @@
+//! nginx and its forks: one thread a worker, closes before it writes, binds the request it read last.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "nginx",
+    comms: &["nginx", "openresty", "angie", "freenginx", "tengine", "nginx-debug"],
+    closes: Closes::BeforeWrite,
+    birth: Birth::Exact,
+    oldest_first: false,
+    none_left: &[502],
+    header_step: Some(1024),
+    setting,
+};
+
+fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
+    Some(match (setting, protocol) {
+        (Setting::Upstream, Protocol::FastCgi) => "fastcgi_pass or the server lines of its upstream block",
+        (Setting::Upstream, Protocol::Grpc) => "grpc_pass or the server lines of its upstream block",
+        (Setting::Upstream, _) => "proxy_pass or the server lines of its upstream block",
+        (Setting::ConnectTimeout, Protocol::FastCgi) => "fastcgi_connect_timeout",
+        (Setting::ConnectTimeout, Protocol::Grpc) => "grpc_connect_timeout",
+        (Setting::ConnectTimeout, _) => "proxy_connect_timeout",
+        (Setting::ResponseTimeout, Protocol::FastCgi) => "fastcgi_read_timeout",
+        (Setting::ResponseTimeout, Protocol::Grpc) => "grpc_read_timeout",
+        (Setting::ResponseTimeout, _) => "proxy_read_timeout",
+        (Setting::SendTimeout, Protocol::FastCgi) => "fastcgi_send_timeout",
+        (Setting::SendTimeout, Protocol::Grpc) => "grpc_send_timeout",
+        (Setting::SendTimeout, _) => "proxy_send_timeout",
+        (Setting::IdleTimeout, _) => "keepalive_timeout in the upstream block",
+        (Setting::Retry, Protocol::FastCgi) => "fastcgi_next_upstream",
+        (Setting::Retry, Protocol::Grpc) => "grpc_next_upstream",
+        (Setting::Retry, _) => "proxy_next_upstream (non_idempotent for POST)",
+        (Setting::HeaderRoom, Protocol::FastCgi) => "fastcgi_buffer_size",
+        (Setting::HeaderRoom, Protocol::Grpc) => "grpc_buffer_size",
+        (Setting::HeaderRoom, _) => "proxy_buffer_size",
+        (Setting::UpstreamTls, Protocol::Grpc) => "grpc_pass grpcs:// instead of grpc:// (or the reverse)",
+        (Setting::UpstreamTls, _) => "proxy_pass https:// instead of http:// (or the reverse)",
+        (Setting::TlsVerify, _) => "proxy_ssl_trusted_certificate and proxy_ssl_verify",
+        (Setting::TlsName, _) => "proxy_ssl_name and proxy_ssl_server_name on",
+        (Setting::UpstreamHttp2, _) => "grpc_pass instead of proxy_pass",
+        (Setting::FailureCount, _) => "max_fails and fail_timeout of its server lines",
+        (Setting::Resolver, _) => "resolver",
+        (Setting::Limit, _) => "worker_rlimit_nofile and worker_connections",
+        (Setting::SourceAddress, _) => "keepalive in the upstream block, or proxy_bind with more source addresses",
+    })
+}

@@ -1,0 +1,18 @@
+//! A proxy that has no file of its own: nothing is assumed of it.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "proxy",
+    comms: &[],
+    closes: Closes::Either,
+    birth: Birth::Hint,
+    oldest_first: false,
+    none_left: &[502, 503, 504],
+    header_step: None,
+    setting,
+};
+
+fn setting(_: Setting, _: Protocol) -> Option<&'static str> {
+    None
+}

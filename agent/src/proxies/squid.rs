@@ -1,0 +1,34 @@
+//! Squid as a reverse proxy. Its order was not measured.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "squid",
+    comms: &["squid", "squid3"],
+    closes: Closes::Either,
+    birth: Birth::Hint,
+    oldest_first: false,
+    none_left: &[503],
+    header_step: None,
+    setting,
+};
+
+fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Upstream => "cache_peer",
+        Setting::ConnectTimeout => "connect-timeout= of cache_peer",
+        Setting::ResponseTimeout => "read_timeout",
+        Setting::SendTimeout => "write_timeout",
+        Setting::IdleTimeout => "server_idle_pconn_timeout",
+        Setting::Retry => "connect_retries",
+        Setting::HeaderRoom => "reply_header_max_size",
+        Setting::UpstreamTls => "tls on cache_peer (added or removed)",
+        Setting::TlsVerify => "tls-cafile= of cache_peer",
+        Setting::TlsName => "tls-domain= of cache_peer",
+        Setting::FailureCount => "connect-fail-limit= of cache_peer",
+        Setting::Resolver => "dns_nameservers",
+        Setting::Limit => "max_filedescriptors",
+        Setting::SourceAddress => "tcp_outgoing_address",
+        Setting::UpstreamHttp2 => return None,
+    })
+}

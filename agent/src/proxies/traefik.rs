@@ -1,0 +1,33 @@
+//! Traefik: like Caddy, with 500 for what it cannot parse.
+
+use super::{Birth, Closes, Protocol, Proxy, Setting};
+
+pub static PROXY: Proxy = Proxy {
+    name: "traefik",
+    comms: &["traefik"],
+    closes: Closes::BeforeWrite,
+    birth: Birth::Hint,
+    oldest_first: false,
+    none_left: &[503],
+    header_step: None,
+    setting,
+};
+
+fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
+    Some(match setting {
+        Setting::Upstream => "loadBalancer.servers of its service",
+        Setting::ConnectTimeout => "forwardingTimeouts.dialTimeout of its serversTransport",
+        Setting::ResponseTimeout => "forwardingTimeouts.responseHeaderTimeout of its serversTransport",
+        Setting::SendTimeout => "forwardingTimeouts.responseHeaderTimeout of its serversTransport",
+        Setting::IdleTimeout => "forwardingTimeouts.idleConnTimeout of its serversTransport",
+        Setting::Retry => "the retry middleware",
+        Setting::UpstreamTls => "https:// in loadBalancer.servers (or the reverse)",
+        Setting::TlsVerify => "rootCAs of its serversTransport",
+        Setting::TlsName => "serverName of its serversTransport",
+        Setting::UpstreamHttp2 => "h2c:// in loadBalancer.servers, or disableHTTP2 of its serversTransport",
+        Setting::FailureCount => "loadBalancer.healthCheck of its service",
+        Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
+        Setting::Limit => "maxIdleConnsPerHost of its serversTransport, and the descriptor limit of the process",
+        Setting::HeaderRoom | Setting::SourceAddress => return None,
+    })
+}

@@ -1,0 +1,13 @@
+//! What bytes on a connection say: heads of HTTP, FastCGI, TLS, HTTP/2 and DNS messages.
+//!
+//! Pure parsers of the first bytes of something, which may be cut anywhere or hostile: no I/O, no panics, and
+//! text leaves here already made safe. What it means for a request is judged elsewhere.
+
+pub mod dns;
+pub mod fastcgi;
+pub mod h2;
+pub mod http;
+pub mod looks;
+pub mod tls;
+
+pub use looks::Looks;

@@ -1,0 +1,12 @@
+//! What the kernel side says of real sockets, on this host and (the same binary) in virtual machines of other kernels.
+//!
+//! This process plays the proxy: it is tracked, it listens for clients, dials upstreams and writes errors.
+//! Needs root. The tests share one set of probes and run one after the other.
+
+mod burst;
+mod clients;
+mod connects;
+mod existing;
+mod processes;
+mod rig;
+mod upstreams;

@@ -1,0 +1,181 @@
+//! Upstreams that are connected and then fail: closed, reset, silent, garbled.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use trace502::model::*;
+
+use crate::rig::*;
+
+#[test]
+fn an_orderly_close_before_the_answer_names_who_closed() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    drop(upstream);
+    assert_eq!(read_some(&mut proxy), 0);
+    drop(proxy);
+    let attempt = rig.attempt(at);
+    let conn = &attempt.conn;
+    assert_eq!((attempt.handover, conn.phase), (Handover::Failed, Phase::Asked));
+    assert!(conn.fin.unwrap() > conn.asked.unwrap() && conn.fin_early && !conn.closed_first);
+    assert_eq!(conn.request_head, REQUEST);
+    assert_eq!((conn.request_bytes, conn.reply_bytes, conn.reset), (REQUEST.len() as u64, 0, None));
+    let peer = attempt.peer.unwrap();
+    assert!(peer.accepted && peer.closed_first && !peer.sent_reset);
+    assert_eq!((peer.closed_by, peer.unread), (Some(std::process::id()), 0));
+}
+
+#[test]
+fn a_close_with_unread_bytes_is_a_reset_with_its_reason() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (upstream, _) = listener.accept().unwrap();
+    drop(upstream);
+    assert!(proxy.read(&mut [0; 16]).is_err());
+    drop(proxy);
+    let attempt = rig.attempt(at);
+    assert!(attempt.conn.reset.is_some());
+    assert_eq!(attempt.conn.errno, Some(libc::ECONNRESET));
+    let peer = attempt.peer.unwrap();
+    assert!(peer.closed_first && peer.sent_reset);
+    assert_eq!(peer.unread as usize, REQUEST.len());
+    assert_eq!(peer.reset_reason.as_deref(), rig.names_resets().then_some("TCP_ABORT_ON_CLOSE"));
+}
+
+#[test]
+fn silence_tells_whether_the_request_was_accepted_and_read() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    drop(ask(at));
+    let peer = rig.attempt(at).peer.unwrap();
+    assert!(peer.live && !peer.accepted, "nobody called accept(): {peer:?}");
+    assert_eq!(peer.unread as usize, REQUEST.len());
+    drop(listener);
+
+    let (listener, at) = listen();
+    let proxy = ask(at);
+    let (upstream, _) = listener.accept().unwrap();
+    drop(proxy);
+    let peer = rig.attempt(at).peer.unwrap();
+    assert!(peer.accepted && peer.live && !peer.closed_first);
+    assert_eq!(peer.unread as usize, REQUEST.len(), "accepted, not read");
+    drop(upstream);
+
+    let (listener, at) = listen();
+    let proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    drop(proxy);
+    let attempt = rig.attempt(at);
+    assert!(attempt.conn.closed_first && attempt.conn.fin.is_none());
+    let peer = attempt.peer.unwrap();
+    assert_eq!((peer.accepted, peer.unread), (true, 0), "accepted, read, not answered");
+}
+
+#[test]
+fn a_reused_connection_knows_its_request_and_its_idle_time() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    upstream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    proxy.write_all(REQUEST).unwrap();
+    read_some(&mut upstream);
+    abort(upstream);
+    assert!(proxy.read(&mut [0; 16]).is_err());
+    drop(proxy);
+    let conn = rig.attempt(at).conn;
+    assert!(conn.reused && conn.asked.unwrap() > conn.asked_before.unwrap());
+    assert_eq!((conn.request, conn.phase), (2, Phase::Asked));
+    assert!(conn.reset.is_some() && conn.reply_head.is_empty());
+}
+
+#[test]
+fn bytes_that_are_no_http_are_told_at_once() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    upstream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+    read_some(&mut proxy);
+    let attempt = rig.attempt(at);
+    assert_eq!((attempt.handover, attempt.conn.status), (Handover::Answered, None));
+    assert_eq!(attempt.conn.reply_head, b"SSH-2.0-OpenSSH_9.2\r\n");
+}
+
+#[test]
+fn an_answer_of_502_is_told_while_the_connection_goes_on() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    upstream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    upstream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    let attempt = rig.attempt(at);
+    assert_eq!((attempt.handover, attempt.conn.status), (Handover::Answered, Some(502)));
+}
+
+#[test]
+fn a_unix_upstream_that_goes_is_told_when_the_proxy_learns_it() {
+    let mut rig = rig();
+    let path = std::env::temp_dir().join(format!("t502-{}-gone.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut proxy = UnixStream::connect(&path).unwrap();
+    proxy.write_all(REQUEST).unwrap();
+    let (upstream, _) = listener.accept().unwrap();
+    drop(upstream);
+    // Unread bytes make it a reset, which unix sockets have too.
+    assert!(proxy.read(&mut [0; 16]).is_err());
+    let attempt = rig.wait("attempt on a unix socket", |seen| match &seen.fact {
+        Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Unix(path.display().to_string()) => {
+            Some(attempt.clone())
+        }
+        _ => None,
+    });
+    assert_eq!((attempt.handover, attempt.conn.phase), (Handover::Failed, Phase::Asked));
+    assert_eq!(attempt.conn.errno, Some(libc::ECONNRESET));
+    assert_eq!(attempt.conn.request_head, REQUEST);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_healthy_exchange_is_not_told() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (back, at) = listen();
+    for _ in 0..3 {
+        let (mut client, mut served) = client_of(&front);
+        client.write_all(REQUEST).unwrap();
+        read_some(&mut served);
+        let mut proxy = ask(at);
+        let (mut upstream, _) = back.accept().unwrap();
+        read_some(&mut upstream);
+        upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        drop(upstream);
+        read_some(&mut proxy);
+        drop(proxy);
+        served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        read_some(&mut client);
+    }
+    let noise: Vec<_> = rig
+        .told()
+        .iter()
+        .filter(|seen| match &seen.fact {
+            Fact::Attempt(attempt) => {
+                attempt.endpoint == Endpoint::Tcp(at) || attempt.endpoint == Endpoint::Tcp(address)
+            }
+            Fact::Client(_) | Fact::ClientLeft { .. } | Fact::Dropped(_) => true,
+            _ => false,
+        })
+        .collect();
+    assert!(noise.is_empty(), "{noise:#?}");
+}
