@@ -28,7 +28,7 @@ pub enum Verb {
     Doctor(Doctor),
     Causes(Causes),
     History(Box<History>),
-    Report(Box<ReportArgs>),
+    Report(ReportArgs),
 }
 
 impl Verb {
