@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use trace502::history::{Retention, Writer};
+use trace502::status::Board;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One tmux server of its own, with the feed in its only pane and a shell around it.
@@ -20,16 +23,16 @@ struct Pane {
 }
 
 impl Pane {
+    /// The feed with recorded incidents.
     fn new(size: (u16, u16), options: &str) -> Pane {
+        Pane::running(size, &format!("{} {INCIDENTS} {options}", feed().display()))
+    }
+
+    fn running(size: (u16, u16), command: &str) -> Pane {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("tmux").display().to_string();
-        let incidents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/incidents.jsonl");
         // The shell tells the terminal's settings before and after, and stays.
-        let script = format!(
-            "stty -g >before; {} {} {options}; echo \"status $?\"; stty -g >after; echo over; exec cat",
-            feed().display(),
-            incidents.display()
-        );
+        let script = format!("stty -g >before; {command}; echo \"status $?\"; stty -g >after; echo over; exec cat");
         let pane = Pane { socket, folder };
         let (width, height) = (size.0.to_string(), size.1.to_string());
         let folder = pane.folder.path().display().to_string();
@@ -131,6 +134,8 @@ fn feed() -> &'static Path {
     })
 }
 
+const INCIDENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/incidents.jsonl");
+
 const FIRST: &[&str] = &["trace502 live", "total 18", "no_listener", "upstream_oom_killed", "q quit"];
 
 #[test]
@@ -210,6 +215,33 @@ fn the_past_is_shown_the_same_way() {
     pane.wait_for(&["Incident  18 of 18", "uvicorn (pid 812) was OOM-killed"]);
     pane.keys(&["C-c"]);
     pane.assert_given_back();
+}
+
+#[test]
+fn the_agents_history_is_shown_on_the_screen_and_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    let keep = Retention { age: Duration::from_secs(100 * 365 * 86_400), size: 1 << 40 };
+    let (sink, writer) = Writer::new(file.clone(), keep, Board::default(), |_| ());
+    for line in fs::read_to_string(INCIDENTS).unwrap().lines() {
+        sink.put(serde_json::from_str(line).unwrap());
+    }
+    drop(sink);
+    writer.run();
+    let flags = format!("--history {} --since 2026-11-21T02:00:00Z --cause no_listener", file.display());
+    let trace502 = env!("CARGO_BIN_EXE_trace502");
+    let pane = Pane::running((80, 24), &format!("{trace502} history --tui {flags}"));
+    pane.wait_for(&["trace502 history", "7 of 7 match  cause:no_listener", "nothing listens on 127.0.0.1:9000"]);
+    pane.keys(&["q"]);
+    pane.assert_given_back();
+    pane.wait_for(&["trace502: 7 gateway errors", "status 0"]);
+    let pane = Pane::running((80, 24), &format!("{trace502} history --tui {flags} | cat"));
+    pane.wait_for(&["--tui needs a terminal"]);
+    let page = folder.path().join("page.html").display().to_string();
+    let mut report = Command::new(trace502);
+    report.arg("report").args(flags.split(' ')).args(["-o", &page]);
+    assert!(report.status().unwrap().success());
+    assert!(fs::read_to_string(&page).unwrap().contains("7 requests failed"));
 }
 
 #[test]
