@@ -23,7 +23,7 @@ use crate::kernel::findings::{Finding, Level};
 use crate::kernel::preflight::{self, Preflight};
 use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
-use crate::kernel::{Kernel, LoadError, Options, Ring, Woken};
+use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
 use crate::model::{Fact, Nanos, Notice, Observation};
 use crate::recording::{Header, RecordingHost, Tape};
 
@@ -188,7 +188,7 @@ impl Watch {
     }
 
     /// Whether the counters were read since the last call.
-    fn take_beat(&mut self) -> bool {
+    pub fn take_beat(&mut self) -> bool {
         std::mem::take(&mut self.beaten)
     }
 
@@ -202,6 +202,11 @@ impl Watch {
 
     pub fn probes(&self) -> &[ProbeReport] {
         &self.kernel.reports
+    }
+
+    /// Traffic since the start, well or not.
+    pub fn traffic(&mut self) -> Traffic {
+        self.kernel.traffic()
     }
 
     /// Proxies that are watched: process id and name.
