@@ -31,7 +31,8 @@ pub struct WatchedProxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSeen {
     pub addr: String,
-    pub requests: u64,
+    /// Made to it; with keepalive, many requests share one.
+    pub connections: u64,
 }
 
 /// A probe that is not attached, and what is not seen without it.

@@ -25,7 +25,7 @@ fn recorded() -> Vec<Arc<Incident>> {
 }
 
 fn snapshot(requests: u64) -> Snapshot {
-    let upstream = |port: u16| UpstreamSeen { addr: format!("127.0.0.1:{port}"), requests: requests / 3 };
+    let upstream = |port: u16| UpstreamSeen { addr: format!("127.0.0.1:{port}"), connections: requests / 3 };
     Snapshot {
         proxies: vec![WatchedProxy { name: "nginx".into(), pid: 7353 }],
         upstreams: vec![upstream(8000), upstream(8001), upstream(8002)],
@@ -104,7 +104,13 @@ fn while_nothing_fails_it_says_what_it_sees() {
     assert!(!screen.contains("on purpose"));
     app.tick(6 * S, snapshot(412 * 6));
     assert_has(&shown(&mut app, (80, 24)), &["To see one on purpose", "curl -i 127.0.0.1:8502", "are not touched"]);
-    app.tick(7 * S, Snapshot::default());
+    let mut more = snapshot(412 * 7);
+    for (name, pid) in [("nginx", 7354), ("nginx", 7355), ("haproxy", 811)] {
+        more.proxies.push(WatchedProxy { name: name.into(), pid });
+    }
+    app.tick(7 * S, more);
+    assert_has(&shown(&mut app, (80, 24)), &["through haproxy pid 811, nginx pid 7353 +2 to 3 upstreams"]);
+    app.tick(8 * S, Snapshot::default());
     assert_has(&shown(&mut app, (80, 24)), &["No proxy is running"]);
 }
 
