@@ -137,6 +137,12 @@ pub fn is_http1(conn: &Conn) -> bool {
         && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
 }
 
+/// Whether the owner speaks TLS on this connection: its first bytes were a handshake record.
+#[inline(always)]
+pub fn is_tls(conn: &Conn) -> bool {
+    conn.request_len > 2 && conn.request_head[0] == 0x16 && conn.request_head[1] == 3
+}
+
 /// Whether the current attempt of an upstream connection ended without a usable answer.
 #[inline(always)]
 fn failed(conn: &Conn) -> bool {

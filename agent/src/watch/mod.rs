@@ -113,7 +113,8 @@ impl Watch {
 
     /// Takes in what is left, and lets every open question be answered with what is there.
     pub fn finish(&mut self, notices: &mut Vec<Notice>) {
-        while self.take_in() > 0 {}
+        // What comes while we leave is not ours any more: a flood must not keep us.
+        while self.take_in() == BATCH {}
         self.pass(monotonic());
         self.beat(monotonic());
         if let Some(tape) = &self.tape {
