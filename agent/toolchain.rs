@@ -1,9 +1,10 @@
-//! Finds the compiler and the linker of the kernel side.
+//! Finds the compiler and the linker of the kernel side, and drives them.
 //!
 //! Shared by `build.rs`, which uses what is found, and by `cargo xtask setup`, which installs what is not:
 //! both include this file, so that the two never disagree. Only the standard library, and nothing is
-//! written or installed from here.
+//! installed from here.
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::process::{Command, Stdio};
 
 /// What the kernel side is compiled for. The kernels that matter are little-endian.
 pub const TARGET: &str = "bpfel-unknown-none";
+/// The binary that holds the programs.
+pub const OBJECT: &str = "trace502-probes";
 /// The one command a message may name.
 pub const SETUP: &str = "cargo xtask setup";
 
@@ -77,6 +80,55 @@ pub fn find() -> Result<Toolchain, Missing> {
         }
     }
     Err(why)
+}
+
+/// The machine whose registers and system calls the programs read.
+pub fn machine(endian: &str, arch: &str) -> Result<&'static str, String> {
+    if endian != "little" {
+        return Err(
+            "trace502 reads the kernel's structures as little-endian and does not run on big-endian machines".into()
+        );
+    }
+    match arch {
+        "x86_64" => Ok("x86_64"),
+        "aarch64" => Ok("aarch64"),
+        _ => Err(format!(
+            "trace502 does not know the registers and system calls of {arch}; it runs on x86_64 and aarch64"
+        )),
+    }
+}
+
+/// Compiles the programs for the registers and system calls of `arch`; the object's path.
+pub fn compile(root: &Path, target: &Path, arch: &str) -> Result<PathBuf, String> {
+    let found = find().map_err(|missing| missing.to_string())?;
+    let mut cargo = match &found.core {
+        Core::Source { cargo } => Command::new(cargo),
+        Core::Ready => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+    };
+    clear_inherited(&mut cargo);
+    cargo.current_dir(root).arg("build").args(["--package", "trace502-ebpf", "--bin", OBJECT, "--features", "program"]);
+    cargo.args(["--release", "--target", TARGET, "--target-dir"]).arg(target);
+    // The debug information becomes the object's BTF, and bpf-linker sees the whole program anyway.
+    cargo.args(["--config", "profile.release.strip=false", "--config", "profile.release.lto=false"]);
+    if matches!(found.core, Core::Source { .. }) {
+        cargo.args(["-Z", "build-std=core"]);
+    }
+    cargo.env("RUSTC", &found.rustc).env("RUSTC_BOOTSTRAP", "1");
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(arch, &found.linker));
+    // The standard output of a build script belongs to its directives.
+    let status = cargo.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = status.map_err(|error| format!("cannot run {}: {error}", cargo.get_program().display()))?;
+    if !status.success() {
+        return Err(format!("the kernel side did not compile with {}", found.rustc.display()));
+    }
+    Ok(target.join(TARGET).join("release").join(OBJECT))
+}
+
+fn flags(arch: &str, linker: &Path) -> OsString {
+    let arch = format!("--cfg=bpf_target_arch=\"{arch}\"");
+    let mut flags = OsString::from([&arch, "-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker="].join("\x1f"));
+    flags.push(linker);
+    flags
 }
 
 /// rustup's nightlies that have the sources of `core`.
@@ -175,5 +227,42 @@ pub fn clear_inherited(command: &mut Command) {
         if cargo || text == "CARGO" || rustc.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_known_or_refused_with_a_sentence() {
+        assert_eq!(machine("little", "x86_64"), Ok("x86_64"));
+        assert_eq!(machine("little", "aarch64"), Ok("aarch64"));
+        assert!(machine("big", "aarch64").unwrap_err().contains("big-endian"));
+        assert!(machine("little", "riscv64").unwrap_err().contains("registers and system calls of riscv64"));
+    }
+
+    #[test]
+    fn everything_that_can_be_missing_names_the_command_that_helps() {
+        for missing in [Missing::Compiler, Missing::Linker, Missing::NewerLinker { linker: 21, compiler: 22 }] {
+            assert!(missing.to_string().ends_with("; run `cargo xtask setup`"), "{missing}");
+        }
+    }
+
+    #[test]
+    fn versions_are_the_leading_number() {
+        assert_eq!(number(b"22.1.8"), Some(22));
+        assert_eq!(number(b"22\0junk"), Some(22));
+        assert_eq!(number(b"so"), None);
+    }
+
+    #[test]
+    fn an_outer_cargo_leaves_no_trace_but_its_home() {
+        let mut command = Command::new("true");
+        clear_inherited(&mut command);
+        let removed: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        // cargo sets these for every test that it runs.
+        assert!(removed.iter().any(|name| name == "CARGO_MANIFEST_DIR") && removed.iter().any(|name| name == "CARGO"));
+        assert!(!removed.iter().any(|name| name == "PATH" || name == "CARGO_HOME"));
     }
 }

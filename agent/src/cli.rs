@@ -2,8 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::causes::Causes;
 use crate::commands::doctor::Doctor;
 use crate::commands::history::History;
+use crate::commands::live::Live;
+use crate::commands::record::{Record, Replay};
 
 /// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
 #[derive(Parser, Debug)]
@@ -15,7 +18,11 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub enum Verb {
+    Live(Live),
+    Record(Record),
+    Replay(Replay),
     Doctor(Doctor),
+    Causes(Causes),
     History(Box<History>),
 }
 
@@ -23,8 +30,12 @@ impl Verb {
     /// Does it; the number is the exit status.
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
+            Verb::Live(live) => live.run(),
+            Verb::Record(record) => record.run(),
+            Verb::Replay(replay) => replay.run(),
             Verb::Doctor(doctor) => doctor.run(),
             Verb::History(history) => history.run(),
+            Verb::Causes(causes) => causes.run(),
         }
     }
 }

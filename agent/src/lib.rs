@@ -25,5 +25,6 @@ pub mod recording;
 pub mod sinks;
 pub mod status;
 pub mod text;
+pub mod watch;
 pub mod when;
 pub mod wire;

@@ -1,13 +1,13 @@
 //! `cargo xtask lint`: what is checked without running anything.
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
 use crate::tools::Group;
-use crate::{licences, setup, shell};
+use crate::{licences, setup, shell, toolchain};
 
 /// Runs every check, and fails after the last.
 pub fn run() -> Result<()> {
     setup::quietly(&[Group::Build])?;
-    let checks = [format(), user_side(), kernel_side(), licences::check()];
+    let checks = [format(), user_side(), kernel_side(), other_machine(), licences::check()];
     let failed: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if !failed.is_empty() {
         bail!("{}", failed.join("\n       "));
@@ -33,4 +33,11 @@ fn kernel_side() -> Result<()> {
     cargo.arg("--target-dir").arg(shell::target()?.join("lint"));
     // A key passed by value is a copy on a stack of 512 bytes.
     shell::run(cargo.args(["--", "-D", "warnings", "-A", "clippy::needless_borrows_for_generic_args"]))
+}
+
+/// The kernel side for the machines that this one is not.
+fn other_machine() -> Result<()> {
+    let arch = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
+    eprintln!("the kernel side for {arch}");
+    toolchain::compile(shell::root(), &shell::target()?.join("lint").join(arch), arch).map(drop).map_err(Error::msg)
 }

@@ -72,10 +72,14 @@ impl Tally {
         let kernel = vm::Kernel::newest(series)?;
         println!("== kernel {}: trace502 doctor", kernel.release);
         let mut guest = vm::Guest::new(&kernel, &["trace502", "doctor"]);
+        // What doctor finds must not hang on what another test would load.
+        guest.modules.clear();
         let report = guest.file(program, vm::AGENT).run(&mut |line| println!("{line}"))?;
-        self.check(report.status == 0, &format!("doctor on {} (exit status {})", kernel.release, report.status));
+        let ready = report.status == 0 && !report.output.is_empty();
+        self.check(ready, &format!("doctor on {} (exit status {})", kernel.release, report.status));
 
-        let Some(tests) = tests else { return Ok(()) };
+        // Where doctor says that nothing can run, each test would fail for the same reason, slowly.
+        let Some(tests) = tests.filter(|_| ready) else { return Ok(()) };
         println!("== kernel {}: {KERNEL_TESTS}", kernel.release);
         let inside = Path::new("/tests").join(KERNEL_TESTS);
         let command = [inside.display().to_string(), "--test-threads=1".into()];
@@ -114,7 +118,8 @@ fn closing(line: &str) -> Option<(u64, u64)> {
 
 /// The kernel tests' own binary, as cargo names it; `None` where there are no such tests.
 fn kernel_tests() -> Result<Option<PathBuf>> {
-    if !shell::root().join("tests/tests").join(KERNEL_TESTS).with_extension("rs").is_file() {
+    let place = shell::root().join("tests/tests").join(KERNEL_TESTS);
+    if !place.with_extension("rs").is_file() && !place.join("main.rs").is_file() {
         return Ok(None);
     }
     let mut cargo = shell::cargo();

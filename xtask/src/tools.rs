@@ -31,9 +31,9 @@ pub const TOOLS: &[Tool] = &[
     tool(Group::Tests, "haproxy", "haproxy"),
     tool(Group::Tests, "apache2", "apache2"),
     tool(Group::Tests, "caddy", "caddy"),
-    tool(Group::Tests, "lighttpd", "lighttpd"),
-    tool(Group::Tests, "varnishd", "varnish"),
+    tool(Group::Tests, "php-fpm8.2", "php8.2-fpm"),
     tool(Group::Tests, "python3", "python3"),
+    tool(Group::Tests, "pip", "python3-pip"),
     tool(Group::Tests, "gunicorn", "gunicorn"),
     tool(Group::Tests, "uvicorn", "uvicorn"),
     tool(Group::Tests, "node", "nodejs"),
@@ -41,10 +41,6 @@ pub const TOOLS: &[Tool] = &[
     tool(Group::Tests, "nft", "nftables"),
     tool(Group::Tests, "iptables", "iptables"),
     tool(Group::Tests, "ip", "iproute2"),
-    tool(Group::Tests, "socat", "socat"),
-    tool(Group::Tests, "curl", "curl"),
-    tool(Group::Tests, "h2load", "nghttp2-client"),
-    tool(Group::Tests, "tmux", "tmux"),
     tool(Group::Tests, "promtool", "prometheus"),
 ];
 

@@ -169,10 +169,12 @@ impl<'a> Case<'a> {
         }
         let Some(attempt) = self.attempt else { return false };
         attempt.conn.fin.is_some()
-            || (self.is_unix()
-                && attempt.handover == Handover::Failed
-                && !attempt.conn.closed_first
-                && self.errno().is_none())
+            || (self.is_unix() && self.errno().is_none() && !attempt.conn.closed_first && self.unix_end(attempt))
+    }
+
+    /// It failed by itself, or its other end was gone when it was looked at.
+    fn unix_end(&self, attempt: &Attempt) -> bool {
+        attempt.handover == Handover::Failed || attempt.peer.as_ref().is_some_and(|p| !p.live)
     }
 
     pub fn broken(&self) -> bool {
@@ -261,8 +263,9 @@ impl<'a> Case<'a> {
         }
         let mut answers = self.answers.borrow_mut();
         let known = answers.netns.get_or_insert_with(|| self.host.borrow_mut().netns_of(addr.ip(), self.netns));
+        // That no listener was found in the proxy's own namespace says nothing of where the target is.
         known.or_else(|| {
-            let here = addr.ip().is_loopback() || attempt.listener != ListenerSeen::Unknown;
+            let here = addr.ip().is_loopback() || matches!(attempt.listener, ListenerSeen::Present { .. });
             here.then_some(self.netns)
         })
     }
@@ -285,38 +288,35 @@ impl<'a> Case<'a> {
         let known = self.past.history.open(&attempt.endpoint, Some(netns));
         let began = self.began();
         match attempt.listener {
-            ListenerSeen::Absent => return None,
+            ListenerSeen::Absent if netns == self.netns => return None,
             ListenerSeen::Present { pid, queue, limit, .. } => {
                 let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
                 let before = known.is_none_or(|l| l.since <= began);
                 return Some(ListenerView { endpoint, pid: Some(pid), queue, limit, then: true, before });
             }
-            ListenerSeen::Unknown => {}
-        }
-        if let Some(l) = known {
-            let (queue, limit, before) = (l.queue, l.limit, l.since <= began);
-            let pid = Some(l.pid);
-            return Some(ListenerView { endpoint: l.endpoint.clone(), pid, queue, limit, then: false, before });
+            ListenerSeen::Absent | ListenerSeen::Unknown => {}
         }
         let takes = |l: &ListenerFacts| match &attempt.endpoint {
             Endpoint::Tcp(addr) => host::takes(l, *addr),
             unix => l.endpoint == *unix,
         };
-        let found = self.listeners().into_iter().find(takes)?;
-        Some(ListenerView {
-            endpoint: found.endpoint,
-            pid: found.pid,
-            queue: found.queue,
-            limit: found.limit,
-            then: false,
-            before: false,
-        })
+        let before = known.is_some_and(|l| l.since <= began);
+        // Asked when the attempt ended: as good as the kernel's own figures.
+        if let Some(found) = self.listeners().into_iter().find(takes) {
+            let pid = known.map(|l| l.pid).or(found.pid);
+            let (queue, limit) = (found.queue, found.limit);
+            return Some(ListenerView { endpoint: found.endpoint, pid, queue, limit, then: true, before });
+        }
+        // What it had when it began to listen says nothing of later.
+        let known = known?;
+        let endpoint = known.endpoint.clone();
+        Some(ListenerView { endpoint, pid: Some(known.pid), queue: 0, limit: known.limit, then: false, before })
     }
 
     /// The process that serves (or served) this upstream.
     pub fn server(&self) -> Option<u32> {
-        let closer = self.peer().and_then(|p| p.closed_by).filter(|pid| *pid != self.owner.pid);
-        closer.or_else(|| self.listener().and_then(|l| l.pid))
+        let holder = self.peer().and_then(|p| p.read_by.or(p.closed_by)).filter(|pid| *pid != self.owner.pid);
+        holder.or_else(|| self.listener().and_then(|l| l.pid))
     }
 
     // --- questions to the host ---
@@ -439,8 +439,12 @@ impl<'a> Case<'a> {
         if let Some(errno) = self.errno() {
             let call = if self.connecting() { "connect()" } else { "the socket" };
             note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
-        } else if self.gave_up() || self.unanswered() {
+        } else if attempt.handover == Handover::Answered {
+            // The answer was the news: the connection goes on.
+        } else if self.unanswered() || (self.gave_up() && self.no_answer()) {
             note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
+        } else if self.gave_up() {
+            note(Some(self.at), "closed", format!("{name} closed the connection"));
         }
         notes
     }

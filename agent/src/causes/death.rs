@@ -22,8 +22,8 @@ const UNIT: Nanos = 10 * SECOND;
 /// Signals that mean a defect of the program itself.
 pub const CRASHES: [i32; 7] =
     [libc::SIGSEGV, libc::SIGABRT, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGSYS, libc::SIGTRAP];
-/// Signals with which processes are stopped.
-const STOPS: [i32; 5] = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+/// Signals with which processes are stopped. (SIGHUP, where it is handled, means to reload.)
+pub const STOPS: [i32; 4] = [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
 /// How the death is linked to the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,9 @@ fn usable(case: &Case<'_>) -> bool {
 fn broken<'a>(case: &Case<'a>) -> Search<'a> {
     let history = &case.past.history;
     let settle = case.at + SETTLE;
-    if let Some(pid) = case.peer().and_then(|p| p.closed_by).filter(|pid| *pid != case.owner.pid) {
+    // Who read from it holds it; a close may be seen in the context of another that runs just then.
+    let holder = case.peer().and_then(|p| p.read_by.or(p.closed_by));
+    if let Some(pid) = holder.filter(|pid| *pid != case.owner.pid) {
         let closed = case.peer().and_then(|p| p.closed).unwrap_or(case.at);
         return match history.death_of(pid) {
             Some(death) if death.at + NEAR >= closed && death.at <= case.now.max(case.at) => {

@@ -1,6 +1,7 @@
 //! `no_live_upstream`: all upstreams were marked down.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::failures::Route;
 use crate::model::{ClientOutcome, Group};
 use crate::proxies::Setting;
 use crate::text;
@@ -23,7 +24,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     if !case.owner.kind.none_left.contains(&status) || case.lossy() {
         return Verdict::No;
     }
-    let mut failed: Vec<_> = case.past.failures.of(case.owner.group, case.at).collect();
+    // Failures of other routes are no reason: a `return 502` would be blamed on them.
+    let route = Route::of(&client.conn.request_head);
+    let failures = case.past.failures.of(case.owner.group, case.at);
+    let mut failed: Vec<_> = failures.filter(|(_, f)| f.concerns(route.as_ref())).collect();
     failed.sort_by_key(|(_, f)| std::cmp::Reverse(f.last));
     let Some((endpoint, last)) = failed.first() else { return Verdict::No };
     let name = &case.owner.name;

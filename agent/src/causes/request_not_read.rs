@@ -18,7 +18,10 @@ pub static CAUSE: Cause = Cause {
 fn rule(case: &Case<'_>) -> Verdict {
     let (Some(conn), Some(peer)) = (case.conn(), case.peer()) else { return Verdict::No };
     let unread = u64::from(peer.unread);
-    if !case.gave_up() || !case.no_answer() || !peer.accepted || unread == 0 || unread < conn.request_bytes {
+    // A unix socket counts pieces, not bytes: one may have been read in part.
+    let pieces = case.is_unix();
+    let none_read = unread >= conn.request_bytes;
+    if !case.gave_up() || !case.no_answer() || !peer.accepted || unread == 0 || !(none_read || pieces) {
         return Verdict::No;
     }
     let server = case.server();
@@ -26,12 +29,11 @@ fn rule(case: &Case<'_>) -> Verdict {
     let state = server.and_then(|pid| super::response_timeout::state(case, pid));
     let doing = state.as_ref().map_or_else(String::new, |s| format!("; it is {s}"));
     let service = server.map_or_else(|| "the upstream".into(), |pid| case.service(pid));
-    let bytes = text::count(unread, "byte");
+    let bytes = if pieces { String::new() } else { format!(" ({} unread)", text::count(unread, "byte")) };
     let waited = text::duration(case.waited());
-    Finding::new(format!(
-        "{who} accepted the connection and never read the request ({bytes} unread) in {waited}{doing}"
-    ))
-    .fix(format!("{service} is stuck before it reads: look at a stack dump of it"))
-    .fixes(case.advise(Setting::ResponseTimeout, "{} decides how long it waits"))
-    .yes()
+    Finding::new(format!("{who} accepted the connection and never read the request{bytes} in {waited}{doing}"))
+        .fix(format!("{service} is stuck before it reads: look at a stack dump of it"))
+        .fixes(case.advise(Setting::ResponseTimeout, "{} decides how long it waits"))
+        .proven_if(none_read, "whether it had read a part of the request")
+        .yes()
 }

@@ -38,6 +38,8 @@ fn rule(case: &Case<'_>) -> Verdict {
         (_, true) => "did not answer inside TLS".into(),
         _ => "took the request and did not answer".into(),
     };
+    let hello = case.sent() == Looks::Tls && case.no_answer();
+    let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
     let read = case.peer().is_some_and(|p| p.accepted && p.unread == 0);
     let taken = read || partial;
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));

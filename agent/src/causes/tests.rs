@@ -846,6 +846,27 @@ fn a_rate_limit_after_failures_is_not_blamed_on_them() {
     assert_eq!(all[1].why.as_deref(), Some("no_attempt"));
 }
 
+#[test]
+fn an_error_of_another_route_is_not_blamed_on_failures_before() {
+    let mut w = World::new("nginx");
+    let a = w.refused();
+    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502).pass(SECOND);
+    let mut error = w.error(ClientOutcome::Status(502));
+    error.conn.cookie = 8;
+    error.conn.request_head = get("/maintenance");
+    w.see(Fact::Client(error));
+    assert_eq!(w.all()[1].why.as_deref(), Some("no_attempt"));
+}
+
+#[test]
+fn failed_health_checks_leave_no_upstream() {
+    let mut w = World::new("haproxy");
+    let mut check = w.refused();
+    check.bound = None;
+    w.stack_reset(&check, Some("NO_SOCKET")).tell(check).pass(SECOND).answered(503);
+    w.expect("no_live_upstream", Likely);
+}
+
 fn dns(w: &World, received: bool, rcode: u8, name: &str) -> Fact {
     let _ = w;
     Fact::Dns(Dns {

@@ -55,7 +55,7 @@ fn reason(case: &Case<'_>) -> Option<String> {
         Some("TCP_ABORT_ON_MEMORY") => "its stack was out of memory".into(),
         Some("TCP_KEEPALIVE_TIMEOUT") => "its TCP keepalive gave up".into(),
         Some("TCP_TIMEOUT") => "its TCP gave up retransmitting".into(),
-        Some("TCP_STATE") => "it aborted the connection".into(),
+        Some("TCP_STATE") => "it aborted on purpose (SO_LINGER 0 or a disconnect)".into(),
         Some("NO_SOCKET") => "its stack did not know the connection".into(),
         Some(other) => text::safe(other).into_owned(),
         None if unread > 0 => format!("it closed with {} unread", text::count(unread.into(), "byte")),

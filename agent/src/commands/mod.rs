@@ -1,8 +1,11 @@
 //! One file a verb of the command line.
 
 pub mod agent;
+pub mod causes;
 pub mod doctor;
 pub mod history;
+pub mod live;
+pub mod record;
 
 /// What was typed makes no sense together: exit status 2, as for a flag that does not parse.
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,31 @@
 //! Failed attempts of each proxy in the last minutes, by upstream: what led to an error that has no attempt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Endpoint, Nanos};
 use crate::text::SECOND;
+use crate::wire::http;
 
 /// Longer than the time that proxies usually leave an upstream alone.
 pub const MEMORY: Nanos = 60 * SECOND;
 const GROUPS: usize = 1_024;
 const UPSTREAMS: usize = 64;
+const ROUTES: usize = 16;
+
+/// A host and the first part of a path: what a proxy usually chooses its upstream by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    host: Option<String>,
+    first: String,
+}
+
+impl Route {
+    pub fn of(request_head: &[u8]) -> Option<Route> {
+        let head = http::request(request_head)?;
+        let first = head.path().trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
+        Some(Route { first, host: head.host })
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
@@ -18,6 +35,17 @@ pub struct Failed {
     /// The cause of the last one.
     pub cause: &'static str,
     pub summary: String,
+    /// Requests that it made fail.
+    pub routes: BTreeSet<Route>,
+    /// The last one served no request: a health check.
+    pub checked: bool,
+}
+
+impl Failed {
+    /// Whether a request of this kind would have gone there: one like it did, or the proxy checks by itself.
+    pub fn concerns(&self, route: Option<&Route>) -> bool {
+        self.checked || route.is_some_and(|r| self.routes.contains(r))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,7 +55,15 @@ pub struct Failures {
 }
 
 impl Failures {
-    pub fn add(&mut self, at: Nanos, group: u32, endpoint: &Endpoint, cause: &'static str, summary: &str) {
+    pub fn add(
+        &mut self,
+        at: Nanos,
+        group: u32,
+        endpoint: &Endpoint,
+        cause: &'static str,
+        summary: &str,
+        checked: bool,
+    ) {
         let full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
         let upstreams = self.groups.get(&group).map_or(0, BTreeMap::len);
         let known = self.groups.get(&group).is_some_and(|g| g.contains_key(endpoint));
@@ -36,11 +72,30 @@ impl Failures {
             return;
         }
         let failed = self.groups.entry(group).or_default().entry(endpoint.clone());
-        let failed = failed.or_insert(Failed { count: 0, first: at, last: at, cause, summary: String::new() });
+        let failed = failed.or_insert_with(|| Failed {
+            count: 0,
+            first: at,
+            last: at,
+            cause,
+            summary: String::new(),
+            routes: BTreeSet::new(),
+            checked,
+        });
         failed.count += 1;
         failed.last = at;
         failed.cause = cause;
+        failed.checked = checked;
         failed.summary = summary.to_owned();
+    }
+
+    /// A request of this kind failed because of that upstream.
+    pub fn concerned(&mut self, group: u32, endpoint: &Endpoint, route: Route) {
+        let failed = self.groups.get_mut(&group).and_then(|g| g.get_mut(endpoint));
+        if let Some(failed) = failed
+            && (failed.routes.len() < ROUTES || failed.routes.contains(&route))
+        {
+            failed.routes.insert(route);
+        }
     }
 
     /// Upstreams of this proxy that failed in the minute before.

@@ -213,6 +213,7 @@ impl World {
             closed_first: false,
             closed: None,
             closed_by: None,
+            read_by: None,
             unread: 0,
             got_reset: false,
             sent_reset: false,

@@ -14,6 +14,8 @@ const LIVES: usize = 65_536;
 const DEATHS: usize = 8_192;
 const LISTENERS: usize = 32_768;
 const SIGNALS: usize = 4;
+/// How many that listened are passed over when room is made.
+const ROUNDS: usize = 64;
 const PORTS: usize = 4;
 
 /// A fatal signal on its way to a process.
@@ -105,6 +107,7 @@ impl Place {
 #[derive(Debug, Default)]
 pub struct History {
     lives: BTreeMap<u32, Life>,
+    lives_order: VecDeque<u32>,
     /// The last death of each pid, and their order.
     deaths: BTreeMap<u32, Death>,
     order: VecDeque<(Nanos, u32)>,
@@ -121,14 +124,17 @@ impl History {
             self.overflow += 1;
             return;
         }
-        let since = self.listeners.get(&seen.cookie).map_or(at, |known| known.since);
+        // Children show the same socket again: it stays with the one that was seen first.
+        let known = self.listeners.get(&seen.cookie).filter(|l| l.closed.is_none());
+        let since = known.map_or(at, |l| l.since);
+        let pid = known.map_or(seen.pid, |l| l.pid);
         self.places.entry(Place::of(&seen.endpoint)).or_default().insert(seen.cookie);
         self.listeners.insert(
             seen.cookie,
             Listener {
                 endpoint: seen.endpoint.clone(),
                 netns: seen.netns,
-                pid: seen.pid,
+                pid,
                 comm: seen.comm.clone(),
                 cgroup: seen.cgroup,
                 is_proxy: seen.is_proxy,
@@ -139,10 +145,8 @@ impl History {
                 limit: seen.limit,
             },
         );
-        if let Some(life) = self.life(seen.pid, &seen.comm, seen.cgroup)
-            && life.listened.len() < PORTS
-            && !life.listened.contains(&seen.endpoint)
-        {
+        let life = self.life(seen.pid, &seen.comm, seen.cgroup);
+        if life.listened.len() < PORTS && !life.listened.contains(&seen.endpoint) {
             life.listened.push(seen.endpoint.clone());
         }
     }
@@ -162,39 +166,35 @@ impl History {
     }
 
     pub fn exec(&mut self, proc: &Proc) {
-        if let Some(life) = self.life(proc.pid, &proc.comm, proc.cgroup) {
-            life.comm.clone_from(&proc.comm);
-            life.cgroup = proc.cgroup;
-        }
+        let life = self.life(proc.pid, &proc.comm, proc.cgroup);
+        life.comm.clone_from(&proc.comm);
+        life.cgroup = proc.cgroup;
     }
 
     pub fn fork(&mut self, at: Nanos, parent: u32, child: &Proc) {
         // A pid that comes back is somebody else.
         self.lives.remove(&child.pid);
-        if let Some(life) = self.life(child.pid, &child.comm, child.cgroup) {
-            life.parent = Some(parent);
-            life.born = Some(at);
-        }
+        let life = self.life(child.pid, &child.comm, child.cgroup);
+        life.parent = Some(parent);
+        life.born = Some(at);
     }
 
     pub fn signal(&mut self, at: Nanos, target: &Proc, signal: i32, sender: &Proc, from_kernel: bool) {
-        if let Some(life) = self.life(target.pid, &target.comm, target.cgroup) {
-            if life.signals.len() == SIGNALS {
-                life.signals.remove(0);
-            }
-            life.signals.push(SignalSeen { at, signal, sender: sender.clone(), from_kernel });
+        let life = self.life(target.pid, &target.comm, target.cgroup);
+        if life.signals.len() == SIGNALS {
+            life.signals.remove(0);
         }
+        life.signals.push(SignalSeen { at, signal, sender: sender.clone(), from_kernel });
     }
 
     pub fn oom(&mut self, at: Nanos, victim: &Proc, rss: Option<u64>) {
-        if let Some(life) = self.life(victim.pid, &victim.comm, victim.cgroup) {
-            life.oom = Some(OomSeen { at, rss });
-        }
+        self.life(victim.pid, &victim.comm, victim.cgroup).oom = Some(OomSeen { at, rss });
     }
 
     /// The death, as it is remembered.
     pub fn exit(&mut self, at: Nanos, proc: &Proc, status: ExitStatus) -> &Death {
         let mut life = self.lives.remove(&proc.pid).unwrap_or_default();
+        self.close_unix(at, proc.pid, &life.listened);
         life.comm.clone_from(&proc.comm);
         if proc.cgroup != 0 {
             life.cgroup = proc.cgroup;
@@ -208,6 +208,20 @@ impl History {
         self.deaths.insert(proc.pid, death.clone());
         // Just inserted; `entry` gives the reference without a second possibility.
         self.deaths.entry(proc.pid).or_insert(death)
+    }
+
+    /// The kernel side has no hook at the end of a unix listener: it goes with its process.
+    fn close_unix(&mut self, at: Nanos, pid: u32, endpoints: &[Endpoint]) {
+        for endpoint in endpoints.iter().filter(|e| matches!(e, Endpoint::Unix(_))) {
+            for cookie in self.places.get(&Place::of(endpoint)).into_iter().flatten() {
+                let own = self.listeners.get_mut(cookie).filter(|l| l.pid == pid && l.closed.is_none());
+                if let Some(listener) = own {
+                    listener.closed = Some(at);
+                    listener.closed_by = Some(pid);
+                    self.closed.push_back((at, *cookie));
+                }
+            }
+        }
     }
 
     pub fn life_of(&self, pid: u32) -> Option<&Life> {
@@ -295,17 +309,39 @@ impl History {
         }
     }
 
-    fn life(&mut self, pid: u32, comm: &str, cgroup: u64) -> Option<&mut Life> {
-        if self.lives.len() >= LIVES && !self.lives.contains_key(&pid) {
-            self.overflow += 1;
-            return None;
+    fn life(&mut self, pid: u32, comm: &str, cgroup: u64) -> &mut Life {
+        if !self.lives.contains_key(&pid) {
+            self.make_room();
+            self.lives_order.push_back(pid);
         }
         let life = self.lives.entry(pid).or_default();
         if life.comm.is_empty() {
             life.comm = comm.to_owned();
             life.cgroup = cgroup;
         }
-        Some(life)
+        life
+    }
+
+    /// Processes whose end is never told (they became something else) must not fill the memory. Those that
+    /// listened are kept before others.
+    fn make_room(&mut self) {
+        for _ in 0..ROUNDS {
+            if self.lives_order.len() < LIVES {
+                return;
+            }
+            let Some(oldest) = self.lives_order.pop_front() else { return };
+            match self.lives.get(&oldest) {
+                Some(life) if !life.listened.is_empty() => self.lives_order.push_back(oldest),
+                Some(_) => {
+                    self.lives.remove(&oldest);
+                    self.overflow += 1;
+                }
+                None => {}
+            }
+        }
+        if let Some(oldest) = self.lives_order.pop_front() {
+            self.overflow += u64::from(self.lives.remove(&oldest).is_some());
+        }
     }
 
     fn forget_death(&mut self) {

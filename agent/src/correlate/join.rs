@@ -5,7 +5,7 @@
 
 use super::content::{Content, compare};
 use super::pending::{Pending, Pendings};
-use super::tries::{State, Tries, Try};
+use super::tries::{End, State, Tries, Try};
 use crate::model::{Handover, Nanos};
 use crate::proxies::Closes;
 use crate::text::{MILLI, SECOND};
@@ -80,7 +80,10 @@ fn unbound(pending: &Pending, tries: &Tries) -> Joined {
     for t in candidates.filter(|t| eligible(t, pending)) {
         match compare(&pending.error.conn, &t.attempt) {
             Content::Same | Content::Identical => joined.own.push(t.seq),
-            Content::Unknown if pending.asked().is_some() && adjacent(t, pending) => unsure.push(t.seq),
+            // One that looked well and shows nothing is a stranger's.
+            Content::Unknown if t.end != End::Well && pending.asked().is_some() && adjacent(t, pending) => {
+                unsure.push(t.seq);
+            }
             Content::Unknown | Content::Different => {}
         }
     }

@@ -29,6 +29,7 @@ pub use counters::Counters;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::failures::Route;
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
@@ -96,6 +97,8 @@ impl Engine {
     }
 
     /// Takes in what the kernel said. Deadlines that lie before it are seen to first.
+    ///
+    /// A record may carry a time before that of the one in front of it: what the kernel side had put aside.
     pub fn observe(&mut self, seen: &Observation, host: &mut dyn Host) {
         self.run_timers(seen.at.saturating_sub(1), host);
         self.clock = self.clock.max(seen.at);
@@ -105,6 +108,9 @@ impl Engine {
             Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error.outcome), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
+                // A unix connection is put aside when it is asked: its end shows only in the error of its client.
+                let open_end = attempt.handover == Handover::Asked && attempt.conn.flow.is_none();
+                let at = if open_end { self.clock } else { at };
                 self.attempt(at, seen.task, (**attempt).clone(), false, netns, host);
             }
             Fact::ConnectFailed(failed) => {
@@ -130,7 +136,7 @@ impl Engine {
             }
             Fact::Exit { proc, status } => {
                 self.death(at, proc, *status);
-                self.settle_exit(proc.pid, at, host);
+                self.settle_exit(proc.pid, host);
                 self.owners.forget(proc.pid);
             }
             Fact::Signal { target, signal, sender, from_kernel } => {
@@ -203,7 +209,9 @@ impl Engine {
             self.counters.pending_overflow += 1;
             self.report(oldest, self.clock, host);
         }
-        let task = task.unwrap_or(error.conn.owner);
+        // A close may be seen in the context of whoever runs just then.
+        let reader = error.conn.owner;
+        let task = task.filter(|t| t.pid == reader.pid || reader.pid == 0).unwrap_or(reader);
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
@@ -218,7 +226,7 @@ impl Engine {
             answers: Answers::default(),
             lossy,
         });
-        self.resolve(seq, at, host);
+        self.resolve(seq, self.clock.max(at), host);
     }
 
     fn attempt(
@@ -265,9 +273,10 @@ impl Engine {
             settled: old.as_ref().is_some_and(|old| old.settled),
             used: false,
         });
-        self.judge(seq, at, host);
+        let now = self.clock.max(at);
+        self.judge(seq, now, host);
         for pending in self.pending.of_process(pid) {
-            self.resolve(pending, at, host);
+            self.resolve(pending, now, host);
         }
     }
 
@@ -367,7 +376,8 @@ impl Engine {
             State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
             _ => ("unattributed", ""),
         };
-        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary);
+        let checked = one.attempt.bound.is_none();
+        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
             proxy: one.owner.name.clone(),
@@ -414,9 +424,9 @@ impl Engine {
     }
 
     /// Attempts that waited for this exit are judged now.
-    fn settle_exit(&mut self, pid: u32, at: Nanos, host: &mut dyn Host) {
+    fn settle_exit(&mut self, pid: u32, host: &mut dyn Host) {
         for seq in self.exits.remove(&pid).unwrap_or_default() {
-            self.look_again(seq, at, host);
+            self.look_again(seq, self.clock, host);
         }
     }
 
@@ -459,9 +469,13 @@ impl Engine {
             let seq = one.seq;
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
+            let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
             self.tries.insert(one);
             if failed {
                 self.count_failure(seq);
+                if let Some(route) = Route::of(&pending.error.conn.request_head) {
+                    self.past.failures.concerned(group, &endpoint, route);
+                }
             }
         }
         match made {

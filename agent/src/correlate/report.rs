@@ -6,6 +6,7 @@ use super::Past;
 use super::join::Joined;
 use super::pending::Pending;
 use super::tries::{End, State, Try};
+use crate::causes::death::STOPS;
 use crate::causes::{self, Case, Cause, Finding, Opinion, Verdict};
 use crate::host::Host;
 use crate::model::{
@@ -118,7 +119,9 @@ fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Hos
         None if conn.old => {
             ("agent_started_later", format!("the connection is older than trace502, and no attempt of {name} was seen"))
         }
-        None => ("no_attempt", format!("{name} answered by itself: it tried no upstream, and none had failed before")),
+        None => {
+            ("no_attempt", format!("{name} answered by itself: no attempt on an upstream was seen for this request"))
+        }
     });
     Judgement { cause, timeline: Vec::new(), server: None, why }
 }
@@ -192,7 +195,10 @@ fn asked(pending: &Pending) -> bool {
 fn stopping(pending: &Pending, past: &Past) -> bool {
     let near = |at: Nanos| at.abs_diff(pending.at) <= STOPPING;
     let dead = past.history.death_of(pending.pid).is_some_and(|d| near(d.at));
-    let told = past.history.life_of(pending.pid).is_some_and(|l| l.signals.iter().any(|s| near(s.at)));
+    let told = past
+        .history
+        .life_of(pending.pid)
+        .is_some_and(|l| l.signals.iter().any(|s| near(s.at) && STOPS.contains(&s.signal)));
     dead || told
 }
 

@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &["apache2", "httpd"],
     closes: Closes::BeforeWrite,
     birth: Birth::Exact,
+    oldest_first: false,
     none_left: &[503],
     header_step: None,
     setting,

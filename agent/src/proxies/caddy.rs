@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &["caddy"],
     closes: Closes::BeforeWrite,
     birth: Birth::Hint,
+    oldest_first: false,
     none_left: &[503],
     header_step: None,
     setting,

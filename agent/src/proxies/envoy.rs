@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &["envoy", "wrk:worker_*"],
     closes: Closes::BeforeWrite,
     birth: Birth::Exact,
+    oldest_first: false,
     none_left: &[503],
     header_step: None,
     setting,

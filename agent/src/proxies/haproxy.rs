@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &["haproxy"],
     closes: Closes::AfterWrite,
     birth: Birth::Exact,
+    oldest_first: true,
     none_left: &[503],
     header_step: Some(1024),
     setting,

@@ -93,6 +93,8 @@ pub struct Proxy {
     pub comms: &'static [&'static str],
     pub closes: Closes,
     pub birth: Birth,
+    /// Its threads serve the oldest request first, not the one they read last.
+    pub oldest_first: bool,
     /// What it answers when it has no upstream left to try.
     pub none_left: &'static [u16],
     /// A full header buffer is a multiple of this many bytes.

@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &["nginx", "openresty", "angie", "freenginx", "tengine", "nginx-debug"],
     closes: Closes::BeforeWrite,
     birth: Birth::Exact,
+    oldest_first: false,
     none_left: &[502],
     header_step: Some(1024),
     setting,

@@ -7,6 +7,7 @@ pub static PROXY: Proxy = Proxy {
     comms: &[],
     closes: Closes::Either,
     birth: Birth::Hint,
+    oldest_first: false,
     none_left: &[502, 503, 504],
     header_step: None,
     setting,

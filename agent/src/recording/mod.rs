@@ -56,6 +56,8 @@ pub enum Entry {
     Asked(Box<Exchange>),
     /// The last entry: the counters at the end.
     End(Counts),
+    /// The run ended here: every open question was answered with what was there.
+    Finish,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

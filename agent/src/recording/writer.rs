@@ -107,6 +107,11 @@ impl Tape {
         self.put(Entry::Tick(now));
     }
 
+    /// The engine is about to be told that nothing more comes.
+    pub fn finish(&self) {
+        self.put(Entry::Finish);
+    }
+
     pub fn log(&self, at: Nanos, error: LogError) {
         self.put(Entry::Log { at, error: Box::new(error) });
     }

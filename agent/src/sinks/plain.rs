@@ -134,7 +134,7 @@ fn moment(t_us: i64) -> String {
 }
 
 /// Lines of at most `first`, then `rest` characters, broken at spaces; a longer word is cut where it must be.
-fn wrap(value: &str, first: usize, rest: usize) -> Vec<String> {
+pub(crate) fn wrap(value: &str, first: usize, rest: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
     let room = |lines: &Vec<String>| if lines.len() == 1 { first.max(10) } else { rest.max(10) };

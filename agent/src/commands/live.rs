@@ -1,0 +1,201 @@
+//! `trace502 live`: each gateway error as it happens, with its cause.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::causes;
+use crate::correlate::Counters;
+use crate::filter::Filter;
+use crate::kernel::Options;
+use crate::model::{Incident, Notice};
+use crate::sinks::{Summary, json, plain};
+use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
+use crate::when;
+
+/// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost.
+const WAITING: usize = 65_536;
+
+/// Print each gateway error as it happens, with its cause, the evidence and what to do
+#[derive(Clone, Debug, clap::Args)]
+pub struct Live {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// One block of text for each error
+    #[arg(long, conflicts_with = "json")]
+    pub plain: bool,
+    /// One JSON object on a line for each error
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this time: 30s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = when::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Stop after this many errors
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// How much the kernel side may keep.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Kernel side")]
+pub struct Tuning {
+    /// MiB of buffer between kernel and program
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub ring: u32,
+    /// Bytes of each request and answer that are kept, 0 to 256
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
+    pub head: u32,
+}
+
+impl Tuning {
+    pub fn options(&self) -> Options {
+        Options { ring_bytes: self.ring << 20, head: self.head, ..Options::default() }
+    }
+}
+
+impl Live {
+    /// What prints the incidents of a recording.
+    pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
+        let tuning = Tuning { ring: 0, head: 0 };
+        Live { filter, plain: !json, json, duration: None, count, tuning }
+    }
+
+    pub fn run(self) -> anyhow::Result<u8> {
+        if let Some(odd) = self.filter.unknown_cause(causes::CATALOGUE.iter().map(|cause| cause.id)) {
+            eprintln!("trace502: {odd}");
+            return Ok(2);
+        }
+        let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
+        stopper.at_signals().context("cannot wait for signals")?;
+        let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str));
+        let choice = Choice { kernel: self.tuning.options(), proxies: wanted };
+        let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
+        greet(&watch);
+        let (send, receive) = sync_channel(WAITING);
+        let running = thread::Builder::new().name("watch".into()).spawn(move || drive(watch, &stop, &send))?;
+        let mut printer = Printer::new(self);
+        printer.print_all(&receive, &stopper)?;
+        drop(receive);
+        let end = running.join().map_err(|_| anyhow::anyhow!("the watch broke off"))?;
+        printer.close(&end)?;
+        Ok(0)
+    }
+}
+
+fn greet(watch: &Watch) {
+    let proxies: Vec<String> = watch.proxies().iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect();
+    match proxies.len() {
+        0 => eprintln!("trace502: no proxy is running yet; watching for one to start"),
+        1..=4 => eprintln!("trace502: watching {}", proxies.join(", ")),
+        more => eprintln!("trace502: watching {} and {} more", proxies[..3].join(", "), more - 3),
+    }
+    for probe in watch.probes().iter().filter(|probe| !probe.attached) {
+        eprintln!("trace502: without {}: {}", probe.name, probe.lost);
+    }
+}
+
+/// What a watch leaves behind.
+pub struct End {
+    pub counters: Counters,
+    pub totals: Totals,
+    /// Incidents that nobody took in time.
+    pub unprinted: u64,
+}
+
+/// Runs a watch until it is stopped or nobody listens any more.
+pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
+    let mut unprinted = 0;
+    let mut notices = Vec::new();
+    let mut on = true;
+    while on {
+        on = watch.step(stop, &mut notices);
+        if !on {
+            watch.finish(&mut notices);
+        }
+        for notice in notices.drain(..) {
+            if let Notice::Incident(incident) = notice {
+                match to.try_send(*incident) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(_)) => unprinted += 1,
+                    Err(TrySendError::Disconnected(_)) => on = false,
+                }
+            }
+        }
+    }
+    End { counters: watch.counters(), totals: watch.totals().clone(), unprinted }
+}
+
+/// Writes incidents that the filter lets through.
+pub struct Printer {
+    live: Live,
+    style: plain::Style,
+    summary: Summary,
+    deadline: Option<Instant>,
+    left: Option<u64>,
+}
+
+impl Printer {
+    pub fn new(live: Live) -> Printer {
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|word| word.is_empty());
+        let deadline = live.duration.map(|time| Instant::now() + time);
+        let left = live.count;
+        Printer { live, style: plain::Style { colour }, summary: Summary::default(), deadline, left }
+    }
+
+    /// Prints until the watch ends, the time is up, or enough was printed.
+    fn print_all(&mut self, from: &Receiver<Incident>, stopper: &Stopper) -> anyhow::Result<()> {
+        let far = Duration::from_secs(3600);
+        loop {
+            let wait = self.deadline.map_or(far, |at| at.saturating_duration_since(Instant::now()));
+            match from.recv_timeout(wait) {
+                Ok(incident) => {
+                    if !self.print(&incident)? {
+                        stopper.stop();
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if self.deadline.is_some() => {
+                    // What is still on its way is printed when the watch ends.
+                    self.deadline = None;
+                    stopper.stop();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// `false`: enough, or nobody reads any more.
+    pub fn print(&mut self, incident: &Incident) -> anyhow::Result<bool> {
+        if !self.live.filter.matches(incident) {
+            return Ok(true);
+        }
+        self.summary.add(incident);
+        let text = if self.live.json { json::line(incident)? + "\n" } else { plain::block(incident, self.style) };
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+            Err(error) => return Err(error).context("cannot write to standard output"),
+        }
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        Ok(self.left != Some(0))
+    }
+
+    /// The last lines, on standard error so that they do not mix with JSON.
+    pub fn close(&mut self, end: &End) -> io::Result<()> {
+        for (place, count) in &end.totals.lost {
+            if place != "unreadable_payload" {
+                self.summary.lose(place, *count);
+            }
+        }
+        self.summary.counters(&end.counters);
+        self.summary.lose("output", end.unprinted);
+        io::stderr().write_all(self.summary.text().as_bytes())
+    }
+}

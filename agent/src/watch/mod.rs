@@ -1,0 +1,260 @@
+//! The running watch: kernel records in, notices out. The one thread that owns the kernel side, the host and the
+//! engine; whoever shows or keeps what it says stands behind a bounded channel.
+
+mod proxies;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::Duration;
+
+use trace502_ebpf::Kind;
+
+use self::proxies::Tracked;
+pub use self::proxies::Wanted;
+pub use self::stop::{Stop, Stopper};
+use crate::correlate::{Counters, Engine};
+use crate::decode;
+use crate::host::{HostError, LiveHost, monotonic};
+use crate::kernel::findings::{Finding, Level};
+use crate::kernel::preflight::{self, Preflight};
+use crate::kernel::report::ProbeReport;
+use crate::kernel::symbols::Symbols;
+use crate::kernel::{Kernel, LoadError, Options, Ring, Woken};
+use crate::model::{Fact, Nanos, Notice, Observation};
+use crate::recording::{Header, RecordingHost, Tape};
+
+/// Counters of the kernel side are read this often.
+const BEAT: Nanos = 1_000_000_000;
+/// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
+const BATCH: usize = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error("{0}")]
+    Hopeless(String),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What the user may choose of a watch.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    pub kernel: Options,
+    pub proxies: Wanted,
+}
+
+/// What came in and what did not, in figures that only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub events: BTreeMap<&'static str, u64>,
+    pub lost: BTreeMap<String, u64>,
+}
+
+pub struct Watch {
+    kernel: Kernel,
+    ring: Ring,
+    host: RecordingHost<LiveHost>,
+    engine: Engine,
+    tape: Option<Tape>,
+    tracked: Tracked,
+    totals: Totals,
+    kernel_lost: [u64; Kind::COUNT],
+    next_beat: Nanos,
+}
+
+impl Watch {
+    /// Attaches every probe and finds what exists. `record` makes the tape, once the kernel's names are known.
+    pub fn start<E: From<WatchError>>(
+        choice: &Choice,
+        record: impl FnOnce(&Header) -> Result<Option<Tape>, E>,
+    ) -> Result<Watch, E> {
+        let mut kernel = attach(&choice.kernel)?;
+        let tape = record(&header(&kernel))?;
+        let mut symbols = Symbols::new(Path::new("/"));
+        let mut host =
+            LiveHost::open(Box::new(move |at| symbols.name(at).map(str::to_owned))).map_err(WatchError::Host)?;
+        let tracked = Tracked::start(&mut kernel, &choice.proxies, &mut host).map_err(WatchError::Load)?;
+        let ring = Ring::new(kernel.take_ring().map_err(WatchError::Load)?);
+        kernel.find_existing();
+        Ok(Watch {
+            kernel,
+            ring,
+            host: RecordingHost::new(host, tape.clone()),
+            engine: Engine::new(),
+            tape,
+            tracked,
+            totals: Totals::default(),
+            kernel_lost: [0; Kind::COUNT],
+            next_beat: 0,
+        })
+    }
+
+    /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
+    pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
+        let now = monotonic();
+        let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
+        let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
+        while self.take_in() == BATCH {
+            notices.append(&mut self.engine.drain());
+        }
+        self.pass(monotonic());
+        notices.append(&mut self.engine.drain());
+        woken != Woken::Stop
+    }
+
+    /// Takes in what is left, and lets every open question be answered with what is there.
+    pub fn finish(&mut self, notices: &mut Vec<Notice>) {
+        while self.take_in() > 0 {}
+        self.pass(monotonic());
+        self.beat(monotonic());
+        if let Some(tape) = &self.tape {
+            tape.finish();
+        }
+        self.engine.finish(&mut self.host);
+        notices.append(&mut self.engine.drain());
+    }
+
+    /// Takes in at most a batch of records; returns how many.
+    fn take_in(&mut self) -> usize {
+        let Watch { kernel, ring, host, engine, tape, tracked, totals, .. } = self;
+        ring.drain(BATCH, |record| {
+            if let Some(tape) = tape {
+                tape.event(record);
+            }
+            let seen = match decode::decode(record, &kernel.names) {
+                Ok(seen) => seen,
+                Err(_) => {
+                    *totals.lost.entry("decode".into()).or_default() += 1;
+                    return;
+                }
+            };
+            *totals.events.entry(kind_of(record)).or_default() += 1;
+            host.inner().observe(&seen);
+            follow(tracked, kernel, &seen);
+            engine.observe(&seen, host);
+        })
+    }
+
+    /// Sees to what is due by now.
+    fn pass(&mut self, now: Nanos) {
+        if now >= self.next_beat {
+            self.beat(now);
+        } else if self.engine.next_deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        if let Some(tape) = &self.tape {
+            tape.tick(now);
+        }
+        self.engine.tick(now, &mut self.host);
+    }
+
+    /// Reads the counters of the kernel side.
+    fn beat(&mut self, now: Nanos) {
+        self.next_beat = now + BEAT;
+        let lost = self.kernel.lost();
+        let mut news = BTreeMap::new();
+        let mut records = 0;
+        for (slot, (now, before)) in lost.iter().zip(self.kernel_lost).enumerate() {
+            let more = now.saturating_sub(before);
+            if more > 0 {
+                let name = place(slot);
+                *self.totals.lost.entry(name.clone()).or_default() += more;
+                news.insert(name, more);
+                records += if slot == 0 { 0 } else { more };
+            }
+        }
+        self.kernel_lost = lost;
+        if news.is_empty() {
+            return;
+        }
+        if let Some(tape) = &self.tape {
+            tape.tick(now);
+            tape.lost(news);
+        }
+        self.engine.tick(now, &mut self.host);
+        if records > 0 {
+            self.engine.lost(now, records);
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
+
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    pub fn probes(&self) -> &[ProbeReport] {
+        &self.kernel.reports
+    }
+
+    /// Proxies that are watched: process id and name.
+    pub fn proxies(&self) -> &BTreeMap<u32, String> {
+        self.tracked.proxies()
+    }
+}
+
+/// Name of a counter of the kernel side. Slot 0 counts payload in buffers that could not be read.
+pub fn place(slot: usize) -> String {
+    match Kind::ALL.iter().find(|kind| **kind as usize == slot) {
+        Some(kind) => format!("ring_{}", kind.name()),
+        None => "unreadable_payload".into(),
+    }
+}
+
+fn kind_of(record: &[u8]) -> &'static str {
+    decode::kind(record).map_or("unknown", Kind::name)
+}
+
+fn attach(options: &Options) -> Result<Kernel, WatchError> {
+    let preflight = Preflight::read(Path::new("/"));
+    if preflight.hopeless() {
+        let findings = preflight.findings();
+        let says = findings.iter().filter(|finding| finding.level == Level::Fatal).map(advice);
+        return Err(WatchError::Hopeless(says.collect::<Vec<_>>().join("\n")));
+    }
+    // If that fails and matters, loading fails, and says why.
+    let _ = preflight::raise_memlock(&preflight);
+    let kernel = Kernel::load(options)?;
+    kernel.complete()?;
+    Ok(kernel)
+}
+
+/// What is wrong and the way out, as one paragraph.
+fn advice(finding: &Finding) -> String {
+    let mut text = format!("{}; {}", finding.says, finding.fix);
+    for command in &finding.run {
+        text.push_str("\n    ");
+        text.push_str(command);
+    }
+    text
+}
+
+fn header(kernel: &Kernel) -> Header {
+    let started = monotonic();
+    Header {
+        version: env!("CARGO_PKG_VERSION").into(),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
+        started_wall_micros: crate::when::now_micros(),
+        started,
+        names: serde_json::to_value(&kernel.names).unwrap_or_default(),
+        settings: serde_json::Value::Null,
+    }
+}
+
+/// Keeps to proxies as they come and go.
+fn follow(tracked: &mut Tracked, kernel: &mut Kernel, seen: &Observation) {
+    match &seen.fact {
+        Fact::Exec(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
+            tracked.came(proc.pid, &proc.comm);
+            kernel.watch_connect(proc.pid);
+        }
+        Fact::Exit { proc, .. } if tracked.went(proc.pid) => kernel.forget(proc.pid),
+        _ => {}
+    }
+}

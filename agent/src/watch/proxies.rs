@@ -1,0 +1,134 @@
+//! Which processes are proxies: the well-known names, what the user named, and their children.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use trace502_ebpf::{PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY};
+
+use crate::host::LiveHost;
+use crate::kernel::{Kernel, LoadError};
+use crate::proxies::{Birth, Closes, OTHER, PROXIES, Proxy, by_name};
+
+/// Proxies that the user named, besides the well-known ones.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub names: Vec<String>,
+    pub pids: Vec<u32>,
+}
+
+impl Wanted {
+    /// Each word is a process id or the name of an executable.
+    pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Wanted {
+        let mut wanted = Wanted::default();
+        for word in words {
+            match word.parse() {
+                Ok(pid) => wanted.pids.push(pid),
+                Err(_) => wanted.names.push(word.into()),
+            }
+        }
+        wanted
+    }
+}
+
+/// The proxies that are watched now.
+#[derive(Debug, Default)]
+pub struct Tracked {
+    proxies: BTreeMap<u32, String>,
+}
+
+impl Tracked {
+    /// Tells the kernel side which names are proxies, and which processes are proxies already.
+    pub fn start(kernel: &mut Kernel, wanted: &Wanted, host: &mut LiveHost) -> Result<Tracked, LoadError> {
+        let known = PROXIES.iter().flat_map(|proxy| {
+            // A pattern is for the names of threads, which are never those of an executable.
+            let comms = proxy.comms.iter().filter(|comm| !comm.ends_with('*'));
+            comms.map(|comm| (*comm, class(proxy)))
+        });
+        let own = wanted.names.iter().map(|name| (name.as_str(), class_of(name)));
+        let names: Vec<(&str, u32)> = known.chain(own).collect();
+        kernel.set_names(&names)?;
+        let mut tracked = Tracked::default();
+        for (pid, comm) in processes() {
+            let named = names.iter().find(|(name, _)| same_name(name, &comm)).map(|(_, class)| *class);
+            let asked = wanted.pids.contains(&pid).then(|| class_of(&comm));
+            if let Some(class) = named.or(asked) {
+                kernel.track(pid, class)?;
+                kernel.watch_connect(pid);
+                host.remember(pid);
+                tracked.came(pid, &comm);
+            }
+        }
+        Ok(tracked)
+    }
+
+    pub fn came(&mut self, pid: u32, comm: &str) {
+        let name = by_name(comm).map_or(comm, |proxy| proxy.name);
+        self.proxies.insert(pid, name.into());
+    }
+
+    /// Whether it was a proxy.
+    pub fn went(&mut self, pid: u32) -> bool {
+        self.proxies.remove(&pid).is_some()
+    }
+
+    pub fn proxies(&self) -> &BTreeMap<u32, String> {
+        &self.proxies
+    }
+}
+
+/// How the kernel side binds the attempts of a proxy.
+fn class(proxy: &Proxy) -> u32 {
+    let mut class = PROC_PROXY;
+    if proxy.birth == Birth::Hint {
+        class |= PROC_LOOSE;
+    }
+    if proxy.oldest_first {
+        class |= PROC_OLDEST;
+    }
+    if proxy.closes != Closes::BeforeWrite {
+        class |= PROC_LATE;
+    }
+    class
+}
+
+fn class_of(name: &str) -> u32 {
+    class(by_name(name).unwrap_or(OTHER))
+}
+
+/// The kernel keeps 15 bytes of a name.
+fn same_name(name: &str, comm: &str) -> bool {
+    name == comm || (name.len() > 15 && name.as_bytes().get(..15) == Some(comm.as_bytes()))
+}
+
+/// Process id and name of each process that may be read.
+fn processes() -> impl Iterator<Item = (u32, String)> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some((pid, comm.trim_end_matches('\n').to_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_pids_or_names() {
+        let wanted = Wanted::new(["812", "my-proxy"]);
+        assert_eq!((wanted.pids, wanted.names), (vec![812], vec!["my-proxy".to_owned()]));
+    }
+
+    #[test]
+    fn classes_follow_the_measured_rules() {
+        assert_eq!(class_of("nginx"), PROC_PROXY);
+        assert_eq!(class_of("haproxy"), PROC_PROXY | PROC_OLDEST | PROC_LATE);
+        assert_eq!(class_of("caddy") & PROC_LOOSE, PROC_LOOSE);
+    }
+
+    #[test]
+    fn long_names_are_compared_as_the_kernel_keeps_them() {
+        assert!(same_name("a-very-long-proxy-name", "a-very-long-pro"));
+        assert!(!same_name("nginx", "nginx-exporter"));
+    }
+}
