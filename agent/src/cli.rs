@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::agent::Agent;
 use crate::commands::causes::Causes;
 use crate::commands::doctor::Doctor;
 use crate::commands::history::History;
@@ -19,6 +20,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Live(Live),
+    Agent(Agent),
     Record(Record),
     Replay(Replay),
     Doctor(Doctor),
@@ -31,6 +33,7 @@ impl Verb {
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
             Verb::Live(live) => live.run(),
+            Verb::Agent(agent) => agent.run(),
             Verb::Record(record) => record.run(),
             Verb::Replay(replay) => replay.run(),
             Verb::Doctor(doctor) => doctor.run(),

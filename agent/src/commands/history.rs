@@ -178,11 +178,16 @@ fn report(
     let part = summary.attributed as f64 * 100.0 / summary.total as f64;
     writeln!(out, "{} gateway errors from {from} to {to}; the cause of {part:.1} % is known", grouped(summary.total))?;
     time_line(out, summary, &from, &to)?;
-    table(out, "cause", &summary.by_cause)?;
-    table(out, "upstream", &summary.by_upstream)?;
-    table(out, "upstream process", &summary.by_process)?;
-    table(out, "proxy", &summary.by_proxy)?;
-    table(out, "status", &summary.by_status)?;
+    let tables = [
+        ("cause", &summary.by_cause),
+        ("upstream", &summary.by_upstream),
+        ("upstream process", &summary.by_process),
+        ("proxy", &summary.by_proxy),
+        ("status", &summary.by_status),
+    ];
+    let names = tables.iter().flat_map(|(_, table)| ranked(table).into_iter().take(ROWS));
+    let widest = names.map(|(n, _)| name(n).chars().count()).max().unwrap_or(0).max("upstream process".len());
+    tables.iter().try_for_each(|(title, rows)| table(out, title, rows, widest))?;
     let Some(last) = last.filter(|last| !last.is_empty()) else { return Ok(()) };
     if (last.len() as u64) < summary.total {
         writeln!(out, "\nthe last {} (more: --count N; all: --json)", last.len())?;
@@ -205,10 +210,13 @@ fn time_line(out: &mut impl Write, summary: &Summary, from: &str, to: &str) -> i
     writeln!(out, "  {from}{to:>width$}", width = summary.slices.len() - from.len())
 }
 
-fn table(out: &mut impl Write, title: &str, table: &Table) -> io::Result<()> {
+/// As much of a name as a column shows.
+fn name(name: &str) -> String {
+    clipped(name, 44)
+}
+
+fn table(out: &mut impl Write, title: &str, table: &Table, widest: usize) -> io::Result<()> {
     let rows = ranked(table);
-    let name = |name: &str| clipped(name, 44);
-    let widest = rows.iter().take(ROWS).map(|(n, _)| name(n).chars().count()).max().unwrap_or(0).max(title.len());
     writeln!(out, "\n  {title:<widest$}  {:>9}  {:<19}  last", "count", "first")?;
     for (n, row) in rows.iter().take(ROWS) {
         let stamp =

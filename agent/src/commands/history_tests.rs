@@ -28,6 +28,7 @@ fn history(count: i64) -> (tempfile::TempDir, PathBuf) {
         one.time = when::rfc3339(now - i * 60_000_000);
         one.id = format!("id-{i}");
         one.summary = format!("nothing listens on 127.0.0.1:8000 \u{1b}[31m({i})");
+        one.request.method = Some("GET".into());
         one.request.path = Some(format!("/p/{i}"));
         one.evidence = vec![Evidence { t_us: -1500, kind: "refused".into(), text: "connect() refused".into() }];
         one.fix = vec!["start it".into()];

@@ -181,6 +181,11 @@ impl Watch {
         }
     }
 
+    /// Watches these proxies, too.
+    pub fn want(&mut self, wanted: &Wanted) -> Result<(), LoadError> {
+        self.tracked.want(&mut self.kernel, wanted, self.host.inner())
+    }
+
     pub fn counters(&self) -> Counters {
         self.engine.counters()
     }
