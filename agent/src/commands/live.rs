@@ -1,7 +1,6 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -107,8 +106,7 @@ fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> a
     let running = thread::Builder::new().name("watch".into()).spawn(move || {
         feed.publish(snapshot(&mut watch));
         let mut notices = Vec::new();
-        while watch.step(stop.as_fd(), &mut notices) && deadline.is_none_or(|at| Instant::now() < at) && left != Some(0)
-        {
+        while watch.step(&stop, &mut notices) && deadline.is_none_or(|at| Instant::now() < at) && left != Some(0) {
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice {
                     if filter.matches(&incident) {
@@ -122,6 +120,7 @@ fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> a
             }
         }
         feed.stop();
+        watch.leave();
     })?;
     let query = Query { filter: live.filter, ..Query::default() };
     let options = screen::Options { query, directory: std::env::current_dir().unwrap_or_default() };
@@ -179,7 +178,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
     let mut notices = Vec::new();
     let mut on = true;
     while on {
-        on = watch.step(stop.as_fd(), &mut notices);
+        on = watch.step(stop, &mut notices);
         if !on {
             watch.finish(&mut notices);
         }
@@ -193,7 +192,9 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
             }
         }
     }
-    End { counters: watch.counters(), totals: watch.totals().clone(), unprinted }
+    let end = End { counters: watch.counters(), totals: watch.totals().clone(), unprinted };
+    watch.leave();
+    end
 }
 
 /// Writes incidents that the filter lets through.
