@@ -1,7 +1,6 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -113,7 +112,7 @@ fn show(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::
         let mut notices = Vec::new();
         let mut on = true;
         while on {
-            on = watch.step(stop.as_fd(), &mut notices);
+            on = watch.step(&stop, &mut notices);
             on &= deadline.is_none_or(|at| Instant::now() < at);
             if !on {
                 // What is still on its way belongs into the last line.
@@ -133,6 +132,7 @@ fn show(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::
             }
         }
         feed.stop();
+        watch.leave();
     })?;
     let query = Query { filter: live.filter, ..Query::default() };
     let options = screen::Options { query, directory: std::env::current_dir().unwrap_or_default() };
@@ -191,7 +191,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
     let mut notices = Vec::new();
     let mut on = true;
     while on {
-        on = watch.step(stop.as_fd(), &mut notices);
+        on = watch.step(stop, &mut notices);
         if !on {
             watch.finish(&mut notices);
         }
@@ -205,7 +205,9 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
             }
         }
     }
-    End { counters: watch.counters(), totals: watch.totals().clone(), unprinted }
+    let end = End { counters: watch.counters(), totals: watch.totals().clone(), unprinted };
+    watch.leave();
+    end
 }
 
 /// Writes incidents that the filter lets through.
