@@ -137,6 +137,12 @@ pub fn is_http1(conn: &Conn) -> bool {
         && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
 }
 
+/// Whether a TLS client began here.
+#[inline(always)]
+pub fn is_tls(conn: &Conn) -> bool {
+    conn.request_len > 2 && conn.request_head[0] == 0x16 && conn.request_head[1] == 3
+}
+
 /// Whether the current attempt of an upstream connection ended without a usable answer.
 #[inline(always)]
 fn failed(conn: &Conn) -> bool {
@@ -199,6 +205,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
+            record.tcp.error = sk.soft_error();
+        }
         if conn.role == ROLE_UPSTREAM {
             peer(record);
             find_listener(&record.tuple, &mut record.listener);

@@ -21,6 +21,8 @@ const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
 /// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
 const HEAD_WRITE: i32 = 4096;
+/// The largest TLS alert, encrypted; no request fits into it.
+const ALERT: u64 = 31;
 
 // void sock_send_length(struct sock *sk, int ret, int flags)
 #[btf_tracepoint(function = "sock_send_length")]
@@ -199,6 +201,15 @@ fn ahead(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
 
 #[inline(always)]
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+    if conn.phase == PHASE_ANSWERED && conn::is_tls(conn) {
+        // An alert: the goodbye of a healthy connection, or of a handshake that failed. It asks nothing.
+        let alert = n <= ALERT;
+        if alert || handshakes(conn, n) {
+            conn.phase = if alert { PHASE_ANSWERED } else { PHASE_ASKED };
+            conn.request_bytes += n;
+            return 0;
+        }
+    }
     let (tgid, tid) = emit::current();
     if conn::upstream_sent(conn, n) {
         // A connection bound when it was made keeps that for its first request.
@@ -218,6 +229,21 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     }
     0
+}
+
+/// Whether what a TLS client sends belongs to its handshake, or is the first request after it: the answer to
+/// its hello makes no new request of it, which would be bound to whatever the thread read since.
+#[inline(always)]
+fn handshakes(conn: &mut Conn, n: u64) -> bool {
+    const APPLICATION_DATA: u8 = 0x17;
+    let mut peek = [0u8; 16];
+    let mut flags = 0;
+    if !first_bytes(&mut peek, n, &mut flags) || peek[0] != APPLICATION_DATA {
+        return true;
+    }
+    let first = conn.flags & CONN_SECURED == 0;
+    conn.flags |= CONN_SECURED;
+    first
 }
 
 #[inline(always)]
