@@ -205,6 +205,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
+            record.tcp.error = sk.soft_error();
+        }
         if conn.role == ROLE_UPSTREAM {
             peer(record);
             find_listener(&record.tuple, &mut record.listener);

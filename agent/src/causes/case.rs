@@ -27,6 +27,13 @@ pub struct Answers {
     path: Option<PathFacts>,
 }
 
+impl Answers {
+    /// What was asked ahead of the case, because it would not hold.
+    pub fn note_descriptors(&mut self, pid: u32, facts: Option<DescriptorFacts>) {
+        self.descriptors.insert(pid, facts);
+    }
+}
+
 pub struct Case<'a> {
     pub attempt: Option<&'a Attempt>,
     /// connect() failed in the call itself.

@@ -796,6 +796,7 @@ fn a_request_inside_tls_is_no_failed_handshake() {
     asked(&mut a, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c", 2_400);
     a.conn.request_head = HELLO.to_vec();
     a.conn.request_bytes = 517 + 80 + 300;
+    a.conn.application = true;
     w.answered(502).tell(a);
     let i = w.expect("unattributed", Unknown);
     assert_eq!(i.why.as_deref(), Some("wire_not_visible"));

@@ -35,7 +35,7 @@ use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
-use crate::host::Host;
+use crate::host::{DescriptorFacts, Host};
 use crate::model::{
     Attempt, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus, Fact,
     Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
@@ -46,6 +46,9 @@ use crate::text::{self, MILLI, SECOND};
 const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
+/// How long figures of a process are taken as they are.
+const STILL: Nanos = 100 * MILLI;
+const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
 
@@ -69,6 +72,8 @@ pub struct Engine {
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
+    /// Open descriptors of proxies, and when that was asked.
+    descriptors: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
     out: Vec<Notice>,
     counters: Counters,
 }
@@ -91,6 +96,7 @@ impl Engine {
             done: Recent::new(DONE),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
             out: Vec::new(),
             counters: Counters::default(),
         }
@@ -215,6 +221,11 @@ impl Engine {
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
+        let mut answers = Answers::default();
+        // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
+        if self.tries.of_client(key).next().is_none() {
+            answers.note_descriptors(task.pid, self.descriptors(at, task.pid, host));
+        }
         self.pending.insert(Pending {
             seq,
             at,
@@ -223,10 +234,25 @@ impl Engine {
             error: error.clone(),
             seen,
             owner,
-            answers: Answers::default(),
+            answers,
             lossy,
         });
         self.resolve(seq, self.clock.max(at), host);
+    }
+
+    /// Asked of a process a few times a second at most: a proxy has thousands of them.
+    fn descriptors(&mut self, at: Nanos, pid: u32, host: &mut dyn Host) -> Option<DescriptorFacts> {
+        if let Some((asked, facts)) = self.descriptors.get(&pid)
+            && at.saturating_sub(*asked) < STILL
+        {
+            return *facts;
+        }
+        let facts = host.descriptors(pid);
+        if self.descriptors.len() >= PROXIES {
+            self.descriptors.pop_first();
+        }
+        self.descriptors.insert(pid, (at, facts));
+        facts
     }
 
     fn attempt(
