@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, Thread, Waiting, constant};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, constant};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -233,8 +233,16 @@ pub fn keep(sk: Sock, conn: &Conn) -> i32 {
 /// did is read again when it is told.
 #[inline(always)]
 fn refresh(record: &mut ConnRecord) {
+    if record.conn.flags & CONN_UNIX == 0 {
+        return;
+    }
+    record.header.at = emit::now();
+    if record.conn.phase == PHASE_ASKED {
+        // The client has its error and the upstream has not answered: the owner gave up.
+        record.conn.flags |= CONN_CLOSED_FIRST;
+    }
     let peer = record.peer.sk;
-    if record.conn.flags & CONN_UNIX == 0 || peer == 0 {
+    if peer == 0 {
         return;
     }
     // The other end points back at us until it goes, even after we are gone.

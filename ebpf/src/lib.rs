@@ -439,6 +439,50 @@ pub const PROC_LOOSE: u32 = 8;
 /// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
 pub const PROC_LATE: u32 = 16;
 
+/// A client request that a thread read and that nobody serves yet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Waiting {
+    pub client: u64,
+    pub request: u32,
+    pub _pad: u32,
+}
+
+/// Requests that one thread may have read and not served before older ones are forgotten.
+pub const WAITING: usize = 32;
+
+/// What a thread of a proxy did last: all that binding an attempt to a request needs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Thread {
+    pub last: Waiting,
+    /// The request whose attempt failed last on this thread, as long as the thread read nothing since.
+    pub retry: Waiting,
+    /// What was bound last.
+    pub bound: Waiting,
+    pub head: u32,
+    pub tail: u32,
+    pub live: u32,
+    /// An error went to the client: hand over the upstream connection that this thread closes next.
+    pub wants_next_close: u32,
+    /// Healthy traffic, for the display: requests read, answers begun.
+    pub requests: u64,
+    pub answers: u64,
+    pub waiting: [Waiting; WAITING],
+}
+
+/// Address and port of an upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Target {
+    pub addr: [u8; 16],
+    pub port: u16,
+    pub _pad: [u8; 6],
+}
+
+/// Powers of two of microseconds in a histogram of connects.
+pub const CONNECT_BUCKETS: usize = 24;
+
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
 macro_rules! offsets {

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use trace502_ebpf::{COMM, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Tuple};
+use trace502_ebpf::{COMM, CONNECT_BUCKETS, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Target, Thread, Tuple};
 
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
@@ -76,37 +76,6 @@ pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> 
 #[btf_map]
 pub static OWNER_NAMES: LruHashMap<[u8; COMM], u32, 1024> = LruHashMap::new();
 
-/// A client request that a thread read and that nobody serves yet.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Waiting {
-    pub client: u64,
-    pub request: u32,
-    pub _pad: u32,
-}
-
-/// Requests that one thread may have read and not served before older ones are forgotten.
-pub const WAITING: usize = 32;
-
-/// What a thread of a proxy did last: all that binding an attempt to a request needs.
-#[repr(C)]
-pub struct Thread {
-    pub last: Waiting,
-    /// The request whose attempt failed last on this thread, as long as the thread read nothing since.
-    pub retry: Waiting,
-    /// What was bound last.
-    pub bound: Waiting,
-    pub head: u32,
-    pub tail: u32,
-    pub live: u32,
-    /// An error went to the client: hand over the upstream connection that this thread closes next.
-    pub wants_next_close: u32,
-    /// Healthy traffic, for the display: requests read, answers begun.
-    pub requests: u64,
-    pub answers: u64,
-    pub waiting: [Waiting; WAITING],
-}
-
 /// Never written: what a new thread starts from.
 #[btf_map]
 pub static SCRATCH_THREAD: PerCpuArray<Thread, 1> = PerCpuArray::new();
@@ -124,15 +93,7 @@ pub struct FlowState {
 #[btf_map]
 pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Address and port of every upstream that a proxy dialled lately.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Target {
-    pub addr: [u8; 16],
-    pub port: u16,
-    pub _pad: [u8; 6],
-}
-
+/// Every upstream that a proxy dialled lately.
 #[btf_map]
 pub static TARGETS: LruHashMap<Target, u64, 16384> = LruHashMap::new();
 
@@ -171,8 +132,6 @@ pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
 
 /// Microseconds that connects took, by upstream: counts per power of two.
-pub const CONNECT_BUCKETS: usize = 24;
-
 #[btf_map]
 pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
 

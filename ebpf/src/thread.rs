@@ -5,9 +5,9 @@
 //! request whose attempt failed last on the thread.
 
 use aya_ebpf::bindings::BPF_ANY;
-use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, PROC_LOOSE, PROC_OLDEST};
+use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting};
 
-use crate::maps::{SCRATCH_THREAD, THREADS, Thread, WAITING, Waiting};
+use crate::maps::{SCRATCH_THREAD, THREADS};
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, _pad: 0 };

@@ -2,6 +2,7 @@
 //!
 //! A library as well, because the tests boot guests through [`vm`].
 pub mod build;
+pub mod lab;
 pub mod licences;
 pub mod lint;
 pub mod packages;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::tools::Group;
-use xtask::{build, lint, packages, setup, test, vm};
+use xtask::{build, lab, lint, packages, setup, test, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the trace502 project", disable_help_subcommand = true)]
@@ -39,6 +39,17 @@ enum Task {
         #[arg(long, value_delimiter = ',', default_values = vm::SERIES)]
         kernel: Vec<String>,
     },
+    /// Measure on real proxies and real faults whether the causes are right, exact and silent under health
+    Lab {
+        /// Run the cells of nginx on these kernels in virtual machines instead of on this host
+        #[arg(long, value_delimiter = ',')]
+        kernel: Vec<String>,
+        /// Arguments for the lab, see its --help
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Watch `trace502 live` explain an nginx whose upstreams fail in many ways
+    Demo,
     /// Run a command on Debian's kernels in virtual machines (by default `trace502 doctor`)
     Vm(VmLine),
     /// Check formatting, clippy on both sides and the licences of what is linked in
@@ -93,6 +104,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Live { args } => build::live(&args)?,
         Task::Test { kernel } => return test::run(&kernel),
+        Task::Lab { kernel, args } => return lab::run(&kernel, &args),
+        Task::Demo => lab::demo(&[])?,
         Task::Vm(line) => return boot(line),
         Task::Lint => lint::run()?,
         Task::Packages { names } => packages::install(&names)?,

@@ -129,7 +129,11 @@ impl<'a> Case<'a> {
 
     /// The errno that says why it failed.
     pub fn errno(&self) -> Option<i32> {
-        self.conn()?.errno.filter(|e| *e > 0 && (!pending(*e) || (self.in_call && *e == libc::EAGAIN)))
+        let conn = self.conn()?;
+        let errno = conn.errno.filter(|e| *e > 0 && (!pending(*e) || (self.in_call && *e == libc::EAGAIN)))?;
+        // Closing with SO_LINGER 0 leaves this on one's own socket: a reset that nobody sent.
+        let own = errno == libc::ECONNRESET && !self.is_unix() && conn.reset.is_none();
+        (!own).then_some(errno)
     }
 
     pub fn failed_with(&self, errnos: &[i32]) -> bool {
@@ -158,7 +162,7 @@ impl<'a> Case<'a> {
     }
 
     fn ended_orderly(&self) -> bool {
-        self.conn().is_some_and(|c| c.fin.is_some() && c.reset.is_none() && c.errno != Some(libc::ECONNRESET))
+        self.conn().is_some_and(|c| c.fin.is_some() && c.reset.is_none())
     }
 
     /// The upstream ended it without a reset. On a unix socket, where an end has no time of its own, a failure

@@ -2,7 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::{ClientOutcome, Group};
-use crate::proxies::Setting;
+use crate::proxies::{Birth, Setting};
 use crate::text;
 use crate::wire::{Looks, fastcgi, http};
 
@@ -33,9 +33,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let bytes = conn.reply_bytes;
     // A proxy that reads until its buffer is full reads exactly that much.
-    let exact = case.owner.kind.header_step.is_some_and(|step| bytes.is_multiple_of(step));
+    let exact = (case.owner.kind.header_full)(bytes);
     let left = case.tcp().map_or(0, |t| t.unread);
-    if case.broken() && !exact && left == 0 {
+    // A proxy that stores answers before it passes them on fails on a body that breaks off, too.
+    if case.broken() && !exact && left == 0 && case.owner.kind.birth != Birth::Exact {
         return Verdict::No;
     }
     let name = &case.owner.name;

@@ -22,14 +22,15 @@ fn rule(case: &Case<'_>) -> Verdict {
         Looks::FastCgi => fastcgi::response(case.reply()).is_some_and(|r| !r.complete && conn.reply_bytes < 4_096),
         _ => false,
     };
-    if !case.broken() || !open {
+    let whole = conn.reply_head.len() as u64 >= conn.reply_bytes;
+    // A header that breaks off after that much was too big before it broke off.
+    if !case.broken() || !open || (!whole && conn.reply_bytes >= 4_096) {
         return Verdict::No;
     }
     let how = if case.was_reset() { "reset" } else { "closed" };
     let who = case.server_name();
     let place = case.place();
     let bytes = text::count(conn.reply_bytes, "byte");
-    let whole = conn.reply_head.len() as u64 >= conn.reply_bytes;
     let log = case.server().map_or_else(|| place.clone(), |pid| case.service(pid));
     Finding::new(format!("{who} {how} the connection inside the header of its answer, after {bytes}"))
         .note(case.at, "response", format!("it ends with: {}", text::safe_bytes(tail(case.reply()), 40)))

@@ -1,6 +1,8 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +14,9 @@ use crate::correlate::Counters;
 use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::model::{Incident, Notice};
+use crate::screen;
+use crate::screen::query::Query;
+use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
 use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
@@ -75,6 +80,9 @@ impl Live {
         let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str));
         let choice = Choice { kernel: self.tuning.options(), proxies: wanted };
         let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
+        if !self.plain && !self.json && screen::usable() {
+            return full_screen(watch, stop, &stopper, self);
+        }
         greet(&watch);
         let (send, receive) = sync_channel(WAITING);
         let running = thread::Builder::new().name("watch".into()).spawn(move || drive(watch, &stop, &send))?;
@@ -86,6 +94,64 @@ impl Live {
         Ok(0)
     }
 }
+
+/// Incidents that wait for the screen to draw.
+const DRAWN: usize = 20_000;
+
+/// The full-screen view, until the user leaves or the time is up.
+fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::Result<u8> {
+    let (feed, mut source) = screen::channel(DRAWN);
+    let deadline = live.duration.map(|time| Instant::now() + time);
+    let mut left = live.count;
+    let filter = live.filter.clone();
+    let running = thread::Builder::new().name("watch".into()).spawn(move || {
+        feed.publish(snapshot(&mut watch));
+        let mut notices = Vec::new();
+        while watch.step(stop.as_fd(), &mut notices) && deadline.is_none_or(|at| Instant::now() < at) && left != Some(0)
+        {
+            for notice in notices.drain(..) {
+                if let Notice::Incident(incident) = notice {
+                    if filter.matches(&incident) {
+                        left = left.map(|left| left.saturating_sub(1));
+                    }
+                    feed.offer(Arc::from(incident));
+                }
+            }
+            if watch.take_beat() {
+                feed.publish(snapshot(&mut watch));
+            }
+        }
+        feed.stop();
+    })?;
+    let query = Query { filter: live.filter, ..Query::default() };
+    let options = screen::Options { query, directory: std::env::current_dir().unwrap_or_default() };
+    let farewell = screen::run(&mut source, options);
+    stopper.stop();
+    running.join().map_err(|_| anyhow::anyhow!("the watch broke off"))?;
+    println!("{}", farewell?);
+    Ok(0)
+}
+
+fn snapshot(watch: &mut Watch) -> Snapshot {
+    let traffic = watch.traffic();
+    let missing = watch.probes().iter().filter(|probe| !probe.attached);
+    let mut lost = watch.totals().lost.clone();
+    lost.remove(UNREADABLE);
+    Snapshot {
+        proxies: watch.proxies().iter().map(|(pid, name)| WatchedProxy { name: name.clone(), pid: *pid }).collect(),
+        upstreams: traffic
+            .connects
+            .iter()
+            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), requests: counts.iter().sum() })
+            .collect(),
+        requests: Some(traffic.requests),
+        lost,
+        missing: missing.map(|probe| MissingProbe { probe: probe.name.into(), without: probe.lost.into() }).collect(),
+    }
+}
+
+/// A counter that is no loss of an error: payload in calls without a buffer that we could read.
+const UNREADABLE: &str = "unreadable_payload";
 
 fn greet(watch: &Watch) {
     let proxies: Vec<String> = watch.proxies().iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect();
@@ -113,7 +179,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
     let mut notices = Vec::new();
     let mut on = true;
     while on {
-        on = watch.step(stop, &mut notices);
+        on = watch.step(stop.as_fd(), &mut notices);
         if !on {
             watch.finish(&mut notices);
         }
@@ -190,7 +256,7 @@ impl Printer {
     /// The last lines, on standard error so that they do not mix with JSON.
     pub fn close(&mut self, end: &End) -> io::Result<()> {
         for (place, count) in &end.totals.lost {
-            if place != "unreadable_payload" {
+            if place != UNREADABLE {
                 self.summary.lose(place, *count);
             }
         }

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod history;
 pub mod live;
 pub mod record;
+pub mod report;
 
 /// What was typed makes no sense together: exit status 2, as for a flag that does not parse.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! `trace502 record` and `trace502 replay`: the kernel's events to a file, and the same attribution from it.
 
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ impl Record {
         let mut incidents = 0;
         let mut on = true;
         while on {
-            on = watch.step(&stop, &mut notices);
+            on = watch.step(stop.as_fd(), &mut notices);
             if !on {
                 watch.finish(&mut notices);
             }

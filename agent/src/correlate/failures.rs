@@ -39,6 +39,8 @@ pub struct Failed {
     pub routes: BTreeSet<Route>,
     /// The last one served no request: a health check.
     pub checked: bool,
+    /// One of them did.
+    ever_checked: bool,
 }
 
 impl Failed {
@@ -80,11 +82,13 @@ impl Failures {
             summary: String::new(),
             routes: BTreeSet::new(),
             checked,
+            ever_checked: false,
         });
         failed.count += 1;
         failed.last = at;
         failed.cause = cause;
         failed.checked = checked;
+        failed.ever_checked |= checked;
         failed.summary = summary.to_owned();
     }
 
@@ -96,6 +100,11 @@ impl Failures {
         {
             failed.routes.insert(route);
         }
+    }
+
+    /// Whether the proxy checks this upstream by itself.
+    pub fn checks(&self, group: u32, endpoint: &Endpoint) -> bool {
+        self.groups.get(&group).and_then(|g| g.get(endpoint)).is_some_and(|f| f.ever_checked)
     }
 
     /// Upstreams of this proxy that failed in the minute before.

@@ -4,9 +4,10 @@
 //! goroutines move between threads it is a hint, and content rules. What cannot be told apart stays in the set.
 
 use super::content::{Content, compare};
+use super::failures::Failures;
 use super::pending::{Pending, Pendings};
 use super::tries::{End, State, Tries, Try};
-use crate::model::{Handover, Nanos};
+use crate::model::{Handover, Nanos, Phase};
 use crate::proxies::Closes;
 use crate::text::{MILLI, SECOND};
 
@@ -25,6 +26,22 @@ pub struct Joined {
     pub rivals: Vec<u64>,
     /// Why the join is not certain.
     pub doubt: Option<&'static str>,
+}
+
+impl Joined {
+    /// Between two tries of a request the thread may check the health of upstreams, which looks like another try.
+    pub fn drop_checks(&mut self, tries: &Tries, failures: &Failures) {
+        let endpoint = |seq: &u64| tries.get(*seq).map(|t| t.attempt.endpoint.clone());
+        let ends = [self.own.first().and_then(endpoint), self.own.last().and_then(endpoint)];
+        self.own.retain(|seq| {
+            tries.get(*seq).is_some_and(|t| {
+                let retry = t.attempt.bound.is_some_and(|b| b.retry) && t.attempt.conn.phase == Phase::Connecting;
+                !retry
+                    || ends.contains(&Some(t.attempt.endpoint.clone()))
+                    || !failures.checks(t.owner.group, &t.attempt.endpoint)
+            })
+        });
+    }
 }
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {

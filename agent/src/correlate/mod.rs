@@ -247,9 +247,15 @@ impl Engine {
                 return;
             }
         };
+        // What begins after its client got the error serves somebody else, if anybody: a health check.
+        let began = attempt.conn.asked.or(attempt.conn.opened);
+        let mut attempt = attempt;
+        let served = attempt.bound.and_then(|b| self.done.get(&(b.client, b.request)));
+        if served.zip(began).is_some_and(|(error, began)| began > error) {
+            attempt.bound = None;
+        }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
-        let mut attempt = attempt;
         if let Some(old) = &old {
             attempt.conn.errno = attempt.conn.errno.or(old.attempt.conn.errno);
             attempt.bound = attempt.bound.or(old.attempt.bound);
@@ -460,7 +466,8 @@ impl Engine {
 
     fn report(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(pending) = self.pending.get(seq) else { return };
-        let joined = join::join(pending, &self.tries, &self.pending);
+        let mut joined = join::join(pending, &self.tries, &self.pending);
+        joined.drop_checks(&self.tries, &self.past.failures);
         let Some(mut pending) = self.pending.remove(seq) else { return };
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);

@@ -80,6 +80,61 @@ fn a_request_that_a_retry_rescued_is_a_failure_and_no_incident() {
     assert_eq!(w.failures(), ["no_listener"]);
 }
 
+#[test]
+fn a_health_check_between_two_tries_is_none_of_them() {
+    let mut w = World::new("haproxy");
+    let other = |a: &mut Attempt| {
+        a.endpoint = Endpoint::Tcp(addr(OTHER));
+        a.conn.flow.as_mut().unwrap().remote = addr(OTHER);
+    };
+    let mut check = w.refused();
+    check.bound = None;
+    other(&mut check);
+    w.tell(check).pass(SECOND);
+    let first = refused(&mut w, 7);
+    w.tell(first).pass(300 * MILLI);
+    let mut check = refused(&mut w, 7);
+    check.bound.as_mut().unwrap().retry = true;
+    other(&mut check);
+    w.tell(check).pass(700 * MILLI);
+    let last = refused(&mut w, 7);
+    let mut e = error(&mut w, 7, "/a", ClientOutcome::Status(503));
+    e.conn.asked = Some(w.now - 2 * SECOND);
+    w.see(Fact::Client(e)).pass(50_000).tell(last);
+    let i = w.expect("no_listener", Certain);
+    assert_eq!(i.attempts.iter().map(|a| a.upstream.as_str()).collect::<Vec<_>>(), [UPSTREAM, UPSTREAM]);
+}
+
+#[test]
+fn an_attempt_after_the_error_is_a_health_check() {
+    let mut w = World::new("haproxy");
+    let first = refused(&mut w, 7);
+    w.answered(503).tell(first).pass(SECOND);
+    let mut check = refused(&mut w, 7);
+    check.bound.as_mut().unwrap().retry = true;
+    w.tell(check).pass(SECOND);
+    let mut e = error(&mut w, 8, "/other", ClientOutcome::Status(503));
+    e.conn.asked = Some(w.now - MILLI);
+    w.see(Fact::Client(e));
+    let all = w.all();
+    assert_eq!(all[0].attempts.len(), 1);
+    assert_eq!(of_client(&all, 8).cause, "no_live_upstream");
+}
+
+#[test]
+fn a_reset_that_the_proxy_sent_by_itself_is_its_own_giving_up() {
+    let mut w = World::new("haproxy");
+    let mut a = w.attempt();
+    a.conn.errno = Some(libc::ECONNRESET);
+    a.conn.asked = Some(w.now - SECOND);
+    a.conn.closed_first = true;
+    a.peer = Some(w.peer());
+    let mut e = error(&mut w, 7, "/api/cart", ClientOutcome::Status(504));
+    e.conn.asked = Some(w.now - SECOND - MILLI);
+    w.see(Fact::Client(e)).pass(60_000).tell(a);
+    w.expect("response_timeout", Certain);
+}
+
 // --- what is no incident ---
 
 #[test]
@@ -337,6 +392,7 @@ fn play(pair: &Pair, mut attempt: impl FnMut(&mut World, Cookie) -> Attempt) -> 
         steps(pair.after, pair.retries.1).into_iter().peekable(),
     ];
     let mut turn = 0;
+    let mut told = [None, None];
     while stories.iter_mut().any(|s| s.peek().is_some()) {
         let mut who = usize::from(pair.order[turn % pair.order.len()]);
         if stories[who].peek().is_none() {
@@ -346,12 +402,18 @@ fn play(pair: &Pair, mut attempt: impl FnMut(&mut World, Cookie) -> Attempt) -> 
         w.pass(pair.gaps[turn % pair.gaps.len()]);
         match stories[who].next().unwrap() {
             Step::Attempt => {
-                let a = attempt(&mut w, client);
+                let mut a = attempt(&mut w, client);
+                // What is closed after the error began before it.
+                if let Some(error) = told[who] {
+                    a.conn.opened = a.conn.opened.map(|at| at.min(error - 200_000));
+                    a.conn.asked = a.conn.asked.map(|at| at.min(error - 100_000));
+                }
                 w.tell(a);
             }
             Step::Error => {
                 let path = if client == 7 { "/a" } else { "/b" };
                 let e = error(&mut w, client, path, ClientOutcome::Status(503));
+                told[who] = Some(w.now);
                 w.see(Fact::Client(e));
             }
         }

@@ -8,7 +8,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, HEAD, Kind, Offsets, Settings};
+use trace502_ebpf::{COMM, CONNECT_BUCKETS, HEAD, Kind, Offsets, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::libc_connect;
@@ -16,6 +16,7 @@ use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
+use super::traffic::{Counter, TargetRow, ThreadRow, Traffic};
 
 /// What the user may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -59,6 +60,9 @@ pub struct Kernel {
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
     lost: PerCpuArray<MapData, u64>,
+    threads: HashMap<MapData, u32, ThreadRow>,
+    connects: HashMap<MapData, TargetRow, [u64; CONNECT_BUCKETS]>,
+    counter: Counter,
 }
 
 impl Kernel {
@@ -83,9 +87,12 @@ impl Kernel {
         for probe in PROBES {
             reports.push(attach(&mut bpf, probe, &types, &missing, &mut trampolines));
         }
-        let lost = bpf.take_map("LOST").ok_or(LoadError::Map("LOST"))?;
-        let lost = PerCpuArray::try_from(lost).map_err(|_| LoadError::Map("LOST"))?;
-        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost })
+        let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
+        let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
+        let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
+        let connects = HashMap::try_from(take("CONNECT_TIMES")?).map_err(|_| LoadError::Map("CONNECT_TIMES"))?;
+        let counter = Counter::default();
+        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost, threads, connects, counter })
     }
 
     /// The first required probe that is not attached is an error.
@@ -174,6 +181,13 @@ impl Kernel {
     /// Records that did not fit since the start, by kind; slot 0: payload in buffers that could not be read.
     pub fn lost(&self) -> [u64; Kind::COUNT] {
         std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
+    }
+}
+
+impl Kernel {
+    /// Traffic since the start.
+    pub fn traffic(&mut self) -> Traffic {
+        self.counter.read(&self.threads, &self.connects)
     }
 }
 

@@ -11,12 +11,14 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+mod traffic;
 
 #[cfg(test)]
 pub(crate) mod tempdir;
 
 pub use load::{Kernel, LoadError, Options};
 pub use ring::{Ring, Woken};
+pub use traffic::Traffic;
 
 /// The bytes of a record or a table that both sides agree on.
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {

@@ -9,7 +9,8 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: true,
     none_left: &[503],
-    header_step: Some(1024),
+    // Its buffers are of 16 KiB unless told otherwise, less what it keeps for rewriting.
+    header_full: |bytes| bytes.is_multiple_of(1024) || bytes % 16_384 >= 15_360,
     setting,
 };
 

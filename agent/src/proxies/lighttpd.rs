@@ -9,7 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[503],
-    header_step: None,
+    header_full: |_| false,
     setting,
 };
 

@@ -97,8 +97,8 @@ pub struct Proxy {
     pub oldest_first: bool,
     /// What it answers when it has no upstream left to try.
     pub none_left: &'static [u16],
-    /// A full header buffer is a multiple of this many bytes.
-    pub header_step: Option<u64>,
+    /// Whether its buffer for a header is full after this many bytes.
+    pub header_full: fn(u64) -> bool,
     /// What it calls a setting.
     pub setting: fn(Setting, Protocol) -> Option<&'static str>,
 }

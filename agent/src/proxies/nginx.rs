@@ -9,7 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[502],
-    header_step: Some(1024),
+    header_full: |bytes| bytes.is_multiple_of(1024),
     setting,
 };
 

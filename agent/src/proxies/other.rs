@@ -9,7 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Hint,
     oldest_first: false,
     none_left: &[502, 503, 504],
-    header_step: None,
+    header_full: |_| false,
     setting,
 };
 

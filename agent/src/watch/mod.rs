@@ -2,10 +2,11 @@
 //! engine; whoever shows or keeps what it says stands behind a bounded channel.
 
 mod proxies;
+mod source;
 mod stop;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use trace502_ebpf::Kind;
 
 use self::proxies::Tracked;
 pub use self::proxies::Wanted;
+pub use self::source::attach as attach_agent;
 pub use self::stop::{Stop, Stopper};
 use crate::correlate::{Counters, Engine};
 use crate::decode;
@@ -21,7 +23,7 @@ use crate::kernel::findings::{Finding, Level};
 use crate::kernel::preflight::{self, Preflight};
 use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
-use crate::kernel::{Kernel, LoadError, Options, Ring, Woken};
+use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
 use crate::model::{Fact, Nanos, Notice, Observation};
 use crate::recording::{Header, RecordingHost, Tape};
 
@@ -64,6 +66,8 @@ pub struct Watch {
     totals: Totals,
     kernel_lost: [u64; Kind::COUNT],
     next_beat: Nanos,
+    /// There was a beat that nobody has asked for.
+    beaten: bool,
 }
 
 impl Watch {
@@ -90,14 +94,15 @@ impl Watch {
             totals: Totals::default(),
             kernel_lost: [0; Kind::COUNT],
             next_beat: 0,
+            beaten: false,
         })
     }
 
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
-    pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
+    pub fn step(&mut self, stop: BorrowedFd<'_>, notices: &mut Vec<Notice>) -> bool {
         let now = monotonic();
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
-        let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
+        let woken = self.ring.wait(stop, Duration::from_nanos(due.saturating_sub(now)));
         while self.take_in() == BATCH {
             notices.append(&mut self.engine.drain());
         }
@@ -155,6 +160,7 @@ impl Watch {
     /// Reads the counters of the kernel side.
     fn beat(&mut self, now: Nanos) {
         self.next_beat = now + BEAT;
+        self.beaten = true;
         let lost = self.kernel.lost();
         let mut news = BTreeMap::new();
         let mut records = 0;
@@ -186,6 +192,11 @@ impl Watch {
         self.tracked.want(&mut self.kernel, wanted, self.host.inner())
     }
 
+    /// Whether the counters were read since the last call.
+    pub fn take_beat(&mut self) -> bool {
+        std::mem::take(&mut self.beaten)
+    }
+
     pub fn counters(&self) -> Counters {
         self.engine.counters()
     }
@@ -196,6 +207,11 @@ impl Watch {
 
     pub fn probes(&self) -> &[ProbeReport] {
         &self.kernel.reports
+    }
+
+    /// Traffic since the start, well or not.
+    pub fn traffic(&mut self) -> Traffic {
+        self.kernel.traffic()
     }
 
     /// Proxies that are watched: process id and name.

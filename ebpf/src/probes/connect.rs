@@ -121,7 +121,7 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
         }
     });
     if !is_unix {
-        let target = crate::maps::Target {
+        let target = Target {
             addr: if to.family == AF_INET6 { to.v6 } else { kernel::mapped(to.v4) },
             port: u16::from_be(to.port),
             _pad: [0; 6],

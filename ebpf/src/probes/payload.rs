@@ -9,7 +9,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_UNIX, Payload, Sock};
-use crate::maps::{PROCS, Thread};
+use crate::maps::PROCS;
 use crate::probes::state;
 use crate::{conn, emit, thread};
 

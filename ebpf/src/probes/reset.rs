@@ -5,7 +5,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Ptr, Skb, Sock};
-use crate::maps::{TARGETS, Target, constant};
+use crate::maps::{TARGETS, constant};
 use crate::probes::state;
 use crate::{conn, emit};
 

@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_BUCKETS, CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS, Target};
+use crate::maps::{CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS};
 use crate::probes::listen;
 use crate::{conn, emit, thread};
 

@@ -1,0 +1,114 @@
+//! `cargo xtask lab`: the three measures.
+
+use anyhow::{Context, Result, bail};
+
+use trace502_tests::cells::{self, Choice};
+use trace502_tests::proxies::Kind;
+use trace502_tests::{exact, guard, silence};
+
+const USAGE: &str = "\
+usage: cargo xtask lab -- [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
+                       [--workers N | --serial] [--logs] [--no-agent] [--json]
+  --measure   one of the three; all by default
+  --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
+  --fault     only cells whose fault has this in its name
+  --quick     a tenth of the requests
+  --workers   this many cells at a time
+  --serial    one cell at a time
+  --logs      what the proxies' own logs said
+  --no-agent  only make sure that the faults happen
+  --json      the records of what is wrong";
+
+struct Options {
+    choice: Choice,
+    measures: Vec<String>,
+    quick: bool,
+    json: bool,
+}
+
+fn parse() -> Result<Options> {
+    let choice = Choice { agent: true, workers: 24, ..Choice::default() };
+    let mut options = Options { choice, measures: Vec::new(), quick: false, json: false };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
+        match arg.as_str() {
+            "--proxy" => options.choice.proxies.push(Kind::parse(&value()?)?),
+            "--fault" => options.choice.faults.push(value()?),
+            "--measure" => options.measures.push(value()?),
+            "--no-agent" => options.choice.agent = false,
+            "--serial" => options.choice.workers = 1,
+            "--workers" => options.choice.workers = value()?.parse().context("--workers needs a number")?,
+            "--logs" => options.choice.logs = true,
+            "--quick" => options.quick = true,
+            "--json" => options.json = true,
+            "--help" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            _ => bail!("{arg:?} is unknown\n{USAGE}"),
+        }
+    }
+    if options.choice.proxies.is_empty() {
+        options.choice.proxies = Kind::ALL.to_vec();
+    }
+    if options.measures.is_empty() {
+        options.measures = ["cells", "exact", "silence"].map(str::to_owned).to_vec();
+    }
+    Ok(options)
+}
+
+fn main() -> Result<()> {
+    let options = parse()?;
+    guard::clean_on_signal();
+    guard::sweep();
+    // PHP-FPM's proxy is nginx: its measures two and three are nginx's.
+    let loaded: Vec<Kind> = options.choice.proxies.iter().copied().filter(|kind| *kind != Kind::Fpm).collect();
+    for measure in &options.measures {
+        match measure.as_str() {
+            "cells" => print_cells(&options)?,
+            "exact" => {
+                for kind in &loaded {
+                    let result = exact::run(*kind, if options.quick { 1000 } else { 10_000 }, options.choice.agent)?;
+                    println!("{result}");
+                    for (what, (count, example)) in &result.wrong {
+                        println!("    {count} × {what}");
+                        if options.json {
+                            println!("        {example}");
+                        }
+                    }
+                }
+            }
+            "silence" => {
+                for kind in &loaded {
+                    let result =
+                        silence::run(*kind, if options.quick { 10_000 } else { 100_000 }, options.choice.agent)?;
+                    println!("{result}");
+                    for line in result.alarms.iter().take(10) {
+                        println!("    {line}");
+                    }
+                }
+            }
+            _ => bail!("{measure:?} is no measure\n{USAGE}"),
+        }
+    }
+    Ok(())
+}
+
+fn print_cells(options: &Options) -> Result<()> {
+    let report = cells::run(&options.choice)?;
+    print!("{}", report.table());
+    for outcome in report.outcomes.iter().filter(|outcome| !outcome.right()) {
+        println!("{outcome}");
+        if options.json {
+            for record in &outcome.records {
+                println!("    {record}");
+            }
+        }
+    }
+    for line in report.false_alarms.iter().map(|line| format!("false alarm: {line}")).chain(report.complaints.clone()) {
+        println!("{line}");
+    }
+    println!("{}", report.line());
+    Ok(())
+}

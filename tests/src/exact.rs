@@ -1,0 +1,170 @@
+//! Measure two: ten faults and health mixed, 64 requests at a time, and each request's own cause must be right.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::agent::Agent;
+use crate::cells;
+use crate::client::{Answer, Ask, Client};
+use crate::faults::{self, Setup};
+use crate::load;
+use crate::proxies::{Kind, Proxy};
+use crate::route::Route;
+use crate::truth::{Exchange, Record};
+use crate::world::{Place, Ports, World, lock};
+
+/// Faults that hold still: whoever asks gets the same, however often.
+const MIXED: [&str; 10] = [
+    "no-listener",
+    "wrong-address",
+    "nft-reset-in",
+    "unix-missing",
+    "no-route",
+    "close-early",
+    "reset",
+    "half-head-fin",
+    "own-502",
+    "own-504",
+];
+
+pub const CONCURRENCY: usize = 64;
+
+#[derive(Debug)]
+pub struct Exactness {
+    pub kind: Kind,
+    pub requests: usize,
+    /// Requests with exactly the record that they should have: the failed ones theirs, the others none.
+    pub right: usize,
+    pub false_alarms: usize,
+    /// By what is wrong, how often, with one example.
+    pub wrong: BTreeMap<String, (usize, String)>,
+}
+
+impl fmt::Display for Exactness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, right, requests) = (self.kind.name(), self.right, self.requests);
+        write!(f, "exactness {name}: {right} of {requests} right, {} false alarms", self.false_alarms)
+    }
+}
+
+/// What a failed request's record must say, and nothing a healthy one's.
+struct Truth {
+    exchange: Exchange,
+    causes: Option<&'static [&'static str]>,
+}
+
+/// Without the agent, only what the clients get is looked at.
+pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Exactness> {
+    let world = World::new(Ports::Plenty)?;
+    let mut routes = Vec::new();
+    let mut hold = Vec::new();
+    let rows: Vec<_> = faults::all().into_iter().filter(|fault| MIXED.contains(&fault.name)).collect();
+    for fault in &rows {
+        let plan = (fault.prepare)(&Setup { world: world.clone(), kind, fault: fault.name })?;
+        hold.extend(plan.hold);
+        routes.push(plan.route);
+    }
+    routes.push(Route::to("healthy", world.shared_at(Place::Loopback, "ok")).keepalive());
+    world.start_shared()?;
+    let proxy = Proxy::start(kind, &world, &routes)?;
+    let agent = if with_agent { Some(cells::start_agent(&world)?) } else { None };
+    let truths = Mutex::new(Vec::with_capacity(count));
+    load::run(&world, CONCURRENCY, count, |kept: &mut Option<Client>, n| {
+        let row = rows.get(load::scatter(n) % (2 * rows.len()));
+        let truth = ask(&proxy, kept, n, row)?;
+        lock(&truths).push(truth);
+        Ok(())
+    })?;
+    let truths = truths.into_inner().unwrap_or_default();
+    let failed = truths.iter().filter(|truth| truth.causes.is_some()).count();
+    let Some(agent) = agent else { return Ok(unjudged(kind, &truths)) };
+    agent.settled(failed, Duration::from_secs(10));
+    let result = judge(kind, &truths, &agent);
+    agent.stop()?;
+    Ok(result)
+}
+
+/// One request, on the thread's connection or on one of its own.
+fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize, row: Option<&faults::Fault>) -> Result<Truth> {
+    let name = row.map_or("healthy", |fault| fault.name);
+    let ask = Ask::get(format!("/{name}/{}/{n}", proxy.kind.name()));
+    let mut client = match kept.take() {
+        Some(client) if !n.is_multiple_of(3) => client,
+        _ => Client::connect(proxy.addr)?,
+    };
+    let local = client.local().map(|addr| addr.to_string()).unwrap_or_default();
+    let answer = client.ask(&ask);
+    if matches!(answer, Answer::Status(_)) && !client.ended {
+        *kept = Some(client);
+    }
+    let exchange = Exchange { path: ask.path, client: local, answer, judged: row.is_some() };
+    Ok(Truth { exchange, causes: row.map(|fault| fault.causes) })
+}
+
+fn unjudged(kind: Kind, truths: &[Truth]) -> Exactness {
+    let mut result = Exactness { kind, requests: truths.len(), right: 0, false_alarms: 0, wrong: BTreeMap::new() };
+    for truth in truths {
+        let got = truth.exchange.answer.word();
+        match (truth.causes, got.as_str()) {
+            (None, "200") => result.right += 1,
+            (Some(_), got) if got != "200" => result.right += 1,
+            (causes, got) => {
+                let what = format!("the lab: {} got {got}", causes.map_or("health", |causes| causes[0]));
+                result.wrong.entry(what).or_insert((0, truth.exchange.path.clone())).0 += 1;
+            }
+        }
+    }
+    result
+}
+
+fn judge(kind: Kind, truths: &[Truth], agent: &Agent) -> Exactness {
+    let mut by_path: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+    for record in agent.all() {
+        by_path.entry(record.incident.request.path.clone().unwrap_or_default()).or_default().push(record);
+    }
+    let mut result = Exactness { kind, requests: truths.len(), right: 0, false_alarms: 0, wrong: BTreeMap::new() };
+    for truth in truths {
+        let records = by_path.remove(&truth.exchange.path).unwrap_or_default();
+        match wrong(truth, &records) {
+            None => result.right += 1,
+            Some(what) => {
+                let example = records.first().map_or(truth.exchange.path.clone(), |record| record.line.clone());
+                result.wrong.entry(what).or_insert((0, example)).0 += 1;
+            }
+        }
+    }
+    by_path.retain(|path, _| !path.starts_with("/warm-up/"));
+    for record in by_path.into_values().flatten() {
+        result.false_alarms += 1;
+        result.wrong.entry(format!("about nothing asked: {}", record.incident.cause)).or_insert((0, record.line)).0 +=
+            1;
+    }
+    let alarms = |(what, (count, _)): (&String, &(usize, String))| if what.starts_with("healthy") { *count } else { 0 };
+    result.false_alarms += result.wrong.iter().map(alarms).sum::<usize>();
+    result
+}
+
+fn wrong(truth: &Truth, records: &[Record]) -> Option<String> {
+    let exchange = &truth.exchange;
+    let got = exchange.answer.word();
+    let Some(causes) = truth.causes else {
+        return match records {
+            [] if got == "200" => None,
+            [] => Some(format!("the lab: a healthy request got {got}")),
+            [record, ..] => Some(format!("healthy, reported as {}", record.incident.cause)),
+        };
+    };
+    let [record] = records else {
+        return Some(format!("{}: {} records ({got})", causes[0], records.len()));
+    };
+    let cause = record.incident.cause.as_str();
+    if !causes.contains(&cause) {
+        return Some(format!("{}, reported as {cause} ({got})", causes[0]));
+    }
+    let status = record.incident.status_word();
+    (status != got).then(|| format!("{cause}: status {status}, the client got {got}"))
+}

@@ -1,0 +1,109 @@
+//! The three measures, asserted at the level reached. One table holds the levels; it may only be tightened.
+
+use std::sync::Mutex;
+
+use trace502_tests::cells::{self, Choice};
+use trace502_tests::proxies::Kind;
+use trace502_tests::truth::Verdict;
+use trace502_tests::{exact, guard, silence};
+
+/// What a proxy must reach.
+struct Level {
+    kind: Kind,
+    /// Cells that may be wrong.
+    wrong_cells: usize,
+    /// Of a thousand requests, how many must be right.
+    exact: usize,
+    /// Of those, how many false alarms there may be.
+    false_alarms: usize,
+}
+
+const LEVELS: [Level; 6] = [
+    Level { kind: Kind::Nginx, wrong_cells: 0, exact: 1000, false_alarms: 0 },
+    Level { kind: Kind::Haproxy, wrong_cells: 0, exact: 1000, false_alarms: 0 },
+    Level { kind: Kind::Apache, wrong_cells: 0, exact: 1000, false_alarms: 0 },
+    Level { kind: Kind::Caddy, wrong_cells: 0, exact: 1000, false_alarms: 0 },
+    Level { kind: Kind::Envoy, wrong_cells: 0, exact: 1000, false_alarms: 0 },
+    Level { kind: Kind::Fpm, wrong_cells: 0, exact: 0, false_alarms: 0 },
+];
+
+/// The measures want the machine for themselves.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Without root there is nothing to measure; the tests task insists on it.
+fn may_run() -> bool {
+    // SAFETY: geteuid cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("skipped: the lab needs root");
+    }
+    guard::sweep();
+    root
+}
+
+#[test]
+fn every_cause_has_a_cell() {
+    let catalogue: Vec<String> = trace502::causes::CATALOGUE.iter().map(|cause| cause.id.to_owned()).collect();
+    assert_eq!(cells::uncovered(&catalogue), Vec::<String>::new(), "causes without a fault that makes them");
+}
+
+#[test]
+fn every_cause_a_cell_expects_is_in_the_catalogue() {
+    for fault in trace502_tests::faults::all() {
+        for cause in fault.causes {
+            assert!(trace502::causes::by_id(cause).is_some(), "{} expects {cause}", fault.name);
+        }
+    }
+}
+
+#[test]
+fn cells_name_their_causes() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    let proxies = Kind::ALL.to_vec();
+    let choice = Choice { proxies, agent: true, workers: 24, ..Choice::default() };
+    let report = cells::run(&choice).unwrap();
+    println!("{}{}", report.table(), report.line());
+    let failures: Vec<String> =
+        report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
+    let list = failures.join("\n");
+    let made = report.outcomes.iter().all(|cell| !matches!(cell.verdict, Verdict::NotMade(_)));
+    assert!(made, "the lab could not make a fault:\n{list}");
+    for level in LEVELS {
+        let wrong = report.outcomes.iter().filter(|cell| cell.kind == level.kind && !cell.right()).count();
+        assert!(wrong <= level.wrong_cells, "{}: {wrong} cells are wrong:\n{list}", level.kind.name());
+    }
+    assert_eq!(report.false_alarms, Vec::<String>::new());
+    assert_eq!(report.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn causes_are_exact_under_concurrency() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    for level in LEVELS.iter().filter(|level| level.exact > 0) {
+        let result = exact::run(level.kind, 1000, true).unwrap();
+        println!("{result}");
+        assert!(result.right >= level.exact, "{result}\n{:#?}", result.wrong);
+        assert!(result.false_alarms <= level.false_alarms, "{result}\n{:#?}", result.wrong);
+    }
+}
+
+#[test]
+fn health_is_silent() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    for level in LEVELS.iter().filter(|level| level.exact > 0) {
+        let result = silence::run(level.kind, 5000, true).unwrap();
+        println!("{result}");
+        assert_eq!(result.alarms, Vec::<String>::new(), "{result}");
+        // Nearly all of it must have been health.
+        assert!(result.failed * 20 < result.requests, "{result}");
+    }
+}
