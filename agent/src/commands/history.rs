@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -45,6 +45,9 @@ pub struct History {
     /// One JSON object per line, as `live --json` prints them
     #[arg(long)]
     pub json: bool,
+    /// Look at them on the full screen of `live`
+    #[arg(long, conflicts_with_all = ["json", "summary", "id", "count"])]
+    pub tui: bool,
     /// The agent's history [default: what its configuration says]
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
@@ -56,13 +59,16 @@ pub struct History {
 }
 
 /// Whether it is a time; which one is said once it is known what is now.
-fn moment(text: &str) -> Result<String, String> {
+pub fn moment(text: &str) -> Result<String, String> {
     when::parse_moment(text, when::now_micros()).map(|_| text.to_owned())
 }
 
 impl History {
     /// `trace502 history` on standard output.
     pub fn run(&self) -> anyhow::Result<u8> {
+        if self.tui {
+            return super::past::show(self, when::now_micros());
+        }
         let mut out = io::BufWriter::new(io::stdout().lock());
         run(self, when::now_micros(), &mut out)?;
         match out.flush() {
@@ -73,12 +79,7 @@ impl History {
 
     /// Where the agent writes.
     pub fn file(&self) -> anyhow::Result<PathBuf> {
-        if let Some(file) = &self.history {
-            return Ok(file.clone());
-        }
-        let config = Config::load(self.config.as_deref(), &Flags::default())?;
-        let off = || Usage("the configuration says `history = \"off\"`; name a file with --history".to_owned());
-        Ok(config.settings.history.ok_or_else(off)?)
+        file(self.history.as_deref(), self.config.as_deref())
     }
 
     pub fn span(&self, now: Micros) -> anyhow::Result<Span> {
@@ -90,6 +91,16 @@ impl History {
         }
         Ok(Span { since: Some(since), until })
     }
+}
+
+/// The file that was named, or the one that the agent's configuration names.
+pub fn file(history: Option<&Path>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(file) = history {
+        return Ok(file.to_owned());
+    }
+    let config = Config::load(config, &Flags::default())?;
+    let off = || Usage("the configuration says `history = \"off\"`; name a file with --history".to_owned());
+    Ok(config.settings.history.ok_or_else(off)?)
 }
 
 /// Prints what was asked for. A reader that closes early (`| head`) is no failure.

@@ -10,7 +10,6 @@ mod signals;
 mod tests;
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -38,7 +37,7 @@ use crate::watch::{Stop, Stopper};
 pub trait Source: Send {
     /// Runs until `stop` is readable, then tells what is still open and returns. Publishes a status, or at least
     /// beats, every two seconds; never waits for what the outlet does.
-    fn run(self: Box<Self>, outlet: Outlet, stop: BorrowedFd<'_>) -> anyhow::Result<()>;
+    fn run(self: Box<Self>, outlet: Outlet, stop: &Stop) -> anyhow::Result<()>;
 }
 
 /// How long each part has to end, so that all is over within a second.
@@ -203,7 +202,7 @@ impl Agent {
         let walls = walls.recv().unwrap_or(Walls::None);
 
         let outlet = Outlet::new(metrics.clone(), recent, history.clone(), board.clone(), engine_news);
-        let engine = Worker::spawn("engine", &bell, move || source.run(outlet, stop.as_fd()))?;
+        let engine = Worker::spawn("engine", &bell, move || source.run(outlet, &stop))?;
         board.running(match &remaining {
             Some(remaining) => {
                 format!("{remaining}; the threads for HTTP and history have no capabilities, and {walls}")
