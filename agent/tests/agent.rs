@@ -1,5 +1,6 @@
 //! `trace502 agent` on this host, with a real nginx in front of nothing. Needs root.
-#![allow(clippy::unwrap_used)]
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what failed")]
 
 use std::fs;
 use std::io::{Read, Write};
