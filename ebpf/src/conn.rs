@@ -284,11 +284,10 @@ pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>
 /// The other end of the connection, where it lives on this host.
 #[inline(always)]
 fn peer(record: &mut ConnRecord) {
-    let netns = record.tuple.netns;
-    kernel::flow_key(&mut record.tuple);
-    let flow = FLOWS.get_ptr_mut(&record.tuple);
-    record.tuple.netns = netns;
-    let Some(flow) = flow else { return };
+    // Linux 6.1 takes no key from the ring buffer's memory.
+    let mut key = record.tuple;
+    kernel::flow_key(&mut key);
+    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return };
     // SAFETY: a value of the map.
     let flow = unsafe { &mut *flow };
     if flow.cookie != record.conn.cookie {
