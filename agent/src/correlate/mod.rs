@@ -570,6 +570,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             old: false,
             closed_first: false,
             ahead: false,
+            application: false,
             blind: false,
             last_state: 0,
             status: None,

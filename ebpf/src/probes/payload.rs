@@ -200,6 +200,9 @@ fn ahead(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
 #[inline(always)]
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
+    if conn::is_tls(conn) {
+        return tls_sent(conn, n, tgid, tid);
+    }
     if conn::upstream_sent(conn, n) {
         // A connection bound when it was made keeps that for its first request.
         if conn.request > 1 || conn.bound == 0 {
@@ -220,9 +223,49 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     0
 }
 
+/// Record type of TLS application data.
+const APPLICATION_DATA: u8 = 0x17;
+/// A record of this size is an alert, such as the one that takes leave.
+const ALERT: u64 = 31;
+
+/// Inside TLS only the rhythm is seen: application data sent after an answer begins a request. The heads stay those
+/// of the handshake, which tell why one failed.
+#[inline(always)]
+fn tls_sent(conn: &mut Conn, n: u64, tgid: u32, tid: u32) -> i32 {
+    conn.request_bytes += n;
+    if conn.phase != PHASE_ANSWERED || n <= ALERT {
+        return 0;
+    }
+    let mut first = [0; 16];
+    if !first_bytes(&mut first, n, &mut conn.flags) || first[0] != APPLICATION_DATA {
+        return 0;
+    }
+    conn.phase = PHASE_ASKED;
+    conn.asked_before = conn.asked;
+    conn.asked = emit::now();
+    conn.request_bytes = n;
+    conn.reply_bytes = 0;
+    conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
+    // The first request is the one that the connection was made for.
+    if conn.flags & CONN_APPLICATION != 0 {
+        conn.request += 1;
+        conn.flags |= CONN_REUSED;
+        let class = class_of(tgid);
+        if let Some(thread) = thread::of(tid) {
+            thread::bind(thread, class, conn);
+        }
+    }
+    conn.flags |= CONN_APPLICATION;
+    0
+}
+
 #[inline(always)]
 fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     conn.reply_bytes += n;
+    if conn::is_tls(conn) && conn.reply_len != 0 {
+        conn.phase = PHASE_ANSWERED;
+        return 0;
+    }
     if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || conn.status != 0) {
         return 0;
     }
