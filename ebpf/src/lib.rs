@@ -179,8 +179,8 @@ pub const CONN_BLIND: u16 = 256;
 pub const CONN_RESET: u16 = 512;
 /// The current request has been handed over already.
 pub const CONN_TOLD: u16 = 1024;
-/// TLS: the handshake is over, application data went out.
-pub const CONN_SECURED: u16 = 2048;
+/// TLS: a request was sent, so the handshake had come to its end.
+pub const CONN_APPLICATION: u16 = 2048;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]

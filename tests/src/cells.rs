@@ -122,7 +122,7 @@ pub fn run(choice: &Choice) -> Result<Report> {
     let known = bench.known.into_inner().unwrap_or_default();
     let mut report = Report { outcomes, ..Report::default() };
     if let Some(agent) = agent {
-        report.false_alarms = false_alarms(&agent, &known);
+        report.false_alarms = false_alarms(&agent, &proxies, &known);
         report.complaints = agent.complaints();
         agent.stop()?;
     }
@@ -147,12 +147,22 @@ fn not_made(kind: Kind, fault: Fault, why: &str) -> Outcome {
     }
 }
 
-fn false_alarms(agent: &Agent, known: &BTreeSet<String>) -> Vec<String> {
+fn false_alarms(agent: &Agent, proxies: &[Proxy], known: &BTreeSet<String>) -> Vec<String> {
     let strange = |record: &Record| {
         let path = record.incident.request.path.as_deref().unwrap_or_default();
-        !known.contains(path) && !path.starts_with("/warm-up/")
+        ours(record, proxies) && !known.contains(path) && !path.starts_with("/warm-up/")
     };
     agent.all().into_iter().filter(strange).map(|record| record.line).collect()
+}
+
+/// Whether a record is about a proxy of the lab: the host may have others, with troubles of their own.
+pub fn ours<P: std::borrow::Borrow<Proxy>>(record: &Record, proxies: &[P]) -> bool {
+    let path = record.incident.request.path.as_deref().unwrap_or_default();
+    proxies.iter().any(|proxy| {
+        let proxy = proxy.borrow();
+        let name = proxy.kind.name();
+        proxy.has(record.incident.proxy.pid) || path.split('/').nth(2) == Some(name)
+    })
 }
 
 /// The running lab, as its cells need it.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::agent::Agent;
 use crate::cells;
 use crate::client::{Answer, Ask, Client};
 use crate::faults::{self, Setup};
@@ -83,7 +82,7 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Exactness> {
     let failed = truths.iter().filter(|truth| truth.causes.is_some()).count();
     let Some(agent) = agent else { return Ok(unjudged(kind, &truths)) };
     agent.settled(failed, Duration::from_secs(10));
-    let result = judge(kind, &truths, &agent);
+    let result = judge(kind, &truths, agent.all().into_iter().filter(|record| cells::ours(record, &[&proxy])));
     agent.stop()?;
     Ok(result)
 }
@@ -121,9 +120,9 @@ fn unjudged(kind: Kind, truths: &[Truth]) -> Exactness {
     result
 }
 
-fn judge(kind: Kind, truths: &[Truth], agent: &Agent) -> Exactness {
+fn judge(kind: Kind, truths: &[Truth], records: impl Iterator<Item = Record>) -> Exactness {
     let mut by_path: BTreeMap<String, Vec<Record>> = BTreeMap::new();
-    for record in agent.all() {
+    for record in records {
         by_path.entry(record.incident.request.path.clone().unwrap_or_default()).or_default().push(record);
     }
     let mut result = Exactness { kind, requests: truths.len(), right: 0, false_alarms: 0, wrong: BTreeMap::new() };

@@ -110,7 +110,7 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
     let mut alarms = Vec::new();
     if let Some(agent) = agent {
         agent.settled(usize::MAX, Duration::from_secs(3));
-        let records = agent.all().into_iter();
+        let records = agent.all().into_iter().filter(|record| cells::ours(record, &[&proxy]));
         let records = records.filter(|record| alarm(record.incident.request.path.as_deref().unwrap_or_default()));
         alarms.extend(records.map(|record| record.line));
         agent.stop()?;

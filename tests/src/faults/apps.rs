@@ -72,5 +72,5 @@ fn uvicorn(setup: &Setup, dial: &str) -> Result<Plan> {
 /// Node's keepAliveTimeout runs out just as a busy proxy reuses the connection.
 fn node_keepalive(setup: &Setup) -> Result<Plan> {
     let at = setup.world.shared_at(Place::Loopback, "node:brief");
-    Ok(Plan::new(setup.route(at).keepalive(), |session| stalled_race(session, Duration::from_millis(2500))))
+    Ok(Plan::new(setup.route(at).keepalive().patient(), |session| stalled_race(session, Duration::from_millis(2500))))
 }

@@ -160,7 +160,8 @@ impl Plan {
         Expect {
             answers: fault.answers(kind),
             causes: fault.causes,
-            confidence: fault.confidence,
+            // Goroutines change threads: with several requests at once their attempts are told apart by less than proof.
+            confidence: if kind == Kind::Caddy { fault.confidence.min(Confidence::Likely) } else { fault.confidence },
             says,
             upstream: self.upstream.clone(),
         }

@@ -29,7 +29,8 @@ pub const FAULTS: &[Fault] = &[
     fault("own-rule", "502 502 502 502 502 -", &["unattributed"], |s| {
         Ok(Plan::get(s.route("127.0.0.1:1").special(Special::Own502)).no_upstream())
     })
-    .unknown(),
+    .unknown()
+    .alone(),
 ];
 
 /// Two servers that nobody has; what marks them down differs by proxy.

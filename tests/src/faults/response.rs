@@ -40,8 +40,11 @@ pub const FAULTS: &[Fault] = &[
     fault("own-504", "504 504 504 504 504 -", &["upstream_error"], |s| shared(s, "answer:504")),
     fault("idle-raced", "502 502|closed 502|closed 502 503 -", &["keepalive_race"], idle_raced),
     fault("idle-forgotten", "502 502|closed 502|closed 502 503 -", &["stale_connection"], idle_forgotten),
-    fault("plain-to-tls", "502|garbled 502 502|garbled|200 502 502|503 -", &["tls_mismatch"], plain_to_tls),
-    // Node says nothing at all to a client that does not speak TLS.
+    fault("plain-to-tls", "502|garbled 502 502|garbled|200 502 502|503 -", &["tls_mismatch"], |s| {
+        shared(s, "tls-alert")
+    }),
+    // These two say nothing at all to a client that does not speak TLS.
+    fault("plain-to-openssl", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], plain_to_openssl),
     fault("plain-to-node-tls", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], |s| {
         shared(s, "node:https-good")
     }),
@@ -50,7 +53,9 @@ pub const FAULTS: &[Fault] = &[
     fault("certificate-self", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-self", true)),
     fault("certificate-name", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-other", true)),
     fault("tls-versions", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-ancient", true)),
-    fault("h1-to-h2", "garbled|502 502 502|garbled|200 502 502|503 -", &["h2_mismatch"], |s| shared(s, "node:h2")),
+    fault("h1-to-h2", "garbled|502|closed 502 502|garbled|200 502 502|503 -", &["h2_mismatch"], |s| {
+        shared(s, "node:h2")
+    }),
     fault("h2-to-h1", "502 503 503 502 502|503 -", &["h2_mismatch"], h2_to_h1),
 ];
 
@@ -133,8 +138,7 @@ fn tls(setup: &Setup, conduct: &str, verify: bool) -> Result<Plan> {
     Ok(Plan::get(setup.route(at).speaking(Speaks::Tls { verify })))
 }
 
-/// OpenSSL answers with an alert.
-fn plain_to_tls(setup: &Setup) -> Result<Plan> {
+fn plain_to_openssl(setup: &Setup) -> Result<Plan> {
     let at = format!("127.0.0.1:{}", setup.world.port());
     let (cert, key) = (setup.world.certs.cert("good"), setup.world.certs.key("good"));
     let args = ["s_server", "-accept", &at, "-cert", &cert, "-key", &key, "-quiet"];

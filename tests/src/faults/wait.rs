@@ -18,8 +18,8 @@ pub const FAULTS: &[Fault] = &[
     fault("blocked", LATE, &["response_timeout"], |s| app(s, "blocked", "blocked")).says(&["blocked"]),
     fault("stopped", LATE, &["request_not_read", "never_accepted", "response_timeout"], stopped).says(&["stopped"]),
     fault("stopped-in-flight", LATE, &["response_timeout"], stopped_in_flight).says(&["stopped"]),
-    // HAProxy's and Caddy's timers start again with every byte, or do not run any more.
-    fault("trickle", "504 504|502 502 504 504 -", &["response_timeout"], |s| app(s, "trickler", "trickle")),
+    // Apache's timer starts again with every byte.
+    fault("trickle", "504 504 - 504 504 -", &["response_timeout"], |s| app(s, "trickler", "trickle")),
     // Envoy's clock does not run before the request is out.
     fault("stops-reading", "504 504|closed 504 502|504 - -", &["send_timeout"], stops_reading),
 ];

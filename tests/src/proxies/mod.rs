@@ -146,6 +146,11 @@ impl Proxy {
         if workers.is_empty() { vec![self.pid()] } else { workers }
     }
 
+    /// Is this process the proxy or one of its own?
+    pub fn has(&self, pid: u32) -> bool {
+        self.workers().contains(&pid) || pid == self.pid()
+    }
+
     pub fn signal_workers(&self, signal: i32) {
         for pid in self.workers() {
             signal_pid(pid, signal);

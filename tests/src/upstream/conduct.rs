@@ -74,6 +74,8 @@ impl std::str::FromStr for Conduct {
                 Self::Bytes(b"220 mail.example ESMTP Postfix\r\n221 2.7.0 Error: I can break rules, too. Goodbye.\r\n")
             }
             "redis" => Self::Bytes(b"-ERR wrong number of arguments for 'get' command\r\n"),
+            // As a server answers that speaks TLS only: fatal, decode error.
+            "tls-alert" => Self::Bytes(b"\x15\x03\x03\x00\x02\x02\x32"),
             "nul" => Self::Bytes(b"HTTP/1.1 200 OK\r\nBad\0Header: x\r\nContent-Length: 2\r\n\r\nok"),
             "silent" => Self::Silent,
             "spin" => Self::Spin,
@@ -188,6 +190,8 @@ impl Conduct {
                 let filler = "x".repeat(200_000);
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Filler: {filler}\r\n\r\n");
                 stream.send(head.as_bytes());
+                // The proxy is to give up because of what it got, not because of an end.
+                hold(stream);
             }
             Self::Answer(status) => {
                 let text = format!("HTTP/1.1 {status} Upstream Says\r\nContent-Length: 0\r\n\r\n");

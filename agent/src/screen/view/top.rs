@@ -1,5 +1,7 @@
 //! What is watched, how fast it fails, how much of it is explained, and what is lost or missing.
 
+use std::collections::BTreeMap;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -25,15 +27,27 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// `nginx pid 7353, haproxy pid 811 and 2 more`
+/// `nginx pid 7353 +4, haproxy pid 811 and 2 more`: of each name the first process, and how many others.
 pub fn proxies(snapshot: &Snapshot, most: usize) -> String {
-    let names: Vec<String> =
-        snapshot.proxies.iter().take(most).map(|p| format!("{} pid {}", safe(&p.name), p.pid)).collect();
-    let more = snapshot.proxies.len().saturating_sub(most);
-    match (names.len(), more) {
+    let mut names: BTreeMap<&str, (u32, usize)> = BTreeMap::new();
+    for proxy in &snapshot.proxies {
+        let (first, others) = names.entry(&proxy.name).or_insert((proxy.pid, 0));
+        *others += usize::from(*first != proxy.pid);
+        *first = (*first).min(proxy.pid);
+    }
+    let more = names.len().saturating_sub(most);
+    let named: Vec<String> = names
+        .into_iter()
+        .take(most)
+        .map(|(name, (pid, others))| match others {
+            0 => format!("{} pid {pid}", safe(name)),
+            others => format!("{} pid {pid} +{others}", safe(name)),
+        })
+        .collect();
+    match (named.len(), more) {
         (0, _) => "no proxy seen yet".into(),
-        (_, 0) => names.join(", "),
-        (_, more) => format!("{} and {more} more", names.join(", ")),
+        (_, 0) => named.join(", "),
+        (_, more) => format!("{} and {more} more", named.join(", ")),
     }
 }
 
