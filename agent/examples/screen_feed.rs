@@ -2,6 +2,7 @@
 //!
 //! `screen_feed FILE [--past] [--quiet] [--rate N] [--lost N]`; SIGUSR1 makes the feeding thread panic.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -40,7 +41,8 @@ fn main() -> Result<()> {
     };
     let directory = std::env::current_dir()?;
     let farewell = run(source.as_mut(), Options { directory, ..Options::default() })?;
-    println!("trace502: {farewell}");
+    // The terminal may be gone.
+    let _ = writeln!(std::io::stdout(), "trace502: {farewell}");
     Ok(())
 }
 
@@ -68,7 +70,7 @@ fn serve(feed: &Feed, incidents: &[Incident], rate: u64, lost: u64, panic: &Atom
 
 fn snapshot(elapsed: Duration, lost: u64) -> Snapshot {
     let requests = (elapsed.as_secs_f64() * 412.0) as u64;
-    let upstream = |addr: &str, share: u64| UpstreamSeen { addr: addr.into(), requests: requests / share };
+    let upstream = |addr: &str, share: u64| UpstreamSeen { addr: addr.into(), connections: requests / share };
     let mut snapshot = Snapshot {
         proxies: vec![WatchedProxy { name: "nginx".into(), pid: 7353 }],
         upstreams: vec![upstream("127.0.0.1:8000", 2), upstream("127.0.0.1:9000", 3), upstream("10.0.0.7:8080", 6)],

@@ -2,14 +2,13 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::agent::{self, Agent};
+use crate::commands::agent::Agent;
 use crate::commands::causes::Causes;
 use crate::commands::doctor::Doctor;
 use crate::commands::history::History;
 use crate::commands::live::Live;
 use crate::commands::record::{Record, Replay};
 use crate::commands::report::ReportArgs;
-use crate::watch;
 
 /// Tells the precise low-level cause of every HTTP 502, 503 and 504 of a reverse proxy.
 #[derive(Parser, Debug)]
@@ -22,7 +21,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Live(Live),
-    Agent(Box<Agent>),
+    Agent(Agent),
     Record(Record),
     Replay(Replay),
     Doctor(Doctor),
@@ -36,12 +35,12 @@ impl Verb {
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
             Verb::Live(live) => live.run(),
-            Verb::Agent(agent) => agent::run(&agent, &mut std::io::stdout().lock(), watch::attach_agent).map(|()| 0),
+            Verb::Agent(agent) => agent.run(),
             Verb::Record(record) => record.run(),
             Verb::Replay(replay) => replay.run(),
             Verb::Doctor(doctor) => doctor.run(),
-            Verb::Causes(causes) => causes.run(),
             Verb::History(history) => history.run(),
+            Verb::Causes(causes) => causes.run(),
             Verb::Report(report) => report.run(),
         }
     }

@@ -186,6 +186,7 @@ fn connection(record: &ConnRecord) -> Connection {
         old: has(abi::CONN_OLD),
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
+        application: has(abi::CONN_APPLICATION),
         blind: has(abi::CONN_BLIND),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.

@@ -137,6 +137,12 @@ pub fn is_http1(conn: &Conn) -> bool {
         && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
 }
 
+/// Whether the owner speaks TLS on this connection: its first bytes were a handshake record.
+#[inline(always)]
+pub fn is_tls(conn: &Conn) -> bool {
+    conn.request_len > 2 && conn.request_head[0] == 0x16 && conn.request_head[1] == 3
+}
+
 /// Whether the current attempt of an upstream connection ended without a usable answer.
 #[inline(always)]
 fn failed(conn: &Conn) -> bool {
@@ -199,6 +205,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         }
         // SAFETY: no arguments.
         kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
+            record.tcp.error = sk.soft_error();
+        }
         if conn.role == ROLE_UPSTREAM {
             peer(record);
             find_listener(&record.tuple, &mut record.listener);
@@ -284,11 +293,10 @@ pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>
 /// The other end of the connection, where it lives on this host.
 #[inline(always)]
 fn peer(record: &mut ConnRecord) {
-    let netns = record.tuple.netns;
-    kernel::flow_key(&mut record.tuple);
-    let flow = FLOWS.get_ptr_mut(&record.tuple);
-    record.tuple.netns = netns;
-    let Some(flow) = flow else { return };
+    // A copy: kernels before 6.2 take no key from the ring buffer's memory.
+    let mut key = record.tuple;
+    kernel::flow_key(&mut key);
+    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return };
     // SAFETY: a value of the map.
     let flow = unsafe { &mut *flow };
     if flow.cookie != record.conn.cookie {

@@ -38,6 +38,9 @@ macro_rules! offset {
     };
 }
 
+/// What an offset is where this kernel lacks the member.
+const MISSING: usize = u32::MAX as usize;
+
 /// A load through a pointer whose type the verifier knows.
 ///
 /// # Safety
@@ -136,6 +139,23 @@ impl Sock {
     #[inline(always)]
     pub fn error(self) -> i32 {
         read(self.0, offset!(sk_err)).unwrap_or(0)
+    }
+
+    /// An error that does not end the connection by itself: an ICMP message that came while connect() ran.
+    /// The owner takes it by asking for it; what the message said stays in the queue of errors.
+    #[inline(always)]
+    pub fn soft_error(self) -> i32 {
+        let soft: i32 = read(self.0, offset!(sk_err_soft)).unwrap_or(0);
+        if soft != 0 {
+            return soft;
+        }
+        let (queue, cb, ee) = (offset!(sk_error_queue), offset!(skb_cb), offset!(exterr_ee));
+        let first: u64 = read(self.0, queue).unwrap_or(0);
+        // An empty queue points at itself.
+        if first == 0 || first == (self.0 as u64).wrapping_add(queue as u64) || cb == MISSING || ee == MISSING {
+            return 0;
+        }
+        read(first as Ptr, cb + ee).unwrap_or(0)
     }
 
     /// Bytes that came and were not read by the owner.

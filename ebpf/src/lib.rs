@@ -179,6 +179,8 @@ pub const CONN_BLIND: u16 = 256;
 pub const CONN_RESET: u16 = 512;
 /// The current request has been handed over already.
 pub const CONN_TOLD: u16 = 1024;
+/// TLS: a request was sent, so the handshake had come to its end.
+pub const CONN_APPLICATION: u16 = 2048;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -520,6 +522,8 @@ offsets! {
     sk_protocol = "sock"."sk_protocol",
     sk_type = "sock"."sk_type",
     sk_err = "sock"."sk_err",
+    sk_err_soft = "sock"."sk_err_soft",
+    sk_error_queue = "sock"."sk_error_queue.next",
     sk_socket = "sock"."sk_socket",
     sk_shutdown = "sock"."sk_shutdown",
     sk_ack_backlog = "sock"."sk_ack_backlog",
@@ -540,6 +544,8 @@ offsets! {
     unix_addr = "unix_sock"."addr",
     unix_addr_len = "unix_address"."len",
     unix_addr_name = "unix_address"."name",
+    skb_cb = "sk_buff"."cb",
+    exterr_ee = "sock_exterr_skb"."ee",
     skb_head = "sk_buff"."head",
     skb_network = "sk_buff"."network_header",
     skb_protocol = "sk_buff"."protocol",

@@ -27,6 +27,13 @@ pub struct Answers {
     path: Option<PathFacts>,
 }
 
+impl Answers {
+    /// What was asked ahead of the case, because it would not hold.
+    pub fn note_descriptors(&mut self, pid: u32, facts: Option<DescriptorFacts>) {
+        self.descriptors.insert(pid, facts);
+    }
+}
+
 pub struct Case<'a> {
     pub attempt: Option<&'a Attempt>,
     /// connect() failed in the call itself.
@@ -195,7 +202,8 @@ impl<'a> Case<'a> {
 
     /// No byte of an answer came.
     pub fn no_answer(&self) -> bool {
-        self.conn().is_some_and(|c| c.reply_bytes == 0 && c.reply_head.is_empty())
+        // Inside TLS the head stays that of the handshake.
+        self.conn().is_some_and(|c| c.reply_bytes == 0 && (c.reply_head.is_empty() || c.application))
     }
 
     pub fn reply(&self) -> &'a [u8] {

@@ -38,6 +38,9 @@ fn rule(case: &Case<'_>) -> Verdict {
             .proven_if(inside, "that the question was asked for this request")
             .yes();
     }
+    if !case.owner.kind.resolves_ahead {
+        return Verdict::No;
+    }
     // One that was resolved since is no reason.
     let before: Vec<&Lookup> = names.of(pid, case.at.saturating_sub(BACKGROUND)).filter(|l| l.at <= case.at).collect();
     let resolved = |name: &str| before.iter().any(|l| l.name == name && l.answer.is_some_and(|a| a.records > 0));

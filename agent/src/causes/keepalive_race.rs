@@ -39,12 +39,16 @@ fn rule(case: &Case<'_>) -> Verdict {
     .yes()
 }
 
+/// A FIN is on its way for half a round trip; one that did not come in this time was lost.
+const UNDER_WAY: u64 = 5 * MILLI;
+
 /// Whether the upstream closed without having read this request: `Some(true)` proven, `Some(false)` likely.
 fn unread(case: &Case<'_>, conn: &Connection, asked: u64) -> Option<bool> {
     if let Some(peer) = case.peer() {
-        let before = peer.closed_first && peer.closed.is_some_and(|at| at <= asked);
+        let seen = |closed: u64| conn.fin.is_some() || asked.saturating_sub(closed) <= UNDER_WAY;
+        let before = peer.closed_first && peer.closed.is_some_and(|at| at <= asked && seen(at));
         // It had not read it when it closed, so its stack reset the connection.
-        let ignored = peer.closed.is_some() && u64::from(peer.unread) >= conn.request_bytes.max(1);
+        let ignored = peer.closed.is_some_and(|at| at >= asked) && u64::from(peer.unread) >= conn.request_bytes.max(1);
         return (before || ignored).then_some(true);
     }
     match conn.fin {

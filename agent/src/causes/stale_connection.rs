@@ -3,10 +3,12 @@
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::proxies::Setting;
-use crate::text::{self, SECOND};
+use crate::text::{self, MILLI, SECOND};
 
 /// No middlebox that people use forgets a connection sooner.
 const FORGET: u64 = 30 * SECOND;
+/// A FIN is on its way for half a round trip.
+const UNDER_WAY: u64 = 5 * MILLI;
 
 pub static CAUSE: Cause = Cause {
     id: "stale_connection",
@@ -28,8 +30,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     let unknown = |p: &crate::model::Packet| !p.has_socket || p.reason.as_deref() == Some("NO_SOCKET");
     let stack = case.resets_received().into_iter().any(|(_, p)| unknown(p));
     let peer = case.peer().is_some_and(|p| p.reset_reason.as_deref() == Some("NO_SOCKET"));
+    // It closed long before, and what said so was lost on the way.
+    let gone = conn.asked.zip(case.peer().and_then(|p| p.closed)).is_some_and(|(asked, at)| at + UNDER_WAY < asked);
     let idle = conn.asked.zip(conn.asked_before).map(|(now, before)| now.saturating_sub(before));
-    let proven = stack || peer;
+    let proven = stack || peer || gone;
     let long = !case.is_local() && idle.is_some_and(|ns| ns >= FORGET);
     if !proven && !long {
         return Verdict::No;

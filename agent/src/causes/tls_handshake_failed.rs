@@ -9,8 +9,6 @@ use crate::wire::{Looks, tls};
 /// Bytes that follow the hello when the proxy ends the handshake with an alert: plain, encrypted, each with or
 /// without a change of cipher before it.
 const ALERT_SIZES: [u64; 4] = [7, 13, 24, 30];
-/// No request fits into less, after what ends a handshake.
-const HANDSHAKE: u64 = 100;
 
 pub static CAUSE: Cause = Cause {
     id: "tls_handshake_failed",
@@ -24,7 +22,7 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
-    if case.sent() != Looks::Tls || case.answered() != Looks::Tls {
+    if case.sent() != Looks::Tls || case.answered() != Looks::Tls || conn.application {
         return Verdict::No;
     }
     let place = case.place();
@@ -34,7 +32,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         return advised(case, Finding::new(format!("{place} ended the TLS handshake{asked}: alert {}", alert.name())))
             .yes();
     }
-    let Some(after) = after_hello(conn) else { return Verdict::No };
+    let after = after_hello(conn).unwrap_or(0);
     if ALERT_SIZES.contains(&after) && !case.broken() {
         let proxy = &case.owner.name;
         return advised(
@@ -44,13 +42,17 @@ fn rule(case: &Case<'_>) -> Verdict {
         )
         .yes();
     }
-    if after > HANDSHAKE || case.waited() > 10 * SECOND {
+    if case.waited() > 10 * SECOND {
         return Verdict::No;
     }
+    let who = if case.broken() { place.clone() } else { case.owner.name.clone() };
     advised(
         case,
-        Finding::new(format!("the TLS handshake with {place} was not finished{asked}"))
-            .missing("the alert, which is encrypted or was not sent"),
+        Finding::new(format!("{who} ended the TLS handshake with {place}{asked} before the request was sent")).note(
+            case.at,
+            "handshake",
+            "the alert that says why is encrypted or was not sent",
+        ),
     )
     .yes()
 }

@@ -19,6 +19,9 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let (sent, answered) = (case.sent(), case.answered());
+    if let Some(finding) = header_only(case) {
+        return finding.yes();
+    }
     let finding = match (sent, answered) {
         (_, Looks::Nothing) | (Looks::Nothing, _) => return Verdict::No,
         (Looks::Tls, Looks::Tls) => return Verdict::No,
@@ -40,4 +43,25 @@ fn rule(case: &Case<'_>) -> Verdict {
         .note(case.at, "first_bytes", format!("sent {sent}, got {}", text::safe_bytes(case.reply(), 32)))
         .fixes(case.advise(Setting::UpstreamTls, "{}"))
         .yes()
+}
+
+/// It read as much as the head of a TLS record is long, saw that this is none, and closed: OpenSSL sends no alert to
+/// those who speak HTTP.
+fn header_only(case: &Case<'_>) -> Option<Finding> {
+    const RECORD_HEAD: u64 = 5;
+    let (conn, peer) = (case.conn()?, case.peer()?);
+    let plain = case.sent() == Looks::HttpRequest && case.no_answer() && case.broken();
+    let read = conn.request_bytes.checked_sub(peer.unread.into())?;
+    if !plain || read != RECORD_HEAD || peer.closed.is_none() || case.is_unix() {
+        return None;
+    }
+    let who = case.server_name();
+    let finding = Finding::new(format!(
+        "{} speaks plain text to {}, which seems to want TLS: {who} read {RECORD_HEAD} bytes, the head of a TLS record, \
+         and closed",
+        case.owner.name,
+        case.place()
+    ));
+    let finding = finding.fixes(case.advise(Setting::UpstreamTls, "{}"));
+    Some(finding.missing("a byte of TLS from it"))
 }

@@ -4,6 +4,7 @@ use super::death;
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::host::{ProcessFacts, same_service};
 use crate::model::{Group, Nanos};
+use crate::text::MILLI;
 
 pub static CAUSE: Cause = Cause {
     id: "upstream_starting",
@@ -37,13 +38,17 @@ fn rule(case: &Case<'_>) -> Verdict {
     .yes()
 }
 
+/// /proc tells the start of a process in hundredths of a second, rounded down.
+const TICK: Nanos = 20 * MILLI;
+
 /// A living process of the same service that is younger than the loss and listens nowhere.
 fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> {
     let listeners = case.listeners();
     let listens = |pid: u32| listeners.iter().any(|l| l.pid == Some(pid));
     let last_facts = case.process(last);
+    let from = closed.saturating_sub(TICK);
     let young =
-        |p: &ProcessFacts| p.alive && p.pid != last && p.started >= closed && p.started <= case.at && !listens(p.pid);
+        |p: &ProcessFacts| p.alive && p.pid != last && p.started >= from && p.started <= case.at && !listens(p.pid);
     let known = last_facts.as_ref().and_then(|last| {
         let found = case.siblings(last).into_iter().filter(|p| young(p) && same_service(last, p));
         // Its main process, not a helper of it.

@@ -2,10 +2,15 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::config::{Config, Flags, Settings};
-use crate::daemon::{self, Source};
+use crate::daemon::{self, Outlet, Source};
 use crate::http::Access;
+use crate::journal;
+use crate::kernel::Options;
+use crate::status::{Probe, Status, Watched};
+use crate::watch::{Choice, Stop, Wanted, Watch, WatchError};
 
 /// Watch always: metrics for Prometheus, and a history of every gateway error on disk
 ///
@@ -23,6 +28,79 @@ pub struct Agent {
     pub print_config: bool,
     #[command(flatten)]
     pub flags: Flags,
+}
+
+impl Agent {
+    /// `trace502 agent` on this host.
+    pub fn run(&self) -> anyhow::Result<u8> {
+        run(self, &mut std::io::stdout().lock(), attach)?;
+        Ok(0)
+    }
+}
+
+fn wanted(settings: &Settings) -> Wanted {
+    Wanted::new(settings.proxy.iter().map(String::as_str))
+}
+
+fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
+    let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
+    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), ..Options::default() };
+    let choice = Choice { kernel, proxies: wanted(settings) };
+    Ok(Box::new(Watch::start(&choice, |_| Ok::<_, WatchError>(None))?))
+}
+
+impl Source for Watch {
+    fn run(mut self: Box<Self>, mut outlet: Outlet, stop: &Stop) -> anyhow::Result<()> {
+        const REPORT: Duration = Duration::from_secs(1);
+        let mut notices = Vec::new();
+        let mut reported = Instant::now();
+        outlet.status(status(&self));
+        let mut on = true;
+        while on {
+            on = self.step(stop, &mut notices);
+            if !on {
+                self.finish(&mut notices);
+            }
+            for notice in notices.drain(..) {
+                outlet.notice(notice);
+            }
+            if let Some(new) = outlet.reloaded()
+                && let Err(error) = self.want(&wanted(&new))
+            {
+                journal::error(&format!("the new proxies are not watched: {error}"));
+            }
+            if !on || reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                outlet.status(status(&self));
+            }
+        }
+        self.leave();
+        Ok(())
+    }
+}
+
+/// What the watch says of itself.
+fn status(watch: &Watch) -> Status {
+    let probes = watch.probes().iter().map(|report| Probe {
+        name: report.name.to_owned(),
+        provider: report.provider.clone().unwrap_or_else(|| "none".to_owned()),
+        attached: report.attached,
+        required: report.required,
+    });
+    let totals = watch.totals();
+    let counters = watch.counters();
+    let mut lost = totals.lost.clone();
+    // There from the start, so that the first loss shows as an increase.
+    lost.entry("decode".to_owned()).or_default();
+    lost.insert("waiting_attempts".to_owned(), counters.attempts_overflow);
+    lost.insert("waiting_errors".to_owned(), counters.pending_overflow);
+    lost.insert("remembered_facts".to_owned(), counters.memory_overflow + counters.done_overflow);
+    Status {
+        probes: probes.collect(),
+        events: totals.events.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
+        lost,
+        proxies: watch.proxies().iter().map(|(pid, name)| Watched { name: name.clone(), pid: *pid }).collect(),
+    }
 }
 
 /// Runs the agent until it is told to stop. `attach` loads the kernel side; it is called once, with all privileges.
@@ -82,9 +160,12 @@ mod tests {
         let file = dir.path().join("agent.toml");
         std::fs::write(&file, "history = 'off'\n").unwrap();
         let config = format!("--config={}", file.display());
-        let printed = said(&[&config, "--print-config", "--any"]).unwrap();
-        assert!(printed.contains("any = true  # flag") && printed.contains("history = \"off\""), "{printed}");
+        let printed = said(&[&config, "--print-config", "--keep-privileges"]).unwrap();
+        assert!(
+            printed.contains("keep-privileges = true  # flag") && printed.contains("history = \"off\""),
+            "{printed}"
+        );
         std::fs::write(&file, &printed).unwrap();
-        assert!(said(&[&config, "--print-config"]).unwrap().contains("any = true"));
+        assert!(said(&[&config, "--print-config"]).unwrap().contains("keep-privileges = true"));
     }
 }

@@ -3,17 +3,19 @@
 //! Reads the file that the agent writes, while it writes. Renders; counts are made in `history::summary`.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use super::Usage;
+use crate::causes;
 use crate::config::{Config, Flags};
 use crate::filter::Filter;
 use crate::history::{Reader, Span, Summary, Table, ranked};
 use crate::model::Incident;
+use crate::sinks::{json, plain};
 use crate::text::{clipped, safe};
 use crate::when::{self, Micros};
 
@@ -43,6 +45,9 @@ pub struct History {
     /// One JSON object per line, as `live --json` prints them
     #[arg(long)]
     pub json: bool,
+    /// Look at them on the full screen of `live`
+    #[arg(long, conflicts_with_all = ["json", "summary", "id", "count"])]
+    pub tui: bool,
     /// The agent's history [default: what its configuration says]
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
@@ -54,13 +59,16 @@ pub struct History {
 }
 
 /// Whether it is a time; which one is said once it is known what is now.
-fn moment(text: &str) -> Result<String, String> {
+pub fn moment(text: &str) -> Result<String, String> {
     when::parse_moment(text, when::now_micros()).map(|_| text.to_owned())
 }
 
 impl History {
     /// `trace502 history` on standard output.
     pub fn run(&self) -> anyhow::Result<u8> {
+        if self.tui {
+            return super::past::show(self, when::now_micros());
+        }
         let mut out = io::BufWriter::new(io::stdout().lock());
         run(self, when::now_micros(), &mut out)?;
         match out.flush() {
@@ -71,12 +79,7 @@ impl History {
 
     /// Where the agent writes.
     pub fn file(&self) -> anyhow::Result<PathBuf> {
-        if let Some(file) = &self.history {
-            return Ok(file.clone());
-        }
-        let config = Config::load(self.config.as_deref(), &Flags::default())?;
-        let off = || Usage("the configuration says `history = \"off\"`; name a file with --history".to_owned());
-        Ok(config.settings.history.ok_or_else(off)?)
+        file(self.history.as_deref(), self.config.as_deref())
     }
 
     pub fn span(&self, now: Micros) -> anyhow::Result<Span> {
@@ -90,8 +93,21 @@ impl History {
     }
 }
 
+/// The file that was named, or the one that the agent's configuration names.
+pub fn file(history: Option<&Path>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(file) = history {
+        return Ok(file.to_owned());
+    }
+    let config = Config::load(config, &Flags::default())?;
+    let off = || Usage("the configuration says `history = \"off\"`; name a file with --history".to_owned());
+    Ok(config.settings.history.ok_or_else(off)?)
+}
+
 /// Prints what was asked for. A reader that closes early (`| head`) is no failure.
 pub fn run(args: &History, now: Micros, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(odd) = args.filter.unknown_cause(causes::CATALOGUE.iter().map(|cause| cause.id)) {
+        return Err(Usage(odd).into());
+    }
     let reader = Reader::open(&args.file()?)?;
     let written = match &args.id {
         Some(id) => one(args, &reader, id, out)?,
@@ -107,7 +123,7 @@ fn one(args: &History, reader: &Reader, id: &str, out: &mut impl Write) -> anyho
     let Some(incident) = reader.by_id(id)? else {
         bail!("no incident {} in the history; it may be older than what is kept", safe(id));
     };
-    Ok(if args.json { json(out, &incident) } else { show(out, &incident) })
+    Ok(if args.json { json(out, &incident) } else { Blocks::new(style()).show(out, &incident) })
 }
 
 fn many(args: &History, reader: &Reader, now: Micros, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
@@ -143,13 +159,18 @@ fn many(args: &History, reader: &Reader, now: Micros, out: &mut impl Write) -> a
             serde_json::to_writer(&mut *out, &summary).map_err(io::Error::from).and_then(|()| writeln!(out))
         }
         (true, false) => last.iter().try_for_each(|incident| json(out, incident)),
-        (false, only) => report(out, &summary, if only { None } else { Some(&last) }, span, until),
+        (false, only) => report(out, &summary, if only { None } else { Some(&last) }, span, until, style()),
     })
 }
 
+/// Colour where a person looks on and did not say no.
+fn style() -> plain::Style {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+    plain::Style { colour: io::stdout().is_terminal() && !unwanted && !cfg!(test) }
+}
+
 fn json(out: &mut impl Write, incident: &Incident) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, incident)?;
-    writeln!(out)
+    out.write_all(json::line(incident)?.as_bytes())
 }
 
 fn report(
@@ -158,6 +179,7 @@ fn report(
     last: Option<&VecDeque<Incident>>,
     span: Span,
     until: Micros,
+    style: plain::Style,
 ) -> io::Result<()> {
     let since = span.since.unwrap_or(until);
     let (from, to) = (when::local(since).stamp(), when::local(until).stamp());
@@ -167,18 +189,22 @@ fn report(
     let part = summary.attributed as f64 * 100.0 / summary.total as f64;
     writeln!(out, "{} gateway errors from {from} to {to}; the cause of {part:.1} % is known", grouped(summary.total))?;
     time_line(out, summary, &from, &to)?;
-    table(out, "cause", &summary.by_cause)?;
-    table(out, "upstream", &summary.by_upstream)?;
-    table(out, "upstream process", &summary.by_process)?;
-    table(out, "proxy", &summary.by_proxy)?;
-    table(out, "status", &summary.by_status)?;
+    let tables = [
+        ("cause", &summary.by_cause),
+        ("upstream", &summary.by_upstream),
+        ("upstream process", &summary.by_process),
+        ("proxy", &summary.by_proxy),
+        ("status", &summary.by_status),
+    ];
+    let names = tables.iter().flat_map(|(_, table)| ranked(table).into_iter().take(ROWS));
+    let widest = names.map(|(n, _)| name(n).chars().count()).max().unwrap_or(0).max("upstream process".len());
+    tables.iter().try_for_each(|(title, rows)| table(out, title, rows, widest))?;
     let Some(last) = last.filter(|last| !last.is_empty()) else { return Ok(()) };
     if (last.len() as u64) < summary.total {
         writeln!(out, "\nthe last {} (more: --count N; all: --json)", last.len())?;
-    } else {
-        writeln!(out)?;
     }
-    last.iter().try_for_each(|incident| show(out, incident))
+    let mut blocks = Blocks::new(style);
+    last.iter().try_for_each(|incident| blocks.show(out, incident))
 }
 
 fn time_line(out: &mut impl Write, summary: &Summary, from: &str, to: &str) -> io::Result<()> {
@@ -195,10 +221,13 @@ fn time_line(out: &mut impl Write, summary: &Summary, from: &str, to: &str) -> i
     writeln!(out, "  {from}{to:>width$}", width = summary.slices.len() - from.len())
 }
 
-fn table(out: &mut impl Write, title: &str, table: &Table) -> io::Result<()> {
+/// As much of a name as a column shows.
+fn name(name: &str) -> String {
+    clipped(name, 44)
+}
+
+fn table(out: &mut impl Write, title: &str, table: &Table, widest: usize) -> io::Result<()> {
     let rows = ranked(table);
-    let name = |name: &str| clipped(name, 44);
-    let widest = rows.iter().take(ROWS).map(|(n, _)| name(n).chars().count()).max().unwrap_or(0).max(title.len());
     writeln!(out, "\n  {title:<widest$}  {:>9}  {:<19}  last", "count", "first")?;
     for (n, row) in rows.iter().take(ROWS) {
         let stamp =
@@ -213,27 +242,30 @@ fn table(out: &mut impl Write, title: &str, table: &Table) -> io::Result<()> {
     Ok(())
 }
 
-/// One incident in a few lines.
-fn show(out: &mut impl Write, incident: &Incident) -> io::Result<()> {
-    let time =
-        when::parse_rfc3339(&incident.time).map_or_else(|| clipped(&incident.time, 30), |t| when::local(t).stamp());
-    let request = &incident.request;
-    let word = |part: &Option<String>| part.as_deref().map_or(String::new(), |p| clipped(p, 80));
-    let asked = format!("{} {}{}", word(&request.method), word(&request.host), word(&request.path));
-    let asked = if asked.trim().is_empty() { "request not visible" } else { asked.trim() };
-    let upstream = incident.upstream.as_ref().map_or_else(|| "no upstream".to_owned(), |u| clipped(&u.addr, 80));
-    let (proxy, pid) = (clipped(&incident.proxy.name, 40), incident.proxy.pid);
-    writeln!(out, "\n{time}  {}  {asked}", incident.status_word())?;
-    writeln!(out, "  {proxy} (pid {pid}) → {upstream}   {} ({})", safe(&incident.cause), incident.confidence)?;
-    writeln!(out, "  {}", clipped(&incident.summary, 600))?;
-    for evidence in &incident.evidence {
-        let ms = evidence.t_us as f64 / 1000.0;
-        writeln!(out, "    {ms:>12.3} ms  {:<18} {}", clipped(&evidence.kind, 18), clipped(&evidence.text, 400))?;
+/// One incident as `live` shows it, with the day it was on and in local time like the summary.
+struct Blocks {
+    style: plain::Style,
+    day: String,
+}
+
+impl Blocks {
+    fn new(style: plain::Style) -> Blocks {
+        Blocks { style, day: String::new() }
     }
-    for fix in &incident.fix {
-        writeln!(out, "  → {}", clipped(fix, 400))?;
+
+    fn show(&mut self, out: &mut impl Write, incident: &Incident) -> io::Result<()> {
+        let mut shown = incident.clone();
+        if let Some(at) = when::parse_rfc3339(&incident.time) {
+            let stamp = when::local(at).stamp();
+            if let Some(day) = stamp.get(..10).filter(|day| *day != self.day) {
+                writeln!(out, "\n{day}\n")?;
+                self.day = day.to_owned();
+            }
+            shown.time = format!("{stamp}.{:03}", at.rem_euclid(1_000_000) / 1000);
+        }
+        let block = plain::block(&shown, self.style);
+        writeln!(out, "{}  id        {}\n", block.trim_end_matches('\n').to_owned() + "\n", clipped(&incident.id, 100))
     }
-    writeln!(out, "  id {}", clipped(&incident.id, 100))
 }
 
 /// `12,345`

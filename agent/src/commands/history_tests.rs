@@ -28,6 +28,7 @@ fn history(count: i64) -> (tempfile::TempDir, PathBuf) {
         one.time = when::rfc3339(now - i * 60_000_000);
         one.id = format!("id-{i}");
         one.summary = format!("nothing listens on 127.0.0.1:8000 \u{1b}[31m({i})");
+        one.request.method = Some("GET".into());
         one.request.path = Some(format!("/p/{i}"));
         one.evidence = vec![Evidence { t_us: -1500, kind: "refused".into(), text: "connect() refused".into() }];
         one.fix = vec!["start it".into()];
@@ -58,16 +59,16 @@ fn the_summary_comes_first_and_then_the_last_incidents() {
     let row = |name: &str| text.lines().find(|l| l.trim_start().starts_with(name)).unwrap_or_default();
     assert!(row("no_listener").contains("       75  "), "{text}");
     assert!(row("127.0.0.1:8000").contains("      100  "), "{text}");
-    assert_eq!(text.matches("→ start it").count(), 20, "{text}");
-    assert!(text.contains("the last 20") && text.ends_with("  id id-0\n"), "{text}");
-    assert!(text.contains("      -1.500 ms  refused            connect() refused"), "{text}");
+    assert_eq!(text.matches("  to do     start it").count(), 20, "{text}");
+    assert!(text.contains("the last 20") && text.ends_with("  id        id-0\n\n"), "{text}");
+    assert!(text.contains("connect() refused") && text.contains("\n2026-11-21\n"), "{text}");
     assert!(!text.contains('\u{1b}'), "nothing steers the terminal");
 }
 
 #[test]
 fn what_is_asked_for_is_what_comes() {
     let (_dir, path) = history(100);
-    let count = |args: &[&str]| print(&path, args).unwrap().matches("  id id-").count();
+    let count = |args: &[&str]| print(&path, args).unwrap().matches("  id        id-").count();
     assert_eq!(count(&["--count", "3"]), 3);
     assert_eq!(count(&["--count", "0"]), 0);
     assert_eq!(count(&["--summary"]), 0);
@@ -98,6 +99,7 @@ fn what_cannot_be_is_said() {
     let said = |args: &[&str]| print(&path, args).unwrap_err().to_string();
     assert!(said(&["--since", "soon"]).contains("`soon` is no time"));
     assert!(said(&["--since", "1h", "--until", "2h"]).contains("--until is before --since"));
+    assert!(said(&["--cause", "no_listner"]).contains("did you mean no_listener?"));
     assert!(said(&["--id", "x"]).contains("no incident x"));
     let none = print(&dir.path().join("none.db"), &[]).unwrap_err().to_string();
     assert!(none.contains("is `trace502 agent` running"), "{none}");

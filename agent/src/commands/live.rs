@@ -1,7 +1,6 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -76,12 +75,16 @@ impl Live {
             return Ok(2);
         }
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
-        stopper.at_signals().context("cannot wait for signals")?;
+        let full_screen = !self.plain && !self.json && screen::usable();
+        if !full_screen {
+            // The screen waits for them itself: it has a terminal to give back.
+            stopper.at_signals().context("cannot wait for signals")?;
+        }
         let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str));
         let choice = Choice { kernel: self.tuning.options(), proxies: wanted };
         let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
-        if !self.plain && !self.json && screen::usable() {
-            return full_screen(watch, stop, &stopper, self);
+        if full_screen {
+            return show(watch, stop, &stopper, self);
         }
         greet(&watch);
         let (send, receive) = sync_channel(WAITING);
@@ -99,7 +102,7 @@ impl Live {
 const DRAWN: usize = 20_000;
 
 /// The full-screen view, until the user leaves or the time is up.
-fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::Result<u8> {
+fn show(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::Result<u8> {
     let (feed, mut source) = screen::channel(DRAWN);
     let deadline = live.duration.map(|time| Instant::now() + time);
     let mut left = live.count;
@@ -107,8 +110,14 @@ fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> a
     let running = thread::Builder::new().name("watch".into()).spawn(move || {
         feed.publish(snapshot(&mut watch));
         let mut notices = Vec::new();
-        while watch.step(stop.as_fd(), &mut notices) && deadline.is_none_or(|at| Instant::now() < at) && left != Some(0)
-        {
+        let mut on = true;
+        while on {
+            on = watch.step(&stop, &mut notices);
+            on &= deadline.is_none_or(|at| Instant::now() < at);
+            if !on {
+                // What is still on its way belongs into the last line.
+                watch.finish(&mut notices);
+            }
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice {
                     if filter.matches(&incident) {
@@ -117,18 +126,21 @@ fn full_screen(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> a
                     feed.offer(Arc::from(incident));
                 }
             }
-            if watch.take_beat() {
+            on &= left != Some(0);
+            if watch.take_beat() || !on {
                 feed.publish(snapshot(&mut watch));
             }
         }
         feed.stop();
+        watch.leave();
     })?;
     let query = Query { filter: live.filter, ..Query::default() };
     let options = screen::Options { query, directory: std::env::current_dir().unwrap_or_default() };
     let farewell = screen::run(&mut source, options);
     stopper.stop();
     running.join().map_err(|_| anyhow::anyhow!("the watch broke off"))?;
-    println!("{}", farewell?);
+    // The terminal may be gone.
+    let _ = writeln!(io::stderr(), "trace502: {}", farewell?);
     Ok(0)
 }
 
@@ -142,7 +154,7 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
         upstreams: traffic
             .connects
             .iter()
-            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), requests: counts.iter().sum() })
+            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), connections: counts.iter().sum() })
             .collect(),
         requests: Some(traffic.requests),
         lost,
@@ -179,7 +191,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
     let mut notices = Vec::new();
     let mut on = true;
     while on {
-        on = watch.step(stop.as_fd(), &mut notices);
+        on = watch.step(stop, &mut notices);
         if !on {
             watch.finish(&mut notices);
         }
@@ -193,7 +205,9 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
             }
         }
     }
-    End { counters: watch.counters(), totals: watch.totals().clone(), unprinted }
+    let end = End { counters: watch.counters(), totals: watch.totals().clone(), unprinted };
+    watch.leave();
+    end
 }
 
 /// Writes incidents that the filter lets through.

@@ -5,6 +5,7 @@ pub mod causes;
 pub mod doctor;
 pub mod history;
 pub mod live;
+mod past;
 pub mod record;
 pub mod report;
 

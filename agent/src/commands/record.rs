@@ -1,7 +1,6 @@
 //! `trace502 record` and `trace502 replay`: the kernel's events to a file, and the same attribution from it.
 
 use std::io::IsTerminal as _;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -66,7 +65,7 @@ impl Record {
         let mut incidents = 0;
         let mut on = true;
         while on {
-            on = watch.step(stop.as_fd(), &mut notices);
+            on = watch.step(&stop, &mut notices);
             if !on {
                 watch.finish(&mut notices);
             }
@@ -76,7 +75,7 @@ impl Record {
             }
         }
         let totals: Counts = watch.totals().lost.clone();
-        drop(watch);
+        watch.leave();
         let recorder = recorder.context("there is no recording")?;
         let summary = recorder.finish(totals)?;
         eprintln!(

@@ -5,9 +5,10 @@ use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
-use crate::config::{Config, Flags};
+use super::Usage;
+use super::history::{self, moment};
 use crate::filter::Filter;
 use crate::history::{Reader, Span};
 use crate::model::Incident;
@@ -21,10 +22,10 @@ const LONGEST: u64 = 4 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReportArgs {
     /// From when: 1h, 90m, 14:30, today, yesterday, 2026-11-21 [default: 24h; with --json everything]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<String>,
     /// Until when, written the same way [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<String>,
     /// Where the page goes; - is stdout
     #[arg(long, short, value_name = "FILE")]
@@ -46,8 +47,8 @@ impl ReportArgs {
     pub fn run(&self) -> Result<u8> {
         let now = when::now_micros();
         let report = match &self.json {
-            Some(file) => self.from_json(file, now)?,
-            None => self.from_history(now)?,
+            Some(file) => self.of_json(file, now)?,
+            None => self.of_history(now)?,
         };
         let html = page(&report);
         if self.output == Path::new("-") {
@@ -60,28 +61,17 @@ impl ReportArgs {
         Ok(0)
     }
 
-    fn moment(flag: &str, text: Option<&String>, now: Micros) -> Result<Option<Micros>> {
-        text.map(|text| when::parse_moment(text, now).map_err(|e| anyhow::anyhow!("{flag}: {e}"))).transpose()
-    }
-
     fn span(&self, now: Micros) -> Result<Span> {
-        let since = Self::moment("--since", self.since.as_ref(), now)?;
-        let until = Self::moment("--until", self.until.as_ref(), now)?;
-        ensure!(since <= until.or(since), "--until is before --since: nothing can lie between");
+        let read = |text: &Option<String>| text.as_deref().map(|text| when::parse_moment(text, now)).transpose();
+        let (since, until) = (read(&self.since).map_err(Usage)?, read(&self.until).map_err(Usage)?);
+        if since.zip(until).is_some_and(|(since, until)| until < since) {
+            return Err(Usage("--until is before --since: nothing can lie between".to_owned()).into());
+        }
         Ok(Span { since, until })
     }
 
-    fn from_history(&self, now: Micros) -> Result<Report> {
-        let file = match &self.history {
-            Some(file) => file.clone(),
-            None => {
-                let config = Config::load(self.config.as_deref(), &Flags::default())?;
-                config
-                    .settings
-                    .history
-                    .context("the configuration says `history = \"off\"`; name a file with --history")?
-            }
-        };
+    fn of_history(&self, now: Micros) -> Result<Report> {
+        let file = history::file(self.history.as_deref(), self.config.as_deref())?;
         let mut span = self.span(now)?;
         let since = *span.since.get_or_insert(now - 86_400_000_000);
         let mut report = self.report(since, span.until.unwrap_or(now), now);
@@ -93,7 +83,7 @@ impl ReportArgs {
         Ok(report)
     }
 
-    fn from_json(&self, file: &Path, now: Micros) -> Result<Report> {
+    fn of_json(&self, file: &Path, now: Micros) -> Result<Report> {
         let span = self.span(now)?;
         let (incidents, unreadable) = if file == Path::new("-") {
             read(io::stdin().lock())

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use flags::Flags;
 use options::{OPTIONS, Takes};
-pub use settings::{Changes, LogFormat, LogSource, Settings};
+pub use settings::{Changes, Settings};
 
 use crate::filter::nearest;
 

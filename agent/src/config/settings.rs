@@ -1,9 +1,7 @@
 //! What the options mean: words from file and flags become one typed value. No I/O.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::options::{Change, OPTIONS};
@@ -21,73 +19,12 @@ pub struct Settings {
     pub history_max_age: Duration,
     pub history_max_size: u64,
     pub proxy: Vec<String>,
-    pub any: bool,
-    pub log: Vec<LogSource>,
-    pub no_tls: bool,
     pub head_bytes: u16,
     pub ring_size: u64,
-    pub max_connections: u32,
     pub max_series: usize,
     pub series_idle: Duration,
     pub instance: Option<String>,
     pub keep_privileges: bool,
-}
-
-/// An error log to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogSource {
-    /// Those that running proxies have open.
-    Auto,
-    File {
-        format: LogFormat,
-        path: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Nginx,
-    Haproxy,
-    Apache,
-    Caddy,
-}
-
-impl LogFormat {
-    pub const ALL: [(LogFormat, &'static str); 4] = [
-        (LogFormat::Nginx, "nginx"),
-        (LogFormat::Haproxy, "haproxy"),
-        (LogFormat::Apache, "apache"),
-        (LogFormat::Caddy, "caddy"),
-    ];
-}
-
-impl fmt::Display for LogSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LogSource::Auto => f.write_str("auto"),
-            LogSource::File { format, path } => {
-                let name = LogFormat::ALL.iter().find(|(f, _)| f == format).map_or("", |(_, name)| name);
-                write!(f, "{name}:{}", path.display())
-            }
-        }
-    }
-}
-
-impl FromStr for LogSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(LogSource::Auto);
-        }
-        let (name, path) =
-            text.split_once(':').ok_or_else(|| "write FORMAT:FILE, as nginx:/var/log/nginx/error.log".to_owned())?;
-        let format = LogFormat::ALL.iter().find(|(_, known)| *known == name).map(|(format, _)| *format);
-        let format = format.ok_or_else(|| {
-            format!("`{}` is no log format; known: nginx, haproxy, apache, caddy", name.escape_debug())
-        })?;
-        Ok(LogSource::File { format, path: absolute(path)? })
-    }
 }
 
 /// The words given for an option, and how its errors are to be told.
@@ -110,12 +47,8 @@ impl Settings {
             history_max_age: needed(from, "history-max-age", when::parse_duration),
             history_max_size: needed(from, "history-max-size", |w| at_least(when::parse_size(w)?, 1 << 20, "1MiB")),
             proxy: many(from, "proxy", proxy_name),
-            any: switch(from, "any"),
-            log: many(from, "log", str::parse),
-            no_tls: switch(from, "no-tls"),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
             ring_size: needed(from, "ring-size", ring_size),
-            max_connections: needed(from, "max-connections", |w| within(w, 64, 4_194_304)) as u32,
             max_series: needed(from, "max-series", |w| within(w, 10, 1_000_000)) as usize,
             series_idle: needed(from, "series-idle", when::parse_duration),
             instance: one(from, "instance", instance_name),
@@ -159,12 +92,8 @@ impl Settings {
             "history-max-age" => vec![when::show_duration(self.history_max_age)],
             "history-max-size" => vec![when::show_size(self.history_max_size)],
             "proxy" => self.proxy.clone(),
-            "any" => flag(self.any),
-            "log" => off(self.log.iter().map(ToString::to_string).collect()),
-            "no-tls" => flag(self.no_tls),
             "head-bytes" => vec![self.head_bytes.to_string()],
             "ring-size" => vec![when::show_size(self.ring_size)],
-            "max-connections" => vec![self.max_connections.to_string()],
             "max-series" => vec![self.max_series.to_string()],
             "series-idle" => vec![when::show_duration(self.series_idle)],
             "instance" => self.instance.iter().cloned().collect(),
@@ -194,7 +123,6 @@ impl Settings {
             history_max_age: new.history_max_age,
             history_max_size: new.history_max_size,
             proxy: new.proxy.clone(),
-            log: new.log.clone(),
             max_series: new.max_series,
             series_idle: new.series_idle,
             ..self.clone()

@@ -9,7 +9,7 @@ use crate::wire::http;
 /// Longer than the time that proxies usually leave an upstream alone.
 pub const MEMORY: Nanos = 60 * SECOND;
 const GROUPS: usize = 1_024;
-const UPSTREAMS: usize = 64;
+const UPSTREAMS: usize = 512;
 const ROUTES: usize = 16;
 
 /// A host and the first part of a path: what a proxy usually chooses its upstream by.
@@ -69,9 +69,13 @@ impl Failures {
         let full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
         let upstreams = self.groups.get(&group).map_or(0, BTreeMap::len);
         let known = self.groups.get(&group).is_some_and(|g| g.contains_key(endpoint));
-        if full || (upstreams >= UPSTREAMS && !known) {
+        if full {
             self.overflow += 1;
             return;
+        }
+        if upstreams >= UPSTREAMS && !known {
+            self.overflow += 1;
+            self.forget_oldest(group);
         }
         let failed = self.groups.entry(group).or_default().entry(endpoint.clone());
         let failed = failed.or_insert_with(|| Failed {
@@ -90,6 +94,14 @@ impl Failures {
         failed.checked = checked;
         failed.ever_checked |= checked;
         failed.summary = summary.to_owned();
+    }
+
+    fn forget_oldest(&mut self, group: u32) {
+        let Some(upstreams) = self.groups.get_mut(&group) else { return };
+        let oldest = upstreams.iter().min_by_key(|(_, f)| f.last).map(|(endpoint, _)| endpoint.clone());
+        if let Some(endpoint) = oldest {
+            upstreams.remove(&endpoint);
+        }
     }
 
     /// A request of this kind failed because of that upstream.

@@ -161,6 +161,7 @@ impl World {
             old: false,
             closed_first: false,
             ahead: false,
+            application: false,
             blind: false,
             last_state: 1,
             status: None,

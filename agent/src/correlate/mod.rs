@@ -35,10 +35,10 @@ use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
-use crate::host::Host;
+use crate::host::{DescriptorFacts, Host};
 use crate::model::{
-    Attempt, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus, Fact,
-    Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
+    Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
+    Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
 };
 use crate::text::{self, MILLI, SECOND};
 
@@ -46,6 +46,9 @@ use crate::text::{self, MILLI, SECOND};
 const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
+/// How long figures of a process are taken as they are.
+const STILL: Nanos = 100 * MILLI;
+const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
 
@@ -69,6 +72,8 @@ pub struct Engine {
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
+    /// Open descriptors of proxies, and when that was asked.
+    descriptors: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
     out: Vec<Notice>,
     counters: Counters,
 }
@@ -91,6 +96,7 @@ impl Engine {
             done: Recent::new(DONE),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
             out: Vec::new(),
             counters: Counters::default(),
         }
@@ -215,6 +221,11 @@ impl Engine {
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
+        let mut answers = Answers::default();
+        // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
+        if self.tries.of_client(key).next().is_none() {
+            answers.note_descriptors(task.pid, self.descriptors(at, task.pid, host));
+        }
         self.pending.insert(Pending {
             seq,
             at,
@@ -223,10 +234,25 @@ impl Engine {
             error: error.clone(),
             seen,
             owner,
-            answers: Answers::default(),
+            answers,
             lossy,
         });
         self.resolve(seq, self.clock.max(at), host);
+    }
+
+    /// Asked of a process a few times a second at most: a proxy has thousands of them.
+    fn descriptors(&mut self, at: Nanos, pid: u32, host: &mut dyn Host) -> Option<DescriptorFacts> {
+        if let Some((asked, facts)) = self.descriptors.get(&pid)
+            && at.saturating_sub(*asked) < STILL
+        {
+            return *facts;
+        }
+        let facts = host.descriptors(pid);
+        if self.descriptors.len() >= PROXIES {
+            self.descriptors.pop_first();
+        }
+        self.descriptors.insert(pid, (at, facts));
+        facts
     }
 
     fn attempt(
@@ -254,6 +280,10 @@ impl Engine {
         if served.zip(began).is_some_and(|(error, began)| began > error) {
             attempt.bound = None;
         }
+        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
+        if owner.kind.retries_later {
+            self.rebind(task, &mut attempt, owner.group);
+        }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
         if let Some(old) = &old {
@@ -261,7 +291,6 @@ impl Engine {
             attempt.bound = attempt.bound.or(old.attempt.bound);
             attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
         }
-        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
         let (pid, tid) = (task.pid, task.tid);
         self.resets(&attempt, &owner, old.is_none());
         self.tries.insert(Try {
@@ -284,6 +313,34 @@ impl Engine {
         for pending in self.pending.of_process(pid) {
             self.resolve(pending, now, host);
         }
+    }
+
+    /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
+    /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
+    fn rebind(&self, task: Task, attempt: &mut Attempt, group: u32) {
+        let Some(bound) = attempt.bound.filter(|b| b.retry) else { return };
+        let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
+        let same = |t: &&Try| {
+            t.tid == task.tid && !t.used && t.at <= began && t.attempt.endpoint == attempt.endpoint && t.key().is_some()
+        };
+        let mut last = BTreeMap::new();
+        for t in self.tries.of_process(task.pid).filter(same) {
+            let open = t.key().filter(|key| self.done.get(key).is_none_or(|error| error >= began));
+            if let Some(key) = open {
+                let at: &mut Nanos = last.entry(key).or_insert(t.at);
+                *at = t.at.max(*at);
+            }
+        }
+        if last.contains_key(&(bound.client, bound.request)) && last.len() == 1 {
+            return;
+        }
+        // They are tried again in the order in which they failed.
+        attempt.bound = match last.into_iter().min_by_key(|(_, at)| *at) {
+            Some(((client, request), _)) => Some(Bound { client, request, ..bound }),
+            // Another server of the backend, unless it is one whose health is checked.
+            None if !self.past.failures.checks(group, &attempt.endpoint) => Some(bound),
+            None => None,
+        };
     }
 
     /// Whether this attempt was told before.
@@ -570,6 +627,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             old: false,
             closed_first: false,
             ahead: false,
+            application: false,
             blind: false,
             last_state: 0,
             status: None,

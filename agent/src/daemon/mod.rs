@@ -10,7 +10,6 @@ mod signals;
 mod tests;
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -32,12 +31,13 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::privilege::{self, Shelter, Walls};
 use crate::status::Board;
+use crate::watch::{Stop, Stopper};
 
 /// The kernel side and the engine, attached and ready to run.
 pub trait Source: Send {
     /// Runs until `stop` is readable, then tells what is still open and returns. Publishes a status, or at least
     /// beats, every two seconds; never waits for what the outlet does.
-    fn run(self: Box<Self>, outlet: Outlet, stop: BorrowedFd<'_>) -> anyhow::Result<()>;
+    fn run(self: Box<Self>, outlet: Outlet, stop: &Stop) -> anyhow::Result<()>;
 }
 
 /// How long each part has to end, so that all is over within a second.
@@ -151,7 +151,7 @@ struct Agent {
     news: watch::Sender<Settings>,
     engine: Option<Worker>,
     sinks: Vec<Worker>,
-    stop_engine: Flag,
+    stop_engine: Stopper,
     stop_http: watch::Sender<bool>,
     /// Rung when a thread ends.
     bell: Flag,
@@ -170,7 +170,7 @@ impl Agent {
         let recent = Recent::default();
         let door = Door::new(access);
         let bell = Flag::new()?;
-        let stop_engine = Flag::new()?;
+        let (stop, stop_engine) = Stop::new()?;
         let (stop_http, http_stops) = watch::channel(false);
         let (news, engine_news) = watch::channel(settings.clone());
         let confined = remaining.is_some();
@@ -202,8 +202,7 @@ impl Agent {
         let walls = walls.recv().unwrap_or(Walls::None);
 
         let outlet = Outlet::new(metrics.clone(), recent, history.clone(), board.clone(), engine_news);
-        let stop = stop_engine.clone();
-        let engine = Worker::spawn("engine", &bell, move || source.run(outlet, stop.as_fd()))?;
+        let engine = Worker::spawn("engine", &bell, move || source.run(outlet, &stop))?;
         board.running(match &remaining {
             Some(remaining) => {
                 format!("{remaining}; the threads for HTTP and history have no capabilities, and {walls}")
@@ -285,7 +284,7 @@ impl Agent {
     /// Ends everything within a second; what does not end by then is left behind with a word.
     fn end(mut self) {
         self.board.stopping();
-        self.stop_engine.raise();
+        self.stop_engine.stop();
         if let Some(engine) = self.engine.take() {
             report_end(engine, ENGINE_END);
         }

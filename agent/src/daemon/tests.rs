@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -23,7 +24,7 @@ struct MadeUp {
 }
 
 impl Source for MadeUp {
-    fn run(self: Box<Self>, mut outlet: Outlet, stop: BorrowedFd<'_>) -> anyhow::Result<()> {
+    fn run(self: Box<Self>, mut outlet: Outlet, stop: &Stop) -> anyhow::Result<()> {
         let probes = vec![Probe { name: "p".into(), provider: "made up".into(), attached: true, required: true }];
         outlet.status(Status { probes, ..Status::default() });
         outlet.notice(Notice::Incident(Box::new(incident("127.0.0.1:8000", "first_word"))));
@@ -33,7 +34,7 @@ impl Source for MadeUp {
                 "panics" => panic!("made up"),
                 _ => {}
             }
-            let mut fd = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&stop), events: libc::POLLIN, revents: 0 };
+            let mut fd = libc::pollfd { fd: stop.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
             // SAFETY: one valid descriptor in an array of one.
             let stopped = unsafe { libc::poll(&mut fd, 1, 20) } > 0;
             if let Some(settings) = outlet.reloaded() {

@@ -176,6 +176,8 @@ pub struct Connection {
     pub closed_first: bool,
     /// The answer began although no new request had been read: pipelining.
     pub ahead: bool,
+    /// TLS: application data was sent, so the handshake had come to its end.
+    pub application: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).

@@ -10,6 +10,8 @@ pub static PROXY: Proxy = Proxy {
     oldest_first: false,
     none_left: &[503],
     header_full: |_| false,
+    resolves_ahead: true,
+    retries_later: false,
     setting,
 };
 

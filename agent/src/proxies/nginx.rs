@@ -10,6 +10,8 @@ pub static PROXY: Proxy = Proxy {
     oldest_first: false,
     none_left: &[502],
     header_full: |bytes| bytes.is_multiple_of(1024),
+    resolves_ahead: false,
+    retries_later: false,
     setting,
 };
 

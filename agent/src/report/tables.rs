@@ -12,8 +12,8 @@ const ROWS: usize = 50;
 
 pub fn causes(report: &Report, ranked: &[&CauseRow]) -> String {
     let mut out = String::from(
-        "<table><thead><tr><th></th><th class=\"n\">Errors</th><th>Cause</th><th>Upstream</th>\
-         <th>First</th><th>Last</th><th>What happened, and what to do</th></tr></thead><tbody>\n",
+        "<table><thead><tr><th class=\"w20\"></th><th class=\"n w60\">Errors</th>\
+         <th class=\"w180\">Cause</th><th class=\"w180\">Upstream</th><th class=\"w80\">First</th><th class=\"w80\">Last</th><th>What happened, and what to do</th></tr></thead><tbody>\n",
     );
     for (n, row) in ranked.iter().enumerate().take(ROWS) {
         let upstream = row.key.upstream.as_deref().unwrap_or("none");
@@ -46,7 +46,7 @@ pub fn tallies(table: &BTreeMap<String, Tally>, name: &str) -> String {
     let mut rows: Vec<(&String, &Tally)> = table.iter().collect();
     rows.sort_by(|a, b| b.1.count.cmp(&a.1.count).then_with(|| a.0.cmp(b.0)));
     let mut out = format!(
-        "<table><thead><tr><th>{name}</th><th class=\"n\">Errors</th><th>Status</th><th>Causes</th></tr></thead><tbody>\n"
+        "<table><thead><tr><th class=\"w40\">{name}</th><th class=\"n w60\">Errors</th><th class=\"w180\">Status</th><th>Causes</th></tr></thead><tbody>\n"
     );
     for (name, row) in rows.iter().take(ROWS) {
         let process = row.process.as_deref().map_or(String::new(), |p| format!("<br>{}", text(p)));

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::causes::CATALOGUE;
 use crate::filter::{Filter, STATUS_WORDS, UpstreamPattern, nearest};
 use crate::model::Incident;
 
@@ -31,7 +32,10 @@ impl Query {
                 None => query.words.push(part.to_lowercase()),
             }
         }
-        Ok(query)
+        match query.filter.unknown_cause(CATALOGUE.iter().map(|cause| cause.id)) {
+            Some(message) => Err(message),
+            None => Ok(query),
+        }
     }
 
     fn set(&mut self, word: &str, values: &str) -> Result<(), String> {
@@ -162,6 +166,7 @@ mod tests {
             ("--nonsense", "there are status, proxy"),
             ("status:404", "500, 502"),
             ("--cause", "wants a value"),
+            ("cause:no_listner", "did you mean no_listener?"),
             ("upstream:shop:80", "names no upstream"),
         ] {
             let message = Query::parse(line).unwrap_err();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::app::{App, Effect, Sheet};
 use super::query::Query;
 use super::source::{Flow, Source};
-use super::terminal::{Input, Screen, ScreenError, Signals, inputs};
+use super::terminal::{Input, Screen, ScreenError, Signals, inputs, panicked};
 use super::view::{self, Theme};
 
 /// Between two pictures.
@@ -44,6 +44,10 @@ pub fn run(source: &mut dyn Source, options: Options) -> Result<String, ScreenEr
     };
     let result = session.watch(source, &mut screen, &inputs, &signals);
     drop(screen);
+    // The engine's end of the channel may be gone because its thread panicked.
+    if panicked() {
+        return Err(ScreenError::Panicked);
+    }
     result.map(|()| session.app.farewell())
 }
 

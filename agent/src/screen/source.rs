@@ -31,7 +31,8 @@ pub struct WatchedProxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSeen {
     pub addr: String,
-    pub requests: u64,
+    /// Made to it; with keepalive, many requests share one.
+    pub connections: u64,
 }
 
 /// A probe that is not attached, and what is not seen without it.
@@ -161,6 +162,7 @@ pub struct Past {
     incidents: VecDeque<Arc<Incident>>,
     first: Micros,
     last: Micros,
+    left_out: u64,
 }
 
 impl Past {
@@ -171,7 +173,12 @@ impl Past {
         timed.sort_by_key(|(at, _)| *at);
         let first = timed.first().map_or_else(now_micros, |(at, _)| *at);
         let last = timed.last().map_or(first, |(at, _)| *at);
-        Past { incidents: timed.into_iter().map(|(_, incident)| incident).collect(), first, last }
+        Past { incidents: timed.into_iter().map(|(_, incident)| incident).collect(), first, last, left_out: 0 }
+    }
+
+    /// Older ones that were not taken along, or records that could not be read.
+    pub fn without(self, left_out: u64) -> Past {
+        Past { left_out, ..self }
     }
 }
 
@@ -185,7 +192,8 @@ impl Source for Past {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        Snapshot::default()
+        let left_out = (self.left_out > 0).then(|| ("left_out".to_owned(), self.left_out));
+        Snapshot { lost: left_out.into_iter().collect(), ..Snapshot::default() }
     }
 
     fn take(&mut self, most: usize, into: &mut Vec<Arc<Incident>>) -> Flow {

@@ -81,7 +81,7 @@ impl Screen {
 
     /// One picture at once, so that nothing flickers on the way.
     pub fn draw(&mut self, picture: impl FnOnce(&mut ratatui::Frame<'_>)) -> Result<(), ScreenError> {
-        if PANICKED.load(Ordering::Acquire) {
+        if panicked() {
             return Err(ScreenError::Panicked);
         }
         let update = || {
@@ -116,6 +116,11 @@ impl Screen {
         low_level::raise(SIGTSTP).map_err(ScreenError::Lost)?;
         self.resume()
     }
+}
+
+/// Some thread panicked while the terminal was ours.
+pub fn panicked() -> bool {
+    PANICKED.load(Ordering::Acquire)
 }
 
 impl Drop for Screen {

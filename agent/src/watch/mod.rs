@@ -2,11 +2,10 @@
 //! engine; whoever shows or keeps what it says stands behind a bounded channel.
 
 mod proxies;
-mod source;
 mod stop;
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use trace502_ebpf::Kind;
 
 use self::proxies::Tracked;
 pub use self::proxies::Wanted;
-pub use self::source::attach as attach_agent;
 pub use self::stop::{Stop, Stopper};
 use crate::correlate::{Counters, Engine};
 use crate::decode;
@@ -99,10 +97,10 @@ impl Watch {
     }
 
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
-    pub fn step(&mut self, stop: BorrowedFd<'_>, notices: &mut Vec<Notice>) -> bool {
+    pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
         let now = monotonic();
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
-        let woken = self.ring.wait(stop, Duration::from_nanos(due.saturating_sub(now)));
+        let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
         while self.take_in() == BATCH {
             notices.append(&mut self.engine.drain());
         }
@@ -113,7 +111,8 @@ impl Watch {
 
     /// Takes in what is left, and lets every open question be answered with what is there.
     pub fn finish(&mut self, notices: &mut Vec<Notice>) {
-        while self.take_in() > 0 {}
+        // What comes while we leave is not ours any more: a flood must not keep us.
+        while self.take_in() == BATCH {}
         self.pass(monotonic());
         self.beat(monotonic());
         if let Some(tape) = &self.tape {
@@ -121,6 +120,12 @@ impl Watch {
         }
         self.engine.finish(&mut self.host);
         notices.append(&mut self.engine.drain());
+    }
+
+    /// Leaves the probes to the end of the process. Detached one by one, each would wait for every CPU; the kernel
+    /// takes them all back at once.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 
     /// Takes in at most a batch of records; returns how many.
@@ -190,6 +195,11 @@ impl Watch {
     /// Whether the counters were read since the last call.
     pub fn take_beat(&mut self) -> bool {
         std::mem::take(&mut self.beaten)
+    }
+
+    /// Watches these proxies, too.
+    pub fn want(&mut self, wanted: &Wanted) -> Result<(), LoadError> {
+        self.tracked.want(&mut self.kernel, wanted, self.host.inner())
     }
 
     pub fn counters(&self) -> Counters {

@@ -39,6 +39,13 @@ pub struct Tracked {
 impl Tracked {
     /// Tells the kernel side which names are proxies, and which processes are proxies already.
     pub fn start(kernel: &mut Kernel, wanted: &Wanted, host: &mut LiveHost) -> Result<Tracked, LoadError> {
+        let mut tracked = Tracked::default();
+        tracked.want(kernel, wanted, host)?;
+        Ok(tracked)
+    }
+
+    /// The same while the watch runs: those that are wanted now are watched, too.
+    pub fn want(&mut self, kernel: &mut Kernel, wanted: &Wanted, host: &mut LiveHost) -> Result<(), LoadError> {
         let known = PROXIES.iter().flat_map(|proxy| {
             // A pattern is for the names of threads, which are never those of an executable.
             let comms = proxy.comms.iter().filter(|comm| !comm.ends_with('*'));
@@ -47,7 +54,6 @@ impl Tracked {
         let own = wanted.names.iter().map(|name| (name.as_str(), class_of(name)));
         let names: Vec<(&str, u32)> = known.chain(own).collect();
         kernel.set_names(&names)?;
-        let mut tracked = Tracked::default();
         for (pid, comm) in processes() {
             let named = names.iter().find(|(name, _)| same_name(name, &comm)).map(|(_, class)| *class);
             let asked = wanted.pids.contains(&pid).then(|| class_of(&comm));
@@ -55,10 +61,10 @@ impl Tracked {
                 kernel.track(pid, class)?;
                 kernel.watch_connect(pid);
                 host.remember(pid);
-                tracked.came(pid, &comm);
+                self.came(pid, &comm);
             }
         }
-        Ok(tracked)
+        Ok(())
     }
 
     pub fn came(&mut self, pid: u32, comm: &str) {

@@ -21,6 +21,8 @@ const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
 /// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
 const HEAD_WRITE: i32 = 4096;
+/// The largest TLS alert, encrypted; no request fits into it.
+const ALERT: u64 = 31;
 
 // void sock_send_length(struct sock *sk, int ret, int flags)
 #[btf_tracepoint(function = "sock_send_length")]
@@ -200,6 +202,9 @@ fn ahead(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
 #[inline(always)]
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
+    if conn::is_tls(conn) {
+        return tls_sent(conn, n, tgid, tid);
+    }
     if conn::upstream_sent(conn, n) {
         // A connection bound when it was made keeps that for its first request.
         if conn.request > 1 || conn.bound == 0 {
@@ -220,13 +225,56 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     0
 }
 
+/// Record type of TLS application data.
+const APPLICATION_DATA: u8 = 0x17;
+
+/// Inside TLS only the rhythm is seen: application data sent after an answer begins a request. The heads stay those
+/// of the handshake, which tell why one failed.
+#[inline(always)]
+fn tls_sent(conn: &mut Conn, n: u64, tgid: u32, tid: u32) -> i32 {
+    conn.request_bytes += n;
+    if conn.phase != PHASE_ANSWERED || n <= ALERT {
+        return 0;
+    }
+    let mut first = [0; 16];
+    if !first_bytes(&mut first, n, &mut conn.flags) || first[0] != APPLICATION_DATA {
+        return 0;
+    }
+    conn.phase = PHASE_ASKED;
+    conn.asked_before = conn.asked;
+    conn.asked = emit::now();
+    conn.request_bytes = n;
+    conn.reply_bytes = 0;
+    conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
+    // The first request is the one that the connection was made for.
+    if conn.flags & CONN_APPLICATION != 0 {
+        conn.request += 1;
+        conn.flags |= CONN_REUSED;
+        let class = class_of(tgid);
+        if let Some(thread) = thread::of(tid) {
+            thread::bind(thread, class, conn);
+        }
+    }
+    conn.flags |= CONN_APPLICATION;
+    0
+}
+
 #[inline(always)]
 fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     conn.reply_bytes += n;
-    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || conn.status != 0) {
+    if conn::is_tls(conn) && conn.reply_len != 0 {
+        conn.phase = PHASE_ANSWERED;
+        return 0;
+    }
+    // What comes in small pieces is put together as far as a head is kept.
+    let known = conn.status != 0;
+    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
         return 0;
     }
     append(&mut conn.reply_head, &mut conn.reply_len, n, &mut conn.flags);
+    if conn.phase == PHASE_ANSWERED && known {
+        return 0;
+    }
     let status = conn::status_of(&conn.reply_head, conn.reply_len);
     if (100..200).contains(&status) && status != 101 {
         conn.reply_len = 0;

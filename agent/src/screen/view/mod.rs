@@ -4,6 +4,8 @@ mod fit;
 mod lists;
 mod opened;
 mod quiet;
+#[cfg(test)]
+mod tests;
 mod theme;
 mod top;
 

@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 use super::top::{figure, proxies, requests_word, upstreams};
 use super::{Theme, fit, rule};
 use crate::screen::app::{App, OFFER_AFTER};
-use crate::screen::source::Span as Time;
+use crate::screen::source::{Span as Time, UpstreamSeen};
 use crate::text::safe;
 
 pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
@@ -26,9 +26,10 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     say(&mut lines, &seen(app), theme.good());
     lines.push(Line::default());
     let room = usize::from(area.height).saturating_sub(lines.len() + if offered(app) { 11 } else { 0 });
-    let shown = app.snapshot.upstreams.iter().take(room.saturating_sub(1));
-    for upstream in shown {
-        let text = format!("{:>12} requests to {}", figure(upstream.requests), safe(&upstream.addr));
+    let mut shown: Vec<&UpstreamSeen> = app.snapshot.upstreams.iter().collect();
+    shown.sort_by(|a, b| b.connections.cmp(&a.connections).then_with(|| a.addr.cmp(&b.addr)));
+    for upstream in shown.into_iter().take(room.saturating_sub(1)) {
+        let text = format!("{:>12} connections to {}", figure(upstream.connections), safe(&upstream.addr));
         lines.push(Line::raw(fit::cut(&text, width, theme.unicode)));
     }
     if offered(app) {

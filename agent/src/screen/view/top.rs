@@ -1,5 +1,7 @@
 //! What is watched, how fast it fails, how much of it is explained, and what is lost or missing.
 
+use std::collections::BTreeMap;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -25,15 +27,27 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// `nginx pid 7353, haproxy pid 811 and 2 more`
+/// `nginx pid 7353 +4, haproxy pid 811 and 2 more`: of each name the first process, and how many others.
 pub fn proxies(snapshot: &Snapshot, most: usize) -> String {
-    let names: Vec<String> =
-        snapshot.proxies.iter().take(most).map(|p| format!("{} pid {}", safe(&p.name), p.pid)).collect();
-    let more = snapshot.proxies.len().saturating_sub(most);
-    match (names.len(), more) {
+    let mut names: BTreeMap<&str, (u32, usize)> = BTreeMap::new();
+    for proxy in &snapshot.proxies {
+        let (first, others) = names.entry(&proxy.name).or_insert((proxy.pid, 0));
+        *others += usize::from(*first != proxy.pid);
+        *first = (*first).min(proxy.pid);
+    }
+    let more = names.len().saturating_sub(most);
+    let named: Vec<String> = names
+        .into_iter()
+        .take(most)
+        .map(|(name, (pid, others))| match others {
+            0 => format!("{} pid {pid}", safe(name)),
+            others => format!("{} pid {pid} +{others}", safe(name)),
+        })
+        .collect();
+    match (named.len(), more) {
         (0, _) => "no proxy seen yet".into(),
-        (_, 0) => names.join(", "),
-        (_, more) => format!("{} and {more} more", names.join(", ")),
+        (_, 0) => named.join(", "),
+        (_, more) => format!("{} and {more} more", named.join(", ")),
     }
 }
 
@@ -75,26 +89,27 @@ fn rate(app: &App, width: usize, theme: &Theme) -> Line<'static> {
             (format!(" {:<16}", format!("errors {}", figure(total))), format!(" {} ", span(last - first)))
         }
     };
-    let mut spans = vec![Span::styled(now, failing)];
-    let each = if width >= 120 { 3 } else { 10 };
-    let columns = Scale::FINE / each;
-    let bars = spark(&app.ledger.series.columns(app.now, columns, each), theme);
-    spans.push(Span::styled(bars, if total == 0 { theme.faint() } else { theme.bad() }));
-    spans.push(Span::styled(label, theme.faint()));
+    let mut after = vec![Span::styled(label, theme.faint())];
     if app.span == Time::Live {
-        spans.push(Span::styled(format!(" total {}", figure(total)), theme.strong()));
+        after.push(Span::styled(format!(" total {}", figure(total)), theme.strong()));
         if let Some(requests) = app.requests_per_second() {
-            spans.push(Span::raw(format!("   {}", requests_word(requests))));
+            after.push(Span::raw(format!("   {}", requests_word(requests))));
         }
     }
+    // What is left of the line draws all slices, several to a bar.
+    let used = fit::width(&now) + after.iter().map(Span::width).sum::<usize>() + 1;
+    let each = Scale::FINE.div_ceil(width.saturating_sub(used).clamp(10, 100));
+    let bars = spark(&app.ledger.series.columns(app.now, Scale::FINE / each, each), theme);
+    let mut spans = vec![Span::styled(now, failing)];
+    spans.push(Span::styled(bars, if total == 0 { theme.faint() } else { theme.bad() }));
+    spans.extend(after);
     Line::from(spans)
 }
 
 pub fn requests_word(rate: f64) -> String {
-    match rate.round() as u64 {
-        0 if rate > 0.0 => "under 1 request/s".into(),
-        1 => "1 request/s".into(),
-        n => format!("{} requests/s", figure(n)),
+    match rate {
+        r if r > 0.0 && r < 9.95 => format!("{r:.1} requests/s"),
+        r => format!("{} requests/s", figure(r.round() as u64)),
     }
 }
 
