@@ -23,11 +23,11 @@ const fn level(kind: Kind, wrong_cells: usize, exact: usize, alarms: usize) -> L
 }
 
 const LEVELS: [Level; 6] = [
-    level(Kind::Nginx, 14, 1000, 0),
-    level(Kind::Haproxy, 56, 600, 20),
-    level(Kind::Apache, 22, 1000, 0),
-    level(Kind::Caddy, 25, 880, 5),
-    level(Kind::Envoy, 22, 950, 0),
+    level(Kind::Nginx, 3, 1000, 0),
+    level(Kind::Haproxy, 20, 600, 20),
+    level(Kind::Apache, 10, 1000, 0),
+    level(Kind::Caddy, 13, 880, 5),
+    level(Kind::Envoy, 11, 950, 0),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 6, 0, 0),
 ];
