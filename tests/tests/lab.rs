@@ -24,7 +24,7 @@ const fn level(kind: Kind, wrong_cells: usize, exact: usize, alarms: usize) -> L
 
 const LEVELS: [Level; 6] = [
     level(Kind::Nginx, 3, 1000, 0),
-    level(Kind::Haproxy, 20, 600, 20),
+    level(Kind::Haproxy, 20, 580, 20),
     level(Kind::Apache, 10, 1000, 0),
     level(Kind::Caddy, 13, 880, 5),
     level(Kind::Envoy, 11, 950, 0),
