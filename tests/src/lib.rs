@@ -4,6 +4,7 @@
 //! the program under test, [`truth`] judges. Nothing here knows how the agent works.
 
 pub mod agent;
+pub mod bench;
 pub mod cells;
 pub mod certs;
 pub mod cgroup;

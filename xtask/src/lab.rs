@@ -32,7 +32,8 @@ pub fn demo(args: &[String]) -> Result<()> {
     become_binary("demo", args, "making network namespaces and reading the kernel's events")
 }
 
-fn become_binary(name: &str, args: &[String], why: &str) -> Result<()> {
+/// Builds the program and a binary of the tests crate, and becomes that as root.
+pub(crate) fn become_binary(name: &str, args: &[String], why: &str) -> Result<()> {
     setup::quietly(&[Group::Build, Group::Tests])?;
     build::trace502(true)?;
     shell::run(shell::cargo().args(["build", "--release", "--package", "trace502-tests", "--bins"]))?;

@@ -1,6 +1,7 @@
 //! The project's tasks, one module each; `main.rs` only parses.
 //!
 //! A library as well, because the tests boot guests through [`vm`].
+pub mod bench;
 pub mod build;
 pub mod lab;
 pub mod licences;

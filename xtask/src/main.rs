@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::tools::Group;
-use xtask::{build, lab, lint, packages, setup, test, vm};
+use xtask::{bench, build, lab, lint, packages, setup, test, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the trace502 project", disable_help_subcommand = true)]
@@ -47,6 +47,18 @@ enum Task {
         /// Arguments for the lab, see its --help
         #[arg(last = true)]
         args: Vec<String>,
+    },
+    /// Measure what watching costs
+    Bench {
+        /// Fewer rounds
+        #[arg(long)]
+        quick: bool,
+        /// Also write the figures to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Only this measure, see docs/performance.md
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
     },
     /// Watch `trace502 live` explain an nginx whose upstreams fail in many ways
     Demo,
@@ -105,6 +117,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Live { args } => build::live(&args)?,
         Task::Test { kernel } => return test::run(&kernel),
         Task::Lab { kernel, args } => return lab::run(&kernel, &args),
+        Task::Bench { quick, json, only } => bench::run(quick, json.as_deref(), &only)?,
         Task::Demo => lab::demo(&[])?,
         Task::Vm(line) => return boot(line),
         Task::Lint => lint::run()?,

@@ -62,15 +62,16 @@ fn what_is_put_is_read_back_whole_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sub/history.db");
     let now = when::now_micros();
-    let mut all = [at(now, "b"), at(now - HOUR, "a"), at(now + 1, "c")];
-    all[2].cause = "syn_timeout".into();
+    // The clock was set back between the second and the third.
+    let mut all = [at(now - HOUR, "a"), at(now + 1, "c"), at(now, "b")];
+    all[1].cause = "syn_timeout".into();
     let mut store = Store::open(&path).unwrap();
     store.append(all.iter()).unwrap();
-    assert_eq!(ids(&path), ["a", "b", "c"]);
-    assert_eq!(Reader::open(&path).unwrap().by_id("b").unwrap().as_ref(), Some(&all[0]));
+    assert_eq!(ids(&path), ["a", "c", "b"], "as they came");
+    assert_eq!(Reader::open(&path).unwrap().by_id("b").unwrap().as_ref(), Some(&all[2]));
     assert_eq!(Reader::open(&path).unwrap().by_id("x").unwrap(), None);
     let since = Span { since: Some(now), until: None };
-    assert_eq!(ids_of(&path, since, &Filter::default()), ["b", "c"]);
+    assert_eq!(ids_of(&path, since, &Filter::default()), ["c", "b"]);
     let until = Span { since: None, until: Some(now) };
     assert_eq!(ids_of(&path, until, &Filter::default()), ["a", "b"]);
     let filter = Filter { cause: vec!["syn_timeout".into()], ..Filter::default() };

@@ -161,6 +161,29 @@ fn settings_shipped_are_settings_that_exist() {
     assert_eq!(settings.listen.len(), 1);
 }
 
+#[test]
+fn the_docs_name_every_setting_metric_and_capability() {
+    let docs = fs::read_to_string(deploy("../docs/agent.md")).unwrap();
+    let rows = |start: String| docs.lines().find(|l| l.starts_with(&start)).map(str::to_owned);
+    for opt in crate::config::options::OPTIONS {
+        let row = rows(format!("| `{}` |", opt.key)).unwrap_or_else(|| panic!("{} has no row", opt.key));
+        let live = opt.change == crate::config::options::Change::Live;
+        assert!(row.contains(if live { "| live |" } else { "| restart |" }), "{row}");
+        assert!(opt.default.iter().all(|word| row.contains(&format!("`{word}`"))), "{row}");
+    }
+    for kept in crate::privilege::KEPT {
+        assert!(
+            rows(format!("| `{}` | {}", kept.name, kept.why.split(';').next().unwrap())).is_some(),
+            "{}",
+            kept.name
+        );
+    }
+    for name in exported().into_keys() {
+        let base = name.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count");
+        assert!(docs.contains(&format!("`{base}")), "{name} is not told");
+    }
+}
+
 /// Ends with the test.
 struct Prometheus {
     child: Child,

@@ -1,4 +1,4 @@
-//! The metrics of the agent: each is declared here, counted in [`Metrics::notice`] and named in docs/metrics.
+//! The metrics of the agent: each is declared here, counted in [`Metrics::notice`] and named in docs/agent.md.
 //!
 //! Counts notices and judges nothing. The status of the agent itself is read at each scrape.
 

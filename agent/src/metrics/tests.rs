@@ -210,3 +210,31 @@ fn the_accept_header_chooses_the_format() {
     assert_eq!(Format::of_accept("*/*"), Format::Classic);
     assert_eq!(Format::of_accept(""), Format::Classic);
 }
+
+/// `cargo test --release -p trace502 --lib -- --ignored --nocapture cost_of_a_scrape`
+#[test]
+#[ignore = "prints figures"]
+fn cost_of_a_scrape() {
+    let most = 2000;
+    let metrics = Metrics::new(most, Duration::from_secs(3600), Board::default());
+    let count = 100_000;
+    let start = Instant::now();
+    for i in 0..count {
+        tell(
+            &metrics,
+            Notice::Incident(Box::new(incident(&format!("10.0.{}.{}:80", i / 250 % 250, i % 250), "no_listener"))),
+        );
+    }
+    let notice = start.elapsed() / count;
+    for format in [Format::OpenMetrics, Format::Classic] {
+        let start = Instant::now();
+        let text = (0..10).map(|_| metrics.render(format)).last().unwrap();
+        println!(
+            "{format:?}: {:?} and {} KiB for {} lines",
+            start.elapsed() / 10,
+            text.len() / 1024,
+            text.lines().count()
+        );
+    }
+    println!("one incident counted, past {most} series: {notice:?}");
+}

@@ -37,7 +37,12 @@ pub const KEPT: &[Kept] = &[
     Kept { name: "CAP_PERFMON", bit: 38, why: "attach to the libraries of a proxy that starts later", until: None },
     Kept { name: "CAP_SYSLOG", bit: 34, why: "name the kernel function that dropped a packet", until: None },
     // "bpf: refine kernel.unprivileged_bpf_disabled behaviour": from then on only making objects asks for it.
-    Kept { name: "CAP_BPF", bit: 39, why: "read the maps of its own programs before Linux 5.19", until: Some((5, 19)) },
+    Kept {
+        name: "CAP_BPF",
+        bit: 39,
+        why: "read the maps of its own programs, before Linux 5.19 only",
+        until: Some((5, 19)),
+    },
 ];
 
 const SETPCAP: u32 = 8;

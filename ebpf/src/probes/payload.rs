@@ -21,6 +21,8 @@ const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
 /// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
 const HEAD_WRITE: i32 = 4096;
+/// The largest TLS alert, encrypted; no request fits into it.
+const ALERT: u64 = 31;
 
 // void sock_send_length(struct sock *sk, int ret, int flags)
 #[btf_tracepoint(function = "sock_send_length")]
@@ -225,8 +227,6 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 
 /// Record type of TLS application data.
 const APPLICATION_DATA: u8 = 0x17;
-/// A record of this size is an alert, such as the one that takes leave.
-const ALERT: u64 = 31;
 
 /// Inside TLS only the rhythm is seen: application data sent after an answer begins a request. The heads stay those
 /// of the handshake, which tell why one failed.

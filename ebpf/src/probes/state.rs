@@ -26,7 +26,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
                 // A proxy may be its own upstream.
                 link(sk, conn);
             }
-            ROLE_LISTENER if old == TCP_LISTEN => listen::stopped(sk),
+            ROLE_LISTENER if new == TCP_CLOSE => listen::stopped(sk),
             ROLE_PEER => peer(sk, conn, old, new),
             _ => {}
         },
@@ -34,7 +34,8 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
             (TCP_SYN_RECV, TCP_ESTABLISHED) => passive(sk),
             (_, TCP_LISTEN) => listen::started(sk),
-            (TCP_LISTEN, _) => listen::stopped(sk),
+            // An accepted socket starts as a copy of its listener, state and cookie included: only a close ends one.
+            (TCP_LISTEN, TCP_CLOSE) => listen::stopped(sk),
             _ => {}
         },
     }

@@ -24,13 +24,17 @@ fn a_refused_connect_tells_who_asked_and_that_nobody_listens() {
     assert!(attempt.conn.reset.unwrap() >= attempt.conn.opened.unwrap());
     assert_eq!(attempt.listener, ListenerSeen::Absent);
     let local = attempt.conn.flow.unwrap().local;
+    // Before 6.10 a reset without a socket passes no hook.
+    if !rig.names_resets() {
+        return;
+    }
     let reset = rig.wait("reset sent by our stack", |seen| match &seen.fact {
         Fact::ResetSent(packet) if packet.flow.local == nobody => Some(packet.clone()),
         _ => None,
     });
     assert_eq!(reset.flow.remote, local, "the reset pairs with the attempt by its addresses");
     assert!(!reset.has_socket);
-    assert_eq!(reset.reason.as_deref(), rig.names_resets().then_some("NO_SOCKET"));
+    assert_eq!(reset.reason.as_deref(), Some("NO_SOCKET"));
 }
 
 #[test]

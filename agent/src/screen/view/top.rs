@@ -89,26 +89,27 @@ fn rate(app: &App, width: usize, theme: &Theme) -> Line<'static> {
             (format!(" {:<16}", format!("errors {}", figure(total))), format!(" {} ", span(last - first)))
         }
     };
-    let mut spans = vec![Span::styled(now, failing)];
-    let each = if width >= 120 { 3 } else { 10 };
-    let columns = Scale::FINE / each;
-    let bars = spark(&app.ledger.series.columns(app.now, columns, each), theme);
-    spans.push(Span::styled(bars, if total == 0 { theme.faint() } else { theme.bad() }));
-    spans.push(Span::styled(label, theme.faint()));
+    let mut after = vec![Span::styled(label, theme.faint())];
     if app.span == Time::Live {
-        spans.push(Span::styled(format!(" total {}", figure(total)), theme.strong()));
+        after.push(Span::styled(format!(" total {}", figure(total)), theme.strong()));
         if let Some(requests) = app.requests_per_second() {
-            spans.push(Span::raw(format!("   {}", requests_word(requests))));
+            after.push(Span::raw(format!("   {}", requests_word(requests))));
         }
     }
+    // What is left of the line draws all slices, several to a bar.
+    let used = fit::width(&now) + after.iter().map(Span::width).sum::<usize>() + 1;
+    let each = Scale::FINE.div_ceil(width.saturating_sub(used).clamp(10, 100));
+    let bars = spark(&app.ledger.series.columns(app.now, Scale::FINE / each, each), theme);
+    let mut spans = vec![Span::styled(now, failing)];
+    spans.push(Span::styled(bars, if total == 0 { theme.faint() } else { theme.bad() }));
+    spans.extend(after);
     Line::from(spans)
 }
 
 pub fn requests_word(rate: f64) -> String {
-    match rate.round() as u64 {
-        0 if rate > 0.0 => "under 1 request/s".into(),
-        1 => "1 request/s".into(),
-        n => format!("{} requests/s", figure(n)),
+    match rate {
+        r if r > 0.0 && r < 9.95 => format!("{r:.1} requests/s"),
+        r => format!("{} requests/s", figure(r.round() as u64)),
     }
 }
 

@@ -1,0 +1,53 @@
+//! `cargo xtask bench`: what watching costs, as a table and as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use trace502_tests::bench::{Effort, Report, call};
+use trace502_tests::guard;
+
+const USAGE: &str = "\
+usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
+  --quick  fewer rounds
+  --json   the figures go there too
+  --only   one of: call; all by default";
+
+type Measure = fn(Effort, &mut Report) -> Result<()>;
+
+const MEASURES: [(&str, Measure); 1] = [("call", call::run)];
+
+fn main() -> Result<()> {
+    let (mut effort, mut file, mut only) = (Effort::Full, None, Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
+        match arg.as_str() {
+            "--quick" => effort = Effort::Quick,
+            "--json" => file = Some(PathBuf::from(value()?)),
+            "--only" => only.push(value()?),
+            "--help" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            _ => bail!("{arg:?} is unknown\n{USAGE}"),
+        }
+    }
+    if let Some(strange) = only.iter().find(|name| MEASURES.iter().all(|(known, _)| known != name)) {
+        bail!("{strange:?} is no measure\n{USAGE}");
+    }
+    guard::clean_on_signal();
+    guard::sweep();
+    let mut report = Report::default();
+    for (name, measure) in MEASURES {
+        if only.is_empty() || only.iter().any(|wanted| wanted == name) {
+            measure(effort, &mut report).with_context(|| format!("measure {name}"))?;
+        }
+    }
+    if let Some(file) = file {
+        let text = serde_json::to_string_pretty(&report.json())?;
+        std::fs::write(&file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("{} goals missed", report.missed());
+    Ok(())
+}
