@@ -282,7 +282,7 @@ impl Engine {
         }
         let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
         if owner.kind.retries_later {
-            self.rebind(task, &mut attempt, owner.group);
+            self.rebind(task, &mut attempt, in_call, owner.group);
         }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
@@ -317,8 +317,14 @@ impl Engine {
 
     /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
     /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
-    fn rebind(&self, task: Task, attempt: &mut Attempt, group: u32) {
-        let Some(bound) = attempt.bound.filter(|b| b.retry) else { return };
+    fn rebind(&self, task: Task, attempt: &mut Attempt, in_call: bool, group: u32) {
+        let Some(bound) = attempt.bound else { return };
+        let mut own = self.tries.of_client((bound.client, bound.request));
+        // What failed in the call does not tell whether it was tried before.
+        let elsewhere = in_call && own.any(|t| t.attempt.endpoint != attempt.endpoint);
+        if !bound.retry && !elsewhere {
+            return;
+        }
         let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
         let same = |t: &&Try| {
             t.tid == task.tid && !t.used && t.at <= began && t.attempt.endpoint == attempt.endpoint && t.key().is_some()
