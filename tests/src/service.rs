@@ -56,9 +56,9 @@ impl Service {
             Some(_) => std::path::Path::new(at).exists().then_some(()),
             None => listens(self.pid(), at.rsplit(':').next()?.parse().ok()?).then_some(()),
         };
-        until(Duration::from_secs(20), ready).with_context(|| match self.kid.ended() {
+        until(Duration::from_secs(90), ready).with_context(|| match self.kid.ended() {
             Some(status) => format!("the service for {at} ended with {status}"),
-            None => format!("nothing listens on {at} after 20 s"),
+            None => format!("nothing listens on {at} after 90 s"),
         })
     }
 }

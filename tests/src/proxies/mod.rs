@@ -127,8 +127,8 @@ impl Proxy {
             Some(status) => Some(Err(anyhow::anyhow!("{} ended with {status}:\n{}", self.kind.name(), self.logs()))),
             None => listens(self.kid.pid(), self.addr.port()).then_some(Ok(())),
         };
-        until(Duration::from_secs(20), up)
-            .with_context(|| format!("{} does not listen after 20 s:\n{}", self.kind.name(), self.logs()))?
+        until(Duration::from_secs(90), up)
+            .with_context(|| format!("{} does not listen after 90 s:\n{}", self.kind.name(), self.logs()))?
     }
 
     /// Everything it said so far.
