@@ -138,7 +138,7 @@ impl Agent {
     /// Ends it as a service manager would; its exit code must be 0.
     pub fn stop(self) -> Result<()> {
         self.kid.signal(libc::SIGTERM);
-        let status = self.kid.wait(Duration::from_secs(10)).context("the agent does not end on SIGTERM")?;
+        let status = self.kid.wait(Duration::from_secs(60)).context("the agent does not end on SIGTERM")?;
         anyhow::ensure!(status.success(), "the agent ended with {status}: {}", self.log());
         Ok(())
     }

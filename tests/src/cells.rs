@@ -155,14 +155,9 @@ fn false_alarms(agent: &Agent, proxies: &[Proxy], known: &BTreeSet<String>) -> V
     agent.all().into_iter().filter(strange).map(|record| record.line).collect()
 }
 
-/// Whether a record is about a proxy of the lab: the host may have others, with troubles of their own.
+/// Whether a record is about a proxy of this lab: the host may have others, and another lab of the same paths.
 pub fn ours<P: std::borrow::Borrow<Proxy>>(record: &Record, proxies: &[P]) -> bool {
-    let path = record.incident.request.path.as_deref().unwrap_or_default();
-    proxies.iter().any(|proxy| {
-        let proxy = proxy.borrow();
-        let name = proxy.kind.name();
-        proxy.has(record.incident.proxy.pid) || path.split('/').nth(2) == Some(name)
-    })
+    proxies.iter().any(|proxy| proxy.borrow().has(record.incident.proxy.pid))
 }
 
 /// The running lab, as its cells need it.
@@ -222,7 +217,7 @@ impl Bench<'_> {
         outcome.verdict = match (made, self.agent) {
             (Err(why), _) => Verdict::NotMade(why),
             (Ok(()), None) => Verdict::Right,
-            (Ok(()), Some(agent)) => judge(agent, &expect, &exchanges, &mut outcome.records),
+            (Ok(()), Some(agent)) => judge(agent, proxy, &expect, &exchanges, &mut outcome.records),
         };
         outcome
     }
@@ -231,10 +226,10 @@ impl Bench<'_> {
 /// How long a record may take after its client has its answer.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-fn judge(agent: &Agent, expect: &Expect, exchanges: &[Exchange], lines: &mut Vec<String>) -> Verdict {
+fn judge(agent: &Agent, proxy: &Proxy, expect: &Expect, exchanges: &[Exchange], lines: &mut Vec<String>) -> Verdict {
     let mut wrong = Vec::new();
     for exchange in exchanges.iter().filter(|exchange| exchange.judged) {
-        let records = agent.records(1, PATIENCE, |record| about(record, exchange));
+        let records = agent.records(1, PATIENCE, |record| ours(record, &[proxy]) && about(record, exchange));
         lines.extend(records.iter().map(|record| record.line.clone()));
         wrong.extend(truth::faults_of(expect, exchange, &records));
     }

@@ -81,7 +81,7 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Exactness> {
     let truths = truths.into_inner().unwrap_or_default();
     let failed = truths.iter().filter(|truth| truth.causes.is_some()).count();
     let Some(agent) = agent else { return Ok(unjudged(kind, &truths)) };
-    agent.settled(failed, Duration::from_secs(10));
+    agent.settled(failed, Duration::from_secs(60));
     let result = judge(kind, &truths, agent.all().into_iter().filter(|record| cells::ours(record, &[&proxy])));
     agent.stop()?;
     Ok(result)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use trace502::model::{Incident, Seen};
 
 use crate::cells;
 use crate::client::{Answer, Ask, Client};
@@ -83,6 +84,7 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
     let done = AtomicBool::new(false);
     let (reloads, restarts) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = Mutex::new(BTreeSet::new());
+    let closed = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| -> Result<()> {
         let trouble = scope.spawn(|| -> Result<()> {
             while !done.load(Ordering::Relaxed) {
@@ -96,8 +98,10 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
             Ok(())
         });
         let loaded = load::run(&world, 64, count, |kept: &mut Option<Client>, n| {
-            if let Some(path) = ask(&proxy, kept, n)? {
-                lock(&failed).insert(path);
+            match ask(&proxy, kept, n)? {
+                Outcome::Well => {}
+                Outcome::Failed(path) => drop(lock(&failed).insert(path)),
+                Outcome::Closed(path) => drop(lock(&closed).insert(path)),
             }
             Ok(())
         });
@@ -106,13 +110,18 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
         loaded
     })?;
     let failed = failed.into_inner().unwrap_or_default();
-    let alarm = |path: &str| !path.starts_with("/warm-up/") && !failed.contains(path);
+    let closed = closed.into_inner().unwrap_or_default();
+    let alarm = |incident: &Incident| {
+        let path = incident.request.path.as_deref().unwrap_or_default();
+        // Apache ends a client's connection when its upstream breaks: with an attempt to show for it, that is true.
+        let broke = closed.contains(path) && incident.seen == Seen::Closed && !incident.attempts.is_empty();
+        !path.starts_with("/warm-up/") && !failed.contains(path) && !broke
+    };
     let mut alarms = Vec::new();
     if let Some(agent) = agent {
         agent.settled(usize::MAX, Duration::from_secs(3));
         let records = agent.all().into_iter().filter(|record| cells::ours(record, &[&proxy]));
-        let records = records.filter(|record| alarm(record.incident.request.path.as_deref().unwrap_or_default()));
-        alarms.extend(records.map(|record| record.line));
+        alarms.extend(records.filter(|record| alarm(&record.incident)).map(|record| record.line));
         agent.stop()?;
     }
     Ok(Silence {
@@ -143,8 +152,17 @@ fn routes(world: &World, peers: &[Peer; 2]) -> Vec<Route> {
     ]
 }
 
-/// One thing that a client does; the path, if it failed although it should not have.
-fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize) -> Result<Option<String>> {
+/// What became of what a client did.
+enum Outcome {
+    Well,
+    /// It failed although it should not have.
+    Failed(String),
+    /// Its kept connection ended instead of an answer, and it went well when asked again.
+    Closed(String),
+}
+
+/// One thing that a client does.
+fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize) -> Result<Outcome> {
     let (word, wanted) = match load::scatter(n) % 20 {
         0..=6 => ("kept", 200),
         7..=10 => ("fresh", 200),
@@ -152,7 +170,7 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize) -> Result<Option<Stri
         13..=15 => ("rolling", 200),
         16 => ("own-500", 500),
         17 => ("own-404", 404),
-        18 => return leave(proxy, n).map(|()| None),
+        18 => return leave(proxy, n).map(|()| Outcome::Well),
         _ => return pipeline(proxy, n),
     };
     let path = format!("/{word}/{}/{n}", proxy.kind.name());
@@ -161,15 +179,21 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize) -> Result<Option<Stri
         _ => Client::connect(proxy.addr)?,
     };
     let mut answer = client.ask(&Ask::get(path.clone()));
-    if answer == Answer::Closed {
+    let closed = answer == Answer::Closed;
+    if closed {
         // A proxy that reloads may close an idle connection as it is used; every client asks again then.
         client = Client::connect(proxy.addr)?;
-        answer = client.ask(&Ask::get(path.clone()));
+        answer = client.ask(&Ask::get(format!("{path}/again")));
     }
     if matches!(answer, Answer::Status(_)) && !client.ended {
         *kept = Some(client);
     }
-    Ok((answer != Answer::Status(wanted)).then_some(path))
+    Ok(match answer {
+        Answer::Status(status) if status == wanted && closed => Outcome::Closed(path),
+        Answer::Status(status) if status == wanted => Outcome::Well,
+        _ if closed => Outcome::Failed(format!("{path}/again")),
+        _ => Outcome::Failed(path),
+    })
 }
 
 /// A client that does not wait.
@@ -183,15 +207,15 @@ fn leave(proxy: &Proxy, n: usize) -> Result<()> {
 }
 
 /// Two requests in one packet.
-fn pipeline(proxy: &Proxy, n: usize) -> Result<Option<String>> {
+fn pipeline(proxy: &Proxy, n: usize) -> Result<Outcome> {
     let mut client = Client::connect(proxy.addr)?;
     let paths = ["a", "b"].map(|part| format!("/kept/{}/{n}/{part}", proxy.kind.name()));
     let both: Vec<u8> = paths.iter().flat_map(|path| Ask::get(path.clone()).bytes()).collect();
     client.send(&both);
     for path in paths {
         if client.answer(Duration::from_secs(20)) != Answer::Status(200) {
-            return Ok(Some(path));
+            return Ok(Outcome::Failed(path));
         }
     }
-    Ok(None)
+    Ok(Outcome::Well)
 }

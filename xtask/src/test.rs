@@ -123,7 +123,8 @@ fn kernel_tests() -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let mut cargo = shell::cargo();
-    cargo.args(["test", "--package", "trace502-tests", "--test", KERNEL_TESTS, "--no-run", "--message-format=json"]);
+    // The whole workspace again: for one package, cargo would pick other features and compile everything anew.
+    cargo.args(["test", "--workspace", "--test", KERNEL_TESTS, "--no-run", "--message-format=json"]);
     let messages = shell::capture(&mut cargo)?;
     let found = messages.lines().find_map(executable);
     found.map(Some).with_context(|| format!("cargo built no test named {KERNEL_TESTS}"))

@@ -202,7 +202,8 @@ impl<'a> Case<'a> {
 
     /// No byte of an answer came.
     pub fn no_answer(&self) -> bool {
-        self.conn().is_some_and(|c| c.reply_bytes == 0 && c.reply_head.is_empty())
+        // Inside TLS the head stays that of the handshake.
+        self.conn().is_some_and(|c| c.reply_bytes == 0 && (c.reply_head.is_empty() || c.application))
     }
 
     pub fn reply(&self) -> &'a [u8] {

@@ -1,9 +1,13 @@
 //! `proxy_limit`: the proxy reached a limit of its own.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
-use crate::model::Group;
+use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
-use crate::text;
+use crate::text::{self, MILLI};
+use crate::wire::http;
+
+/// No proxy takes that long to see that it has no upstream.
+const QUEUED: Nanos = 150 * MILLI;
 
 pub static CAUSE: Cause = Cause {
     id: "proxy_limit",
@@ -28,14 +32,33 @@ fn rule(case: &Case<'_>) -> Verdict {
             .fixes(advice)
             .yes();
     }
-    let Some(fds) = case.descriptors(case.owner.pid) else { return Verdict::No };
     // A few may have been freed between the failure and the question.
-    if fds.limit == 0 || fds.open + 2 < fds.limit {
-        return Verdict::No;
-    }
+    let full = case.descriptors(case.owner.pid).filter(|fds| fds.limit > 0 && fds.open + 2 >= fds.limit);
+    let Some(fds) = full else { return queued(case) };
     Finding::new(format!("{name} (pid {}) has {} of {} descriptors open", case.owner.pid, fds.open, fds.limit))
         .note(case.at, "descriptors", format!("{} of {} descriptors open", fds.open, fds.limit))
         .fixes(advice)
         .fix(format!("see what holds them: ls -l /proc/{}/fd", case.owner.pid))
+        .yes()
+}
+
+/// What is refused for want of an upstream is refused at once. A request that waited for one and then got the error
+/// without an attempt stood in the proxy's own queue.
+fn queued(case: &Case<'_>) -> Verdict {
+    let Some(client) = case.client else { return Verdict::No };
+    let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
+    let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));
+    // A body may have taken that long to come.
+    let small = http::request(&client.conn.request_head).is_some_and(|r| matches!(r.method.as_str(), "GET" | "HEAD"));
+    let resolving = case.past.names.of(case.owner.pid, case.began()).next().is_some();
+    if waited < QUEUED || !small || resolving || case.lossy() || !case.owner.kind.none_left.contains(&status) {
+        return Verdict::No;
+    }
+    let name = &case.owner.name;
+    let waited = text::duration(waited);
+    Finding::new(format!("{name} held the request for {waited} and never tried an upstream: it waited for room"))
+        .fixes(case.advise(Setting::Limit, "raise {}"))
+        .fix("or find what keeps the connections that are allowed busy")
+        .missing("the limit itself")
         .yes()
 }

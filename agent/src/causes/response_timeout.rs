@@ -18,7 +18,8 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
-    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && case.waited() >= SECOND;
+    let tls =
+        case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer() && case.waited() >= SECOND;
     let partial = match case.answered() {
         Looks::HttpResponse => http::response(case.reply()).is_none_or(|r| !r.complete) && conn.reply_bytes < 4_000,
         Looks::FastCgi => fastcgi::response(case.reply()).is_some_and(|r| !r.complete) && conn.reply_bytes < 4_000,
@@ -38,7 +39,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         (_, true) => "did not answer inside TLS".into(),
         _ => "took the request and did not answer".into(),
     };
-    let hello = case.sent() == Looks::Tls && case.no_answer();
+    let hello = case.sent() == Looks::Tls && case.answered() == Looks::Nothing;
     let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
     let read = case.peer().is_some_and(|p| p.accepted && p.unread == 0);
     let taken = read || partial;

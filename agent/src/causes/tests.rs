@@ -795,7 +795,7 @@ fn a_request_inside_tls_is_no_failed_handshake() {
     let mut a = w.attempt();
     asked(&mut a, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c", 2_400);
     a.conn.request_head = HELLO.to_vec();
-    a.conn.request_bytes = 517 + 80 + 300;
+    a.conn.request_bytes = 300;
     a.conn.application = true;
     w.answered(502).tell(a);
     let i = w.expect("unattributed", Unknown);
@@ -903,4 +903,45 @@ fn no_descriptors_left() {
     w.host.descriptors.insert(PROXY.pid, DescriptorFacts { open: 1_024, limit: 1_024 });
     w.answered(500);
     w.expect("proxy_limit", Certain);
+}
+
+#[test]
+fn a_request_that_stood_in_the_proxys_own_queue() {
+    let mut w = World::new("haproxy");
+    error_after(&mut w, SECOND, ClientOutcome::Status(503));
+    let i = w.expect("proxy_limit", Likely);
+    assert!(i.summary.contains("held the request for 1 s"), "{}", i.summary);
+}
+
+#[test]
+fn a_server_that_reads_the_head_of_a_tls_record_and_closes() {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    a.conn.fin = Some(w.now - 50_000);
+    a.peer = Some(Peer { unread: 47 - 5, ..w.closed_peer(SERVER) });
+    w.tell(a).pass(50_000).answered(502);
+    w.expect("tls_mismatch", Likely);
+}
+
+#[test]
+fn a_goodbye_that_was_lost_makes_a_connection_stale() {
+    let mut w = nginx();
+    let mut a = reused(&mut w);
+    a.conn.reset = Some(w.now - 50_000);
+    a.peer = Some(Peer { closed: a.conn.asked.map(|at| at - 60 * MILLI), ..w.closed_peer(SERVER) });
+    w.tell(a).pass(50_000).answered(502);
+    w.expect("stale_connection", Certain);
+}
+
+#[test]
+fn a_close_inside_tls_before_an_answer() {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    a.conn.request_head = HELLO.to_vec();
+    a.conn.reply_head = b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c".to_vec();
+    a.conn.application = true;
+    a.conn.fin = Some(w.now - 50_000);
+    a.peer = Some(w.closed_peer(SERVER));
+    w.tell(a).pass(50_000).answered(502);
+    w.expect("upstream_closed_early", Certain);
 }

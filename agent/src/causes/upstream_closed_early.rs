@@ -19,7 +19,7 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
-    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls;
+    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer();
     if !case.was_closed() || !(case.no_answer() || tls) {
         return Verdict::No;
     }
@@ -31,7 +31,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         Some(_) => "before the request reached it".into(),
         None => "before a request".into(),
     };
-    let hello = case.sent() == Looks::Tls && case.no_answer();
+    let hello = case.sent() == Looks::Tls && case.answered() == Looks::Nothing;
     let hint = if hello { "; the request was a TLS hello: it may not speak TLS" } else { "" };
     let log = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
     // One that could not be watched may have died.

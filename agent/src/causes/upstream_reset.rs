@@ -18,7 +18,7 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
-    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls;
+    let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer();
     if !case.was_reset() || !(case.no_answer() || tls) {
         return Verdict::No;
     }

@@ -256,7 +256,7 @@ impl Printer {
             return Ok(true);
         }
         self.summary.add(incident);
-        let text = if self.live.json { json::line(incident)? + "\n" } else { plain::block(incident, self.style) };
+        let text = if self.live.json { json::line(incident)? } else { plain::block(incident, self.style) };
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => {}

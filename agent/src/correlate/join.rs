@@ -33,6 +33,15 @@ impl Joined {
     pub fn drop_checks(&mut self, tries: &Tries, failures: &Failures) {
         let endpoint = |seq: &u64| tries.get(*seq).map(|t| t.attempt.endpoint.clone());
         let ends = [self.own.first().and_then(endpoint), self.own.last().and_then(endpoint)];
+        let checked = |t: &Try| failures.checks(t.owner.group, &t.attempt.endpoint);
+        // Where the proxy does other things between two tries, even the last one may be a check.
+        let some = self.own.iter().filter_map(|seq| tries.get(*seq));
+        if some.clone().any(|t| t.owner.kind.retries_later && !checked(t)) {
+            self.own.retain(|seq| {
+                tries.get(*seq).is_some_and(|t| t.attempt.conn.phase != Phase::Connecting || !checked(t))
+            });
+            return;
+        }
         self.own.retain(|seq| {
             tries.get(*seq).is_some_and(|t| {
                 let retry = t.attempt.bound.is_some_and(|b| b.retry) && t.attempt.conn.phase == Phase::Connecting;
@@ -136,7 +145,7 @@ fn within(t: &Try, pending: &Pending) -> bool {
         Closes::BeforeWrite if t.attempt.handover != Handover::Asked => pending.at,
         _ => pending.until(),
     };
-    t.began() >= from && t.at <= to
+    t.began() >= from && t.began() <= pending.at && t.at <= to
 }
 
 /// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.

@@ -37,8 +37,8 @@ use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
 use crate::host::{DescriptorFacts, Host};
 use crate::model::{
-    Attempt, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus, Fact,
-    Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
+    Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
+    Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
 };
 use crate::text::{self, MILLI, SECOND};
 
@@ -280,6 +280,10 @@ impl Engine {
         if served.zip(began).is_some_and(|(error, began)| began > error) {
             attempt.bound = None;
         }
+        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
+        if owner.kind.retries_later {
+            self.rebind(task, &mut attempt, in_call, owner.group);
+        }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
         if let Some(old) = &old {
@@ -287,7 +291,6 @@ impl Engine {
             attempt.bound = attempt.bound.or(old.attempt.bound);
             attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
         }
-        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
         let (pid, tid) = (task.pid, task.tid);
         self.resets(&attempt, &owner, old.is_none());
         self.tries.insert(Try {
@@ -310,6 +313,40 @@ impl Engine {
         for pending in self.pending.of_process(pid) {
             self.resolve(pending, now, host);
         }
+    }
+
+    /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
+    /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
+    fn rebind(&self, task: Task, attempt: &mut Attempt, in_call: bool, group: u32) {
+        let Some(bound) = attempt.bound else { return };
+        let mut own = self.tries.of_client((bound.client, bound.request));
+        // What failed in the call does not tell whether it was tried before.
+        let elsewhere = in_call && own.any(|t| t.attempt.endpoint != attempt.endpoint);
+        if !bound.retry && !elsewhere {
+            return;
+        }
+        let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
+        let same = |t: &&Try| {
+            t.tid == task.tid && !t.used && t.at <= began && t.attempt.endpoint == attempt.endpoint && t.key().is_some()
+        };
+        let mut last = BTreeMap::new();
+        for t in self.tries.of_process(task.pid).filter(same) {
+            let open = t.key().filter(|key| self.done.get(key).is_none_or(|error| error >= began));
+            if let Some(key) = open {
+                let at: &mut Nanos = last.entry(key).or_insert(t.at);
+                *at = t.at.max(*at);
+            }
+        }
+        if last.contains_key(&(bound.client, bound.request)) && last.len() == 1 {
+            return;
+        }
+        // They are tried again in the order in which they failed.
+        attempt.bound = match last.into_iter().min_by_key(|(_, at)| *at) {
+            Some(((client, request), _)) => Some(Bound { client, request, ..bound }),
+            // Another server of the backend, unless it is one whose health is checked.
+            None if !self.past.failures.checks(group, &attempt.endpoint) => Some(bound),
+            None => None,
+        };
     }
 
     /// Whether this attempt was told before.

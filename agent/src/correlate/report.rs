@@ -17,7 +17,7 @@ use crate::text::{self, MILLI, SECOND};
 use crate::wire::{Looks, http};
 
 /// A proxy that gives up sooner did not wait for an answer.
-const WAITED: Nanos = 900 * MILLI;
+const WAITED: Nanos = 250 * MILLI;
 /// A proxy that was told to stop this long ago may be closing everything.
 const STOPPING: Nanos = 5 * SECOND;
 

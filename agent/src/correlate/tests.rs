@@ -106,6 +106,35 @@ fn a_health_check_between_two_tries_is_none_of_them() {
 }
 
 #[test]
+fn tries_a_second_later_go_to_the_request_that_failed_there() {
+    let mut w = World::new("haproxy");
+    let on = |w: &mut World, client: Cookie, endpoint: &str, retry: bool| {
+        let mut a = refused(w, client);
+        a.endpoint = Endpoint::Tcp(addr(endpoint));
+        a.conn.flow.as_mut().unwrap().remote = addr(endpoint);
+        a.bound.as_mut().unwrap().retry = retry;
+        a
+    };
+    for (client, endpoint) in [(7, UPSTREAM), (8, OTHER)] {
+        let first = on(&mut w, client, endpoint, false);
+        w.tell(first).pass(100 * MILLI);
+    }
+    w.pass(800 * MILLI);
+    // The thread failed for client 8 last, and takes both for it.
+    for (client, endpoint) in [(7, UPSTREAM), (8, OTHER)] {
+        let last = on(&mut w, 8, endpoint, true);
+        let mut e = error(&mut w, client, "/a", ClientOutcome::Status(503));
+        e.conn.asked = Some(w.now - 2 * SECOND);
+        w.see(Fact::Client(e)).pass(50_000).tell(last).pass(100 * MILLI);
+    }
+    let all = w.all();
+    for (client, endpoint) in [(7, UPSTREAM), (8, OTHER)] {
+        let tried: Vec<_> = of_client(&all, client).attempts.iter().map(|a| a.upstream.as_str()).collect();
+        assert_eq!(tried, [endpoint, endpoint]);
+    }
+}
+
+#[test]
 fn an_attempt_after_the_error_is_a_health_check() {
     let mut w = World::new("haproxy");
     let first = refused(&mut w, 7);

@@ -101,6 +101,8 @@ pub struct Proxy {
     pub header_full: fn(u64) -> bool,
     /// It resolves names in the background, not for each request.
     pub resolves_ahead: bool,
+    /// It waits before it tries a request again, and does other things meanwhile.
+    pub retries_later: bool,
     /// What it calls a setting.
     pub setting: fn(Setting, Protocol) -> Option<&'static str>,
 }

@@ -11,6 +11,7 @@ pub static PROXY: Proxy = Proxy {
     none_left: &[502],
     header_full: |bytes| bytes.is_multiple_of(1024),
     resolves_ahead: false,
+    retries_later: false,
     setting,
 };
 

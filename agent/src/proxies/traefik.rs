@@ -11,6 +11,7 @@ pub static PROXY: Proxy = Proxy {
     none_left: &[503],
     header_full: |_| false,
     resolves_ahead: true,
+    retries_later: false,
     setting,
 };
 

@@ -29,6 +29,8 @@ use crate::recording::{Header, RecordingHost, Tape};
 const BEAT: Nanos = 1_000_000_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
+/// Batches taken in before leaving.
+const LAST_BATCHES: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -101,9 +103,8 @@ impl Watch {
         let now = monotonic();
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
         let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
-        while self.take_in() == BATCH {
-            notices.append(&mut self.engine.drain());
-        }
+        // One batch: what it came to is shown before the rest of a flood is taken in.
+        self.take_in();
         self.pass(monotonic());
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
@@ -112,7 +113,11 @@ impl Watch {
     /// Takes in what is left, and lets every open question be answered with what is there.
     pub fn finish(&mut self, notices: &mut Vec<Notice>) {
         // What comes while we leave is not ours any more: a flood must not keep us.
-        while self.take_in() == BATCH {}
+        for _ in 0..LAST_BATCHES {
+            if self.take_in() < BATCH {
+                break;
+            }
+        }
         self.pass(monotonic());
         self.beat(monotonic());
         if let Some(tape) = &self.tape {

@@ -127,6 +127,8 @@ fn socket_of(ctx: *mut c_void) -> Option<(Sock, TaskPtr)> {
     }
 }
 
+const IPPROTO_TCP: u16 = 6;
+
 // iter/task_file: sockets that listen already.
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]
@@ -182,7 +184,9 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     let family = sk.family();
-    if class & PROC_PROXY == 0 || (family != AF_INET && family != AF_INET6) {
+    // Connected UDP sockets (resolvers) are in the same state as connections.
+    let other = family != AF_INET && family != AF_INET6 || sk.protocol() != IPPROTO_TCP;
+    if class & PROC_PROXY == 0 || other {
         return 0;
     }
     let state = kernel::state_at(sk.0 as u64);

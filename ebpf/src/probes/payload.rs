@@ -264,10 +264,15 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.phase = PHASE_ANSWERED;
         return 0;
     }
-    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || conn.status != 0) {
+    // What comes in small pieces is put together as far as a head is kept.
+    let known = conn.status != 0;
+    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
         return 0;
     }
     append(&mut conn.reply_head, &mut conn.reply_len, n, &mut conn.flags);
+    if conn.phase == PHASE_ANSWERED && known {
+        return 0;
+    }
     let status = conn::status_of(&conn.reply_head, conn.reply_len);
     if (100..200).contains(&status) && status != 101 {
         conn.reply_len = 0;

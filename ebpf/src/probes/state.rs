@@ -114,6 +114,8 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
                 conn.errno = -error;
             } else if conn.reset == 0 {
                 conn.flags |= CONN_CLOSED_FIRST;
+                // Given up, with a message of the way waiting.
+                conn.errno = -sk.soft_error();
             }
         }
         TCP_FIN_WAIT1 | TCP_LAST_ACK => {

@@ -13,12 +13,13 @@ use crate::world::{NEAR, Place};
 const REFUSED: &str = "502 503 503 502 503 -";
 
 pub const FAULTS: &[Fault] = &[
-    fault("gunicorn-timeout", "502 502 502 502 503 -", &["upstream_killed", "upstream_exited"], gunicorn_timeout),
+    fault("gunicorn-timeout", "502 502 502 502 503 -", &["upstream_killed", "upstream_exited"], gunicorn_timeout)
+        .likely(),
     fault("gunicorn-busy", "504 504 502 504 504 -", &["never_accepted"], gunicorn_busy),
     fault("uvicorn-loopback", REFUSED, &["wrong_interface"], |s| uvicorn(s, NEAR)).says(&["127.0.0.1"]),
     fault("uvicorn-localhost", REFUSED, &["wrong_interface"], |s| uvicorn(s, "[::1]")).says(&["127.0.0.1"]),
-    // HAProxy may see the end first and Go always does.
-    fault("node-keepalive", "502 - - - 503 -", &["keepalive_race"], node_keepalive).alone(),
+    // The others may see the end first.
+    fault("node-keepalive", "502 - - - - -", &["keepalive_race"], node_keepalive).alone(),
 ];
 
 fn gunicorn(setup: &Setup, role: &str, timeout: &str) -> Result<(Service, String)> {

@@ -13,7 +13,8 @@ use crate::service;
 use crate::world::Place;
 
 pub const FAULTS: &[Fault] = &[
-    fault("all-down", "502 503 503 503 503 -", &["no_live_upstream"], all_down).likely(),
+    // Apache asks members that failed again when it has no other.
+    fault("all-down", "502 503 - 503 503 -", &["no_live_upstream"], all_down).likely(),
     // Nothing but its time ties a look-up to a request: certain only when nobody else asks.
     fault("name-missing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "nx.test"))
         .likely()

@@ -44,7 +44,8 @@ pub const FAULTS: &[Fault] = &[
         shared(s, "tls-alert")
     }),
     // These two say nothing at all to a client that does not speak TLS.
-    fault("plain-to-openssl", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], plain_to_openssl),
+    fault("plain-to-openssl", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], plain_to_openssl)
+        .likely(),
     fault("plain-to-node-tls", BROKEN, &["upstream_closed_early", "upstream_reset", "tls_mismatch"], |s| {
         shared(s, "node:https-good")
     }),

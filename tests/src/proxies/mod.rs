@@ -6,8 +6,10 @@ mod envoy;
 mod haproxy;
 mod nginx;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +18,7 @@ use crate::cgroup::Unit;
 use crate::guard::{Kid, Launch, signal_pid, until};
 use crate::route::Route;
 use crate::service::listens;
-use crate::world::World;
+use crate::world::{World, lock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -89,6 +91,8 @@ pub struct Proxy {
     kid: Kid,
     unit: Option<Unit>,
     dir: PathBuf,
+    /// Every process it had when somebody looked: workers go when it reloads.
+    had: Mutex<BTreeSet<u32>>,
 }
 
 impl Proxy {
@@ -112,7 +116,8 @@ impl Proxy {
         launch.cgroups = unit.as_ref().map(Unit::procs).unwrap_or_default();
         launch.binds = world.binds();
         let kid = launch.within(Some(world.proxies.handle())).log(&dir.join("output.log"))?.start()?;
-        let proxy = Self { kind, addr: SocketAddr::from(([127, 0, 0, 1], site.port)), kid, unit, dir };
+        let proxy =
+            Self { kind, addr: SocketAddr::from(([127, 0, 0, 1], site.port)), kid, unit, dir, had: Mutex::default() };
         proxy.wait_ready()?;
         Ok(proxy)
     }
@@ -146,9 +151,18 @@ impl Proxy {
         if workers.is_empty() { vec![self.pid()] } else { workers }
     }
 
-    /// Is this process the proxy or one of its own?
+    /// Is or was this process the proxy or one of its own?
     pub fn has(&self, pid: u32) -> bool {
-        self.workers().contains(&pid) || pid == self.pid()
+        if lock(&self.had).contains(&pid) {
+            return true;
+        }
+        self.note_processes();
+        lock(&self.had).contains(&pid)
+    }
+
+    fn note_processes(&self) {
+        let now = self.workers();
+        lock(&self.had).extend(now.into_iter().chain([self.pid()]));
     }
 
     pub fn signal_workers(&self, signal: i32) {
@@ -159,6 +173,7 @@ impl Proxy {
 
     /// A graceful reload, as its packages do it; false where the lab has none.
     pub fn reload(&self) -> bool {
+        self.note_processes();
         match self.kind {
             Kind::Nginx | Kind::Fpm => self.kid.signal(libc::SIGHUP),
             Kind::Apache => self.kid.signal(libc::SIGUSR1),

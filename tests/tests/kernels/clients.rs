@@ -51,7 +51,8 @@ fn an_error_is_seen_in_write_send_and_sendmsg() {
 fn a_status_split_over_several_buffers_is_seen() {
     let error = answered_with(|to| {
         let pieces = [&b"HTTP/1.1"[..], b" ", b"503", b" Backend fetch failed\r\n\r\n"].map(IoSlice::new);
-        to.write_vectored(&pieces).unwrap();
+        let whole: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(to.write_vectored(&pieces).unwrap(), whole);
     });
     assert_eq!(error.outcome, ClientOutcome::Status(503));
 }

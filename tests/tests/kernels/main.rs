@@ -3,6 +3,8 @@
 //! This process plays the proxy: it is tracked, it listens for clients, dials upstreams and writes errors.
 //! Needs root. The tests share one set of probes and run one after the other.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod burst;
 mod clients;
 mod connects;
