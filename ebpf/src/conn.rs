@@ -268,9 +268,9 @@ fn refresh(record: &mut ConnRecord) {
 
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
 #[inline(never)]
-pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>) -> i32 {
+pub fn client_error(sk: Sock, conn: &Conn, why: u16) -> i32 {
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
-    let (tgid, _) = emit::current();
+    let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     let mut told = class & PROC_LATE == 0;
@@ -284,7 +284,7 @@ pub fn client_error(sk: Sock, conn: &Conn, why: u16, thread: Option<&mut Thread>
         }
         let _ = RECENT.remove(&conn.cookie);
     }
-    if !told && let Some(thread) = thread {
+    if !told && let Some(thread) = thread::of(tid) {
         thread.wants_next_close = 1;
     }
     0

@@ -74,6 +74,19 @@ pub fn read<T: Copy>(base: Ptr, offset: usize) -> Option<T> {
     }
 }
 
+/// The same where zero will do for what cannot be read. No branch, which every program and the verifier are spared
+/// many times over.
+#[inline(always)]
+fn read_or_zero<T: Copy>(base: Ptr, offset: usize) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes size_of::<T>() bytes, zeros if it fails; every T here is made of integers.
+    unsafe {
+        let from = base.wrapping_add(offset).cast::<c_void>();
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        value.assume_init()
+    }
+}
+
 /// Copies between kernel memory (map values, records) without a loop.
 #[inline(always)]
 pub fn copy(to: *mut u8, from: Ptr, len: usize) {
@@ -133,29 +146,29 @@ impl Sock {
 
     #[inline(always)]
     pub fn shutdown(self) -> u8 {
-        read(self.0, offset!(sk_shutdown)).unwrap_or(0) & 3
+        read_or_zero::<u8>(self.0, offset!(sk_shutdown)) & 3
     }
 
     #[inline(always)]
     pub fn error(self) -> i32 {
-        read(self.0, offset!(sk_err)).unwrap_or(0)
+        read_or_zero(self.0, offset!(sk_err))
     }
 
     /// An error that does not end the connection by itself: an ICMP message that came while connect() ran.
     /// The owner takes it by asking for it; what the message said stays in the queue of errors.
     #[inline(always)]
     pub fn soft_error(self) -> i32 {
-        let soft: i32 = read(self.0, offset!(sk_err_soft)).unwrap_or(0);
+        let soft: i32 = read_or_zero(self.0, offset!(sk_err_soft));
         if soft != 0 {
             return soft;
         }
         let (queue, cb, ee) = (offset!(sk_error_queue), offset!(skb_cb), offset!(exterr_ee));
-        let first: u64 = read(self.0, queue).unwrap_or(0);
+        let first: u64 = read_or_zero(self.0, queue);
         // An empty queue points at itself.
         if first == 0 || first == (self.0 as u64).wrapping_add(queue as u64) || cb == MISSING || ee == MISSING {
             return 0;
         }
-        read(first as Ptr, cb + ee).unwrap_or(0)
+        read_or_zero(first as Ptr, cb + ee)
     }
 
     /// Bytes that came and were not read by the owner.
@@ -168,20 +181,20 @@ impl Sock {
 /// Addresses of a TCP or UDP socket, wherever the pointer came from.
 #[inline(always)]
 pub fn tuple(sk: Ptr, to: &mut Tuple) {
-    let family: u16 = read(sk, offset!(sk_family)).unwrap_or(0);
+    let family: u16 = read_or_zero(sk, offset!(sk_family));
     if family == AF_INET6 {
-        to.local = read(sk, offset!(sk_saddr6)).unwrap_or([0; 16]);
-        to.remote = read(sk, offset!(sk_daddr6)).unwrap_or([0; 16]);
+        to.local = read_or_zero(sk, offset!(sk_saddr6));
+        to.remote = read_or_zero(sk, offset!(sk_daddr6));
     } else {
-        to.local = mapped(read(sk, offset!(sk_saddr)).unwrap_or(0));
-        to.remote = mapped(read(sk, offset!(sk_daddr)).unwrap_or(0));
+        to.local = mapped(read_or_zero(sk, offset!(sk_saddr)));
+        to.remote = mapped(read_or_zero(sk, offset!(sk_daddr)));
     }
-    to.local_port = read(sk, offset!(sk_num)).unwrap_or(0);
+    to.local_port = read_or_zero(sk, offset!(sk_num));
     if to.local_port == 0 {
         // A closed socket has given its port back, but remembers which it was.
-        to.local_port = u16::from_be(read(sk, offset!(sk_sport)).unwrap_or(0));
+        to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
     }
-    to.remote_port = u16::from_be(read(sk, offset!(sk_dport)).unwrap_or(0));
+    to.remote_port = u16::from_be(read_or_zero(sk, offset!(sk_dport)));
     to.netns = netns(sk);
 }
 
@@ -194,12 +207,12 @@ pub fn mapped(v4: u32) -> [u8; 16] {
 
 #[inline(always)]
 pub fn netns(sk: Ptr) -> u32 {
-    inode_of(read(sk, offset!(sk_net)).unwrap_or(0))
+    inode_of(read_or_zero(sk, offset!(sk_net)))
 }
 
 #[inline(always)]
 fn inode_of(net: u64) -> u32 {
-    if net == 0 { 0 } else { read(net as Ptr, offset!(net_ns_inum)).unwrap_or(0) }
+    if net == 0 { 0 } else { read_or_zero(net as Ptr, offset!(net_ns_inum)) }
 }
 
 /// A key of `FLOWS`: two namespaces may have the same loopback addresses, all others are unique on a host.
@@ -230,31 +243,31 @@ pub fn mirror(tuple: &Tuple) -> Tuple {
 pub fn current_netns() -> u32 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task_btf() } as Ptr;
-    let proxy: u64 = read(task, offset!(task_nsproxy)).unwrap_or(0);
-    if proxy == 0 { 0 } else { inode_of(read(proxy as Ptr, offset!(nsproxy_net)).unwrap_or(0)) }
+    let proxy: u64 = read_or_zero(task, offset!(task_nsproxy));
+    if proxy == 0 { 0 } else { inode_of(read_or_zero(proxy as Ptr, offset!(nsproxy_net))) }
 }
 
 /// The cookie of a socket at an address that may be stale; 0 when it has none.
 #[inline(always)]
 pub fn cookie_at(sk: u64) -> u64 {
-    read(sk as Ptr, offset!(sk_cookie)).unwrap_or(0)
+    read_or_zero(sk as Ptr, offset!(sk_cookie))
 }
 
 #[inline(always)]
 pub fn state_at(sk: u64) -> u8 {
-    read(sk as Ptr, offset!(sk_state)).unwrap_or(0)
+    read_or_zero(sk as Ptr, offset!(sk_state))
 }
 
 /// Whether an application holds the socket: an unaccepted one has no `struct socket`.
 #[inline(always)]
 pub fn accepted_at(sk: u64) -> bool {
-    read::<u64>(sk as Ptr, offset!(sk_socket)).unwrap_or(0) != 0
+    read_or_zero::<u64>(sk as Ptr, offset!(sk_socket)) != 0
 }
 
 #[inline(always)]
 pub fn unread(sk: Ptr) -> u32 {
-    let next: u32 = read(sk, offset!(tp_rcv_nxt)).unwrap_or(0);
-    let copied: u32 = read(sk, offset!(tp_copied_seq)).unwrap_or(0);
+    let next: u32 = read_or_zero(sk, offset!(tp_rcv_nxt));
+    let copied: u32 = read_or_zero(sk, offset!(tp_copied_seq));
     // A received FIN counts as one byte of sequence space; before the handshake both are unset.
     let bytes = next.wrapping_sub(copied);
     if bytes > 1 << 30 { 0 } else { bytes }
@@ -264,23 +277,23 @@ pub fn unread(sk: Ptr) -> u32 {
 #[inline(always)]
 pub fn accept_queue(sk: u64) -> (u32, u32) {
     let sk = sk as Ptr;
-    (read(sk, offset!(sk_ack_backlog)).unwrap_or(0), read(sk, offset!(sk_max_ack_backlog)).unwrap_or(0))
+    (read_or_zero(sk, offset!(sk_ack_backlog)), read_or_zero(sk, offset!(sk_max_ack_backlog)))
 }
 
 #[inline(always)]
 pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
     let sk = sk.0;
     to.state = state_at(sk as u64);
-    to.retransmits = read(sk, offset!(icsk_retransmits)).unwrap_or(0);
-    to.error = read(sk, offset!(sk_err)).unwrap_or(0);
-    to.in_flight = read(sk, offset!(tp_packets_out)).unwrap_or(0);
+    to.retransmits = read_or_zero(sk, offset!(icsk_retransmits));
+    to.error = read_or_zero(sk, offset!(sk_err));
+    to.in_flight = read_or_zero(sk, offset!(tp_packets_out));
     to.unread = unread(sk);
-    to.window = read(sk, offset!(tp_snd_wnd)).unwrap_or(0);
-    let una: u32 = read(sk, offset!(tp_snd_una)).unwrap_or(0);
-    let written: u32 = read(sk, offset!(tp_write_seq)).unwrap_or(0);
+    to.window = read_or_zero(sk, offset!(tp_snd_wnd));
+    let una: u32 = read_or_zero(sk, offset!(tp_snd_una));
+    let written: u32 = read_or_zero(sk, offset!(tp_write_seq));
     to.unacked = written.wrapping_sub(una);
-    to.idle_in_ms = idle(jiffies, read(sk, offset!(icsk_lrcvtime)).unwrap_or(0));
-    to.idle_out_ms = idle(jiffies, read(sk, offset!(tp_lsndtime)).unwrap_or(0));
+    to.idle_in_ms = idle(jiffies, read_or_zero(sk, offset!(icsk_lrcvtime)));
+    to.idle_out_ms = idle(jiffies, read_or_zero(sk, offset!(tp_lsndtime)));
 }
 
 /// Milliseconds since a 32-bit jiffies stamp.
@@ -296,11 +309,11 @@ fn idle(now: u64, stamp: u32) -> u32 {
 /// Path of the address that a unix socket is bound to; returns its length, 0 for none.
 #[inline(always)]
 pub fn unix_path(sk: u64, to: &mut [u8; PATH]) -> u32 {
-    let addr: u64 = read(sk as Ptr, offset!(unix_addr)).unwrap_or(0);
+    let addr: u64 = read_or_zero(sk as Ptr, offset!(unix_addr));
     if addr == 0 {
         return 0;
     }
-    let len: u32 = read(addr as Ptr, offset!(unix_addr_len)).unwrap_or(0);
+    let len: u32 = read_or_zero(addr as Ptr, offset!(unix_addr_len));
     // The family comes before the path.
     copy(to.as_mut_ptr(), (addr as Ptr).wrapping_add(offset!(unix_addr_name) + 2), PATH);
     let len = len.saturating_sub(2);
@@ -309,18 +322,18 @@ pub fn unix_path(sk: u64, to: &mut [u8; PATH]) -> u32 {
 
 #[inline(always)]
 pub fn unix_peer(sk: u64) -> u64 {
-    read(sk as Ptr, offset!(unix_peer)).unwrap_or(0)
+    read_or_zero(sk as Ptr, offset!(unix_peer))
 }
 
 #[inline(always)]
 pub fn unix_is_bound(sk: u64) -> bool {
-    read::<u64>(sk as Ptr, offset!(unix_addr)).unwrap_or(0) != 0
+    read_or_zero::<u64>(sk as Ptr, offset!(unix_addr)) != 0
 }
 
 /// Messages waiting in a socket's receive queue.
 #[inline(always)]
 pub fn receive_queue(sk: u64) -> u32 {
-    read(sk as Ptr, offset!(sk_receive_qlen)).unwrap_or(0)
+    read_or_zero(sk as Ptr, offset!(sk_receive_qlen))
 }
 
 /// A task that a hook was given.
@@ -330,54 +343,53 @@ pub struct TaskPtr(pub Ptr);
 impl TaskPtr {
     #[inline(always)]
     pub fn tgid(self) -> u32 {
-        read(self.0, offset!(task_tgid)).unwrap_or(0)
+        read_or_zero(self.0, offset!(task_tgid))
     }
 
     #[inline(always)]
     pub fn tid(self) -> u32 {
-        read(self.0, offset!(task_pid)).unwrap_or(0)
+        read_or_zero(self.0, offset!(task_pid))
     }
 
     #[inline(always)]
     pub fn comm(self) -> [u8; trace502_ebpf::COMM] {
-        read(self.0, offset!(task_comm)).unwrap_or([0; trace502_ebpf::COMM])
+        read_or_zero(self.0, offset!(task_comm))
     }
 
     #[inline(always)]
     pub fn parent(self) -> u32 {
-        let parent: u64 = read(self.0, offset!(task_parent)).unwrap_or(0);
+        let parent: u64 = read_or_zero(self.0, offset!(task_parent));
         if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
     }
 
     /// The wait status of the whole process once it goes.
     #[inline(always)]
     pub fn exit_code(self) -> u32 {
-        let signal: u64 = read(self.0, offset!(task_signal)).unwrap_or(0);
-        let group: u32 =
-            if signal == 0 { 0 } else { read(signal as Ptr, offset!(signal_group_exit_code)).unwrap_or(0) };
-        if group != 0 { group } else { read(self.0, offset!(task_exit_code)).unwrap_or(0) }
+        let signal: u64 = read_or_zero(self.0, offset!(task_signal));
+        let group: u32 = if signal == 0 { 0 } else { read_or_zero(signal as Ptr, offset!(signal_group_exit_code)) };
+        if group != 0 { group } else { read_or_zero(self.0, offset!(task_exit_code)) }
     }
 
     /// Threads of the process that are still alive.
     #[inline(always)]
     pub fn live_threads(self) -> i32 {
-        let signal: u64 = read(self.0, offset!(task_signal)).unwrap_or(0);
-        if signal == 0 { 0 } else { read(signal as Ptr, offset!(signal_live)).unwrap_or(0) }
+        let signal: u64 = read_or_zero(self.0, offset!(task_signal));
+        if signal == 0 { 0 } else { read_or_zero(signal as Ptr, offset!(signal_live)) }
     }
 
     /// Resident pages: file, anonymous and shared memory.
     #[inline(always)]
     pub fn resident_pages(self) -> u64 {
         let stride = constant!(SETTINGS.rss_stride) as usize;
-        let mm: u64 = read(self.0, offset!(task_mm)).unwrap_or(0);
+        let mm: u64 = read_or_zero(self.0, offset!(task_mm));
         if stride == 0 || mm == 0 {
             return 0;
         }
         let base = (mm as Ptr).wrapping_add(offset!(mm_rss));
-        let file: i64 = read(base, 0).unwrap_or(0);
-        let anon: i64 = read(base, stride).unwrap_or(0);
+        let file: i64 = read_or_zero(base, 0);
+        let anon: i64 = read_or_zero(base, stride);
         // The third counts swap entries, the fourth shared memory.
-        let shared: i64 = read(base, 3 * stride).unwrap_or(0);
+        let shared: i64 = read_or_zero(base, 3 * stride);
         (file.max(0) + anon.max(0) + shared.max(0)) as u64
     }
 }
@@ -388,7 +400,7 @@ pub fn signal_code(info: u64) -> i32 {
     match info {
         0 => 0,
         1 | 2 => 0x80,
-        _ => read(info as Ptr, offset!(siginfo_code)).unwrap_or(0),
+        _ => read_or_zero(info as Ptr, offset!(siginfo_code)),
     }
 }
 
@@ -410,8 +422,8 @@ impl Skb {
     /// Namespace of the device that it came in on or goes out by.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let dev: u64 = read(self.0, offset!(skb_dev)).unwrap_or(0);
-        if dev == 0 { 0 } else { inode_of(read(dev as Ptr, offset!(dev_net)).unwrap_or(0)) }
+        let dev: u64 = read_or_zero(self.0, offset!(skb_dev));
+        if dev == 0 { 0 } else { inode_of(read_or_zero(dev as Ptr, offset!(dev_net))) }
     }
 
     /// The sender's view of a TCP packet; `None` for all others.

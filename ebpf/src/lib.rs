@@ -462,7 +462,8 @@ pub struct Thread {
     pub retry: Waiting,
     /// What was bound last.
     pub bound: Waiting,
-    pub head: u32,
+    /// A bit for each slot of `waiting` that holds a request.
+    pub open: u32,
     pub tail: u32,
     pub live: u32,
     /// An error went to the client: hand over the upstream connection that this thread closes next.

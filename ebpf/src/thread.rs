@@ -31,11 +31,11 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
 pub fn asked(thread: &mut Thread, conn: &mut Conn) {
     let slot = thread.tail & MASK;
     let waiting = Waiting { client: conn.cookie, request: conn.request, _pad: 0 };
-    let place = &mut thread.waiting[slot as usize];
-    if place.client == 0 {
+    if thread.open & 1 << slot == 0 {
+        thread.open |= 1 << slot;
         thread.live += 1;
     }
-    *place = waiting;
+    thread.waiting[slot as usize] = waiting;
     conn.slot = slot;
     thread.tail = thread.tail.wrapping_add(1);
     thread.last = waiting;
@@ -65,10 +65,8 @@ pub fn answered(thread: &mut Thread, conn: &Conn) {
 
 #[inline(always)]
 fn forget(thread: &mut Thread, slot: u32, client: u64) {
-    let place = &mut thread.waiting[(slot & MASK) as usize];
-    if place.client == client {
-        *place = NOBODY;
-        thread.live = thread.live.saturating_sub(1);
+    if thread.waiting[(slot & MASK) as usize].client == client {
+        take(thread, slot);
     }
 }
 
@@ -113,26 +111,35 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
 }
 
 /// Takes the oldest request that is neither answered nor served.
+///
+/// By bits, not by a loop: its 32 rounds were a quarter of what the verifier had to walk through.
 #[inline(always)]
 fn oldest(thread: &mut Thread) -> Waiting {
-    // What has been overwritten is no more.
-    if thread.tail.wrapping_sub(thread.head) > WAITING as u32 {
-        thread.head = thread.tail.wrapping_sub(WAITING as u32);
+    if thread.open == 0 {
+        return NOBODY;
     }
-    for _ in 0..WAITING {
-        if thread.head == thread.tail {
-            break;
-        }
-        let slot = (thread.head & MASK) as usize;
-        thread.head = thread.head.wrapping_add(1);
-        let found = thread.waiting[slot];
-        if found.client != 0 {
-            thread.waiting[slot] = NOBODY;
-            thread.live = thread.live.saturating_sub(1);
-            return found;
-        }
+    // The slot to be written next holds the oldest.
+    let turned = thread.open.rotate_right(thread.tail & MASK);
+    let slot = thread.tail.wrapping_add(lowest(turned));
+    take(thread, slot)
+}
+
+/// Empties a slot.
+#[inline(always)]
+fn take(thread: &mut Thread, slot: u32) -> Waiting {
+    let slot = slot & MASK;
+    if thread.open & 1 << slot != 0 {
+        thread.open &= !(1 << slot);
+        thread.live = thread.live.saturating_sub(1);
     }
-    NOBODY
+    core::mem::replace(&mut thread.waiting[slot as usize], NOBODY)
+}
+
+/// Number of the lowest bit that is set: there is no instruction for it, and a table would be a map.
+#[inline(always)]
+fn lowest(bits: u32) -> u32 {
+    let below = core::hint::black_box((bits & bits.wrapping_neg()).wrapping_sub(1));
+    below.count_ones()
 }
 
 /// An attempt of this thread failed: what it starts next without reading anything is a retry.

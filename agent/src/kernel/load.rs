@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
@@ -80,8 +81,11 @@ impl Kernel {
             settings.head = options.head.min(HEAD as u32);
             (offsets, settings, Names::read(&btf), missing)
         };
-        let types = aya::Btf::from_sys_fs().map_err(|error| LoadError::Refused(error.to_string()))?;
+        // The same bytes: to read them takes longer than to understand them.
+        let types = aya::Btf::parse(&blob, aya::Endianness::default());
+        let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
         let mut bpf = open(options, &offsets, &settings, &types)?;
+        verify(&mut bpf, &types, &missing);
         let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
         for probe in PROBES {
@@ -214,6 +218,39 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .map_err(|error| LoadError::Refused(chain(&error)))
 }
 
+/// Verification is most of a start, and each program is verified by itself: side by side, on what CPUs there are.
+/// What is refused here is tried again, and told, where its probe is attached.
+fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing]) {
+    let preferred = |name: &str| {
+        let mut providers = PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none());
+        providers.find_map(|(place, probe)| {
+            let (_, hook) = probe.providers[0].iter().find(|(program, _)| *program == name)?;
+            Some((place, *hook))
+        })
+    };
+    let mut programs: Vec<_> =
+        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, program))).collect();
+    // The first of the table are the largest: the longest job must not begin last.
+    programs.sort_by_key(|((place, _), _)| std::cmp::Reverse(*place));
+    let programs = Mutex::new(programs);
+    let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(((_, hook), program)) = next() {
+                    let _ = load(program, hook, types);
+                }
+            });
+        }
+    });
+}
+
+/// The member that a probe needs and this kernel lacks.
+fn lacking<'a>(probe: &Probe, missing: &'a [Missing]) -> Option<&'a Missing> {
+    missing.iter().find(|missing| probe.needs.contains(&missing.field))
+}
+
 fn attach(
     bpf: &mut Ebpf,
     probe: &'static Probe,
@@ -231,7 +268,7 @@ fn attach(
         verifier: None,
         lost: probe.lost,
     };
-    if let Some(lacking) = missing.iter().find(|missing| probe.needs.contains(&missing.field)) {
+    if let Some(lacking) = lacking(probe, missing) {
         report.error = Some(lacking.to_string());
         return report;
     }
@@ -280,28 +317,24 @@ fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Resul
 }
 
 fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
-    match hook {
-        Hook::TpBtf(name) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, types)?;
-            program.attach()?;
-        }
-        Hook::Fexit(name) => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(name, types)?;
-            program.attach()?;
-        }
-        Hook::Iter(name) => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(name, types)?;
-        }
-        // Attached to each proxy as it is found.
-        Hook::LibcConnect => {
-            let program: &mut UProbe = program.try_into()?;
-            program.load()?;
-        }
+    if program.fd().is_err() {
+        load(program, hook, types)?;
     }
-    Ok(())
+    match program {
+        Program::BtfTracePoint(program) => program.attach().map(drop),
+        Program::FExit(program) => program.attach().map(drop),
+        // Walks run when they are asked for; a library is hooked in each proxy as it is found.
+        _ => Ok(()),
+    }
+}
+
+fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+    match hook {
+        Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
+        Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
+        Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
+        Hook::LibcConnect => <&mut UProbe>::try_from(program)?.load(),
+    }
 }
 
 fn unload(bpf: &mut Ebpf, name: &str) {

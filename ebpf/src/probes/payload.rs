@@ -127,12 +127,14 @@ fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
     conn.reply_bytes += ret as u64;
     match conn.phase {
         PHASE_ASKED => {}
-        PHASE_ANSWERED if ret < HEAD_WRITE && conn.reply_len >= 12 => return ahead(sk, conn, ret),
-        PHASE_ANSWERED => {}
+        PHASE_ANSWERED if conn.reply_len < 12 => {}
+        PHASE_ANSWERED if ret < HEAD_WRITE && next_answer(ret as u64) => {
+            conn.flags |= CONN_AHEAD;
+            conn.request += 1;
+            conn.reply_len = 0;
+            conn.reply_bytes = ret as u64;
+        }
         _ => return 0,
-    }
-    if conn.phase == PHASE_ANSWERED && conn.reply_len >= 12 {
-        return 0;
     }
     append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
     let status = conn::status_of(&conn.reply_head, conn.reply_len);
@@ -140,22 +142,27 @@ fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         conn.reply_len = 0;
         return 0;
     }
-    let first = conn.phase == PHASE_ASKED;
-    conn.phase = PHASE_ANSWERED;
-    let (_, tid) = emit::current();
-    let mut thread = thread::of(conn.tid);
-    if first && let Some(thread) = thread.as_mut() {
-        thread::answered(thread, conn);
+    if conn.phase == PHASE_ASKED {
+        conn.phase = PHASE_ANSWERED;
+        // It was read by the thread that waits for it, whoever writes it.
+        if let Some(thread) = thread::of(conn.tid) {
+            thread::answered(thread, conn);
+        }
     }
-    if tid != conn.tid {
-        thread = thread::of(tid);
+    let why = answer(conn, status);
+    // The one place where an error leaves: the verifier walks through all of it for each.
+    if why != 0 {
+        conn::client_error(sk, conn, why);
+        if why == WHY_GARBLED {
+            conn.role = ROLE_OPAQUE;
+        }
     }
-    answer(sk, conn, status, thread)
+    0
 }
 
-/// The status of an answer to a client is known: an error is handed over.
+/// The status of an answer to a client is known: why it is news, 0 if it is not.
 #[inline(always)]
-fn answer(sk: Sock, conn: &mut Conn, status: u16, thread: Option<&'static mut Thread>) -> i32 {
+fn answer(conn: &mut Conn, status: u16) -> u16 {
     match status {
         0 => {}
         conn::NO_HTTP => {
@@ -163,7 +170,7 @@ fn answer(sk: Sock, conn: &mut Conn, status: u16, thread: Option<&'static mut Th
                 conn.status = 1;
             }
             if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
-                conn::client_error(sk, conn, WHY_GARBLED, thread);
+                return WHY_GARBLED;
             }
             conn.role = ROLE_OPAQUE;
         }
@@ -174,7 +181,7 @@ fn answer(sk: Sock, conn: &mut Conn, status: u16, thread: Option<&'static mut Th
         }
         500 | 502 | 503 | 504 => {
             conn.status = status;
-            conn::client_error(sk, conn, WHY_STATUS, thread);
+            return WHY_STATUS;
         }
         _ => conn.status = status,
     }
@@ -183,40 +190,34 @@ fn answer(sk: Sock, conn: &mut Conn, status: u16, thread: Option<&'static mut Th
 
 /// A small write after an answer began may be the next answer of a pipeline.
 #[inline(always)]
-fn ahead(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
-    let mut flags = 0;
-    let mut peek = [0u8; 16];
-    if !first_bytes(&mut peek, ret as u64, &mut flags) || peek[0] != b'H' || peek[4] != b'/' || peek[5] != b'1' {
-        return 0;
-    }
-    conn.flags |= CONN_AHEAD;
-    conn.request += 1;
-    conn.reply_len = 0;
-    conn.reply_bytes = ret as u64;
-    append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
-    let (_, tid) = emit::current();
-    answer(sk, conn, status, thread::of(tid))
+fn next_answer(n: u64) -> bool {
+    let mut peek = [0; 16];
+    // A body that cannot be read says nothing about the connection.
+    let mut blind = 0;
+    first_bytes(&mut peek, n, &mut blind) && peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1'
 }
 
 #[inline(always)]
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
-    if conn::is_tls(conn) {
-        return tls_sent(conn, n, tgid, tid);
-    }
-    if conn::upstream_sent(conn, n) {
-        // A connection bound when it was made keeps that for its first request.
-        if conn.request > 1 || conn.bound == 0 {
-            let class = class_of(tgid);
-            if let Some(thread) = thread::of(tid) {
-                thread::bind(thread, class, conn);
-            }
-        }
+    let tls = conn::is_tls(conn);
+    let bind = if tls {
+        tls_sent(conn, n)
+    } else if conn::upstream_sent(conn, n) {
         conn.tgid = tgid;
         conn.tid = tid;
+        // A connection bound when it was made keeps that for its first request.
+        conn.request > 1 || conn.bound == 0
+    } else {
+        false
+    };
+    if bind {
+        let class = class_of(tgid);
+        if let Some(thread) = thread::of(tid) {
+            thread::bind(thread, class, conn);
+        }
     }
-    if conn.request_len < HEAD as u16 {
+    if !tls && conn.request_len < HEAD as u16 {
         append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             conn::keep(sk, conn);
@@ -229,16 +230,16 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 const APPLICATION_DATA: u8 = 0x17;
 
 /// Inside TLS only the rhythm is seen: application data sent after an answer begins a request. The heads stay those
-/// of the handshake, which tell why one failed.
+/// of the handshake, which tell why one failed. Returns whether the request is one to bind.
 #[inline(always)]
-fn tls_sent(conn: &mut Conn, n: u64, tgid: u32, tid: u32) -> i32 {
+fn tls_sent(conn: &mut Conn, n: u64) -> bool {
     conn.request_bytes += n;
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
-        return 0;
+        return false;
     }
     let mut first = [0; 16];
     if !first_bytes(&mut first, n, &mut conn.flags) || first[0] != APPLICATION_DATA {
-        return 0;
+        return false;
     }
     conn.phase = PHASE_ASKED;
     conn.asked_before = conn.asked;
@@ -247,16 +248,13 @@ fn tls_sent(conn: &mut Conn, n: u64, tgid: u32, tid: u32) -> i32 {
     conn.reply_bytes = 0;
     conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
     // The first request is the one that the connection was made for.
-    if conn.flags & CONN_APPLICATION != 0 {
+    let later = conn.flags & CONN_APPLICATION != 0;
+    if later {
         conn.request += 1;
         conn.flags |= CONN_REUSED;
-        let class = class_of(tgid);
-        if let Some(thread) = thread::of(tid) {
-            thread::bind(thread, class, conn);
-        }
     }
     conn.flags |= CONN_APPLICATION;
-    0
+    later
 }
 
 #[inline(always)]
@@ -281,30 +279,28 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         return 0;
     }
     conn.phase = PHASE_ANSWERED;
-    match status {
-        0 => {}
+    let failed = match status {
+        0 => false,
         conn::NO_HTTP => {
             // Known not to be HTTP: look no further. 1 is no status that anybody sends.
             conn.status = 1;
-            if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
-                tell_answer(sk, conn);
-            }
+            conn::is_http1(conn) && conn.flags & CONN_BLIND == 0
         }
-        101 => conn.role = ROLE_OPAQUE,
-        502..=504 => {
+        101 => {
+            conn.role = ROLE_OPAQUE;
+            false
+        }
+        _ => {
             conn.status = status;
-            tell_answer(sk, conn);
+            matches!(status, 502..=504)
         }
-        _ => conn.status = status,
+    };
+    if failed {
+        // The answer itself is the failure: told now, since the connection may go on.
+        conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+        conn.flags |= CONN_TOLD;
     }
     0
-}
-
-/// The answer itself is the failure: told now, since the connection may go on.
-#[inline(always)]
-fn tell_answer(sk: Sock, conn: &mut Conn) {
-    conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
-    conn.flags |= CONN_TOLD;
 }
 
 /// The owner learnt the end of a connection, or an error.
@@ -429,29 +425,30 @@ const ENOUGH: u64 = 64;
 /// Appends the payload of the running call to a head, as far as there is room.
 #[inline(always)]
 fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, flags: &mut u16) {
-    match kernel::payload() {
-        Payload::Buffer(at) => {
-            piece(head, len, at, n);
-        }
-        Payload::Vectors(vectors, count) => {
-            let mut left = n;
-            for index in 0..PIECES {
-                if index >= count || left == 0 {
-                    break;
-                }
-                let Some((at, size)) = kernel::vector(vectors, index) else { break };
-                let size = size.min(left);
-                left -= size;
-                piece(head, len, at, size);
-                if size >= ENOUGH {
-                    break;
-                }
-            }
-        }
+    // One way for both kinds of call: each of its own is walked through again by the verifier.
+    let (at, size, vectors, count) = match kernel::payload() {
+        Payload::Buffer(at) => (at, n, 0, 0),
+        Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
+            Some((at, size)) => (at, size, vectors, count),
+            None => return,
+        },
         Payload::Blind => {
             *flags |= CONN_BLIND;
             emit::lost(0);
+            return;
         }
+    };
+    let mut size = size.min(n);
+    let mut left = n - size;
+    piece(head, len, at, size);
+    for index in 1..PIECES {
+        if index >= count || left == 0 || size >= ENOUGH {
+            break;
+        }
+        let Some((at, whole)) = kernel::vector(vectors, index) else { break };
+        size = whole.min(left);
+        left -= size;
+        piece(head, len, at, size);
     }
 }
 

@@ -4,9 +4,14 @@
 //! hits both. Absolute figures belong to the machine they were taken on.
 
 pub mod call;
+pub mod footprint;
+pub mod incidents;
 pub mod programs;
+pub mod requests;
 pub mod rivals;
 pub mod stats;
+pub mod storm;
+pub mod usage;
 
 use std::fmt::Write as _;
 

@@ -4,18 +4,24 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use trace502_tests::bench::{Effort, Report, call};
+use trace502_tests::bench::{Effort, Report, call, footprint, incidents, requests, storm};
 use trace502_tests::guard;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
   --quick  fewer rounds
   --json   the figures go there too
-  --only   one of: call; all by default";
+  --only   one of: call, request, storm, incident, footprint; all by default";
 
 type Measure = fn(Effort, &mut Report) -> Result<()>;
 
-const MEASURES: [(&str, Measure); 1] = [("call", call::run)];
+const MEASURES: [(&str, Measure); 5] = [
+    ("call", call::run),
+    ("request", requests::run),
+    ("storm", storm::run),
+    ("incident", incidents::run),
+    ("footprint", footprint::run),
+];
 
 fn main() -> Result<()> {
     let (mut effort, mut file, mut only) = (Effort::Full, None, Vec::new());
@@ -26,6 +32,8 @@ fn main() -> Result<()> {
             "--quick" => effort = Effort::Quick,
             "--json" => file = Some(PathBuf::from(value()?)),
             "--only" => only.push(value()?),
+            // Not for people: how this program plays the proxy of a storm.
+            incidents::PLAY => return incidents::play(),
             "--help" => {
                 println!("{USAGE}");
                 return Ok(());
