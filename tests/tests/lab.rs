@@ -79,8 +79,8 @@ fn cells_name_their_causes() {
     let failures: Vec<String> =
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");
-    let made = report.outcomes.iter().all(|cell| !matches!(cell.verdict, Verdict::NotMade(_)));
-    assert!(made, "the lab could not make a fault:\n{list}");
+    let not_made = report.outcomes.iter().filter(|cell| matches!(cell.verdict, Verdict::NotMade(_))).count();
+    assert!(not_made <= STRAY, "the lab could not make {not_made} faults:\n{list}");
     for level in LEVELS {
         let wrong = report.outcomes.iter().filter(|cell| cell.kind == level.kind && !cell.right()).count();
         assert!(wrong <= level.wrong_cells, "{}: {wrong} cells are wrong:\n{list}", level.kind.name());
