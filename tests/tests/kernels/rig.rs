@@ -50,6 +50,13 @@ impl Rig {
         self.kernel.track(std::process::id(), class).unwrap();
     }
 
+    /// Runs this while this process is nobody of interest.
+    pub fn plays_no_proxy(&mut self, act: impl FnOnce()) {
+        self.kernel.track(std::process::id(), 0).unwrap();
+        act();
+        self.kernel.track(std::process::id(), PROC_PROXY).unwrap();
+    }
+
     pub fn pump(&mut self, wait: Duration) -> usize {
         self.ring.wait(self.never.0.as_fd(), wait);
         let (ring, seen, names) = (&mut self.ring, &mut self.seen, &self.kernel.names);
