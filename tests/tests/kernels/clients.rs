@@ -49,20 +49,22 @@ fn an_error_is_seen_in_write_send_and_sendmsg() {
 
 #[test]
 fn a_request_is_seen_in_read_readv_recv_and_recvmsg() {
-    let calls: [fn(i32, &mut [u8]) -> isize; 4] = [
-        // SAFETY: each gets a valid descriptor and a buffer of its length.
-        |from, room| unsafe { libc::read(from, room.as_mut_ptr().cast(), room.len()) },
-        |from, room| unsafe { libc::recv(from, room.as_mut_ptr().cast(), room.len(), 0) },
-        |from, room| unsafe { libc::readv(from, &raw const *halves(room).as_ptr(), 2) },
-        |from, room| unsafe {
-            let mut halves = halves(room);
-            let mut message: libc::msghdr = std::mem::zeroed();
-            message.msg_iov = halves.as_mut_ptr();
-            message.msg_iovlen = halves.len();
-            libc::recvmsg(from, &raw mut message, 0)
-        },
-    ];
-    for read in calls {
+    type Read = fn(i32, &mut [u8]) -> isize;
+    // SAFETY: all of them get a valid descriptor and a buffer of its length.
+    let read: Read = |from, room| unsafe { libc::read(from, room.as_mut_ptr().cast(), room.len()) };
+    // SAFETY: as above.
+    let recv: Read = |from, room| unsafe { libc::recv(from, room.as_mut_ptr().cast(), room.len(), 0) };
+    // SAFETY: as above.
+    let readv: Read = |from, room| unsafe { libc::readv(from, halves(room).as_ptr(), 2) };
+    // SAFETY: as above; all zeroes is a valid msghdr.
+    let recvmsg: Read = |from, room| unsafe {
+        let mut halves = halves(room);
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = halves.as_mut_ptr();
+        message.msg_iovlen = halves.len();
+        libc::recvmsg(from, &raw mut message, 0)
+    };
+    for read in [read, recv, readv, recvmsg] {
         let mut rig = rig();
         let (front, address) = listen();
         let (mut client, mut served) = client_of(&front);
