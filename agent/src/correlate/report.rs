@@ -319,6 +319,7 @@ fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 
@@ -332,6 +333,7 @@ fn process(case: &Case<'_>, pid: u32) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 
