@@ -46,7 +46,21 @@ fn rule(case: &Case<'_>) -> Verdict {
     let resolved = |name: &str| before.iter().any(|l| l.name == name && l.answer.is_some_and(|a| a.records > 0));
     let failing = before.iter().rev().find(|l| failed(l, case.at) && !resolved(&l.name));
     match failing {
-        Some(lookup) => found(case, lookup).missing("that this request needed that name").yes(),
+        Some(lookup) => {
+            let mut names: Vec<&str> = before
+                .iter()
+                .filter(|l| failed(l, case.at) && l.name != lookup.name)
+                .map(|l| l.name.as_str())
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            let others = names.iter().take(5).map(|name| super::Note {
+                at: lookup.at,
+                kind: "dns_answer",
+                text: format!("{} does not resolve either", text::clipped(name, 100)),
+            });
+            found(case, lookup).notes(others).missing("that this request needed that name").yes()
+        }
         None => Verdict::No,
     }
 }

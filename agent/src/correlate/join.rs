@@ -113,7 +113,12 @@ fn in_turn(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         .map(|t| (compare(&pending.error.conn, &t.attempt), t))
         .filter(|(content, _)| *content != Content::Different)
         .collect();
-    let ended = |t: &Try| t.seq > pending.seq && t.tid == pending.tid && t.at >= pending.at && !t.in_call;
+    let ended = |t: &Try| {
+        // Of what was begun for another request the close says nothing.
+        let stray = t.attempt.bound.is_none_or(|b| b.retry) && t.at.saturating_sub(pending.at) <= ADJACENT;
+        let ours = t.key() == Some(key) || compare(&pending.error.conn, &t.attempt) >= Content::Same;
+        t.seq > pending.seq && t.tid == pending.tid && t.at >= pending.at && !t.in_call && (ours || stray)
+    };
     let death =
         near.iter().map(|(_, t)| *t).filter(|t| ended(t) && !passed_over(t, pending, others)).min_by_key(|t| t.seq);
     let last = death.or_else(|| {

@@ -47,7 +47,7 @@ const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
 /// How long figures of a process are taken as they are.
-const STILL: Nanos = 100 * MILLI;
+const STILL: Nanos = 10 * MILLI;
 const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
@@ -388,7 +388,12 @@ impl Engine {
         };
         one.end = end;
         one.state = match opinion {
-            Opinion::Found(cause, finding) => State::Judged(Some((cause, Box::new(finding)))),
+            Opinion::Found(cause, finding) => {
+                if let ("upstream_starting", Some(pid)) = (cause.id, finding.process) {
+                    self.past.starting(&one.attempt.endpoint, pid);
+                }
+                State::Judged(Some((cause, Box::new(finding))))
+            }
             Opinion::None => State::Judged(None),
             Opinion::Wait(wait) => {
                 self.timers.insert((wait.until, Timer::Try(seq)));
