@@ -137,6 +137,12 @@ pub fn is_http1(conn: &Conn) -> bool {
         && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
 }
 
+/// Whether the owner speaks HTTP/2 on this connection: it began with the preface.
+#[inline(always)]
+pub fn is_http2(conn: &Conn) -> bool {
+    conn.request_len > 3 && conn.request_head[0] == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I'
+}
+
 /// Whether the owner speaks TLS on this connection: its first bytes were a handshake record.
 #[inline(always)]
 pub fn is_tls(conn: &Conn) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::names::Lookup;
-use crate::model::{Group, Nanos};
+use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
 use crate::wire::dns;
@@ -38,7 +38,9 @@ fn rule(case: &Case<'_>) -> Verdict {
             .proven_if(inside, "that the question was asked for this request")
             .yes();
     }
-    if !case.owner.kind.resolves_ahead {
+    let status = case.client.map(|c| c.outcome);
+    let none_left = matches!(status, Some(ClientOutcome::Status(s)) if case.owner.kind.none_left.contains(&s));
+    if !case.owner.kind.resolves_ahead || !none_left {
         return Verdict::No;
     }
     // One that was resolved since is no reason.

@@ -17,6 +17,8 @@ const SLACK: Nanos = MILLI;
 const BLIND: Nanos = 5 * SECOND;
 /// Between the close of an attempt that was not bound and the write it led to.
 const ADJACENT: Nanos = 5 * MILLI;
+/// Between a request and the connect for it, where nothing has to be waited for.
+const SOON: Nanos = 50 * MILLI;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Joined {
@@ -113,9 +115,14 @@ fn in_turn(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         .map(|t| (compare(&pending.error.conn, &t.attempt), t))
         .filter(|(content, _)| *content != Content::Different)
         .collect();
+    let bound = near.iter().filter(|(_, t)| t.key() == Some(key));
+    let known: Vec<_> = bound.map(|(_, t)| &t.attempt.endpoint).collect();
     let ended = |t: &Try| {
-        // Of what was begun for another request the close says nothing.
-        let stray = t.attempt.bound.is_none_or(|b| b.retry) && t.at.saturating_sub(pending.at) <= ADJACENT;
+        // Of what was begun for another request the close says nothing. What was begun for nobody in particular is
+        // ours if it goes where we were, or began as we were read.
+        let close = t.attempt.bound.is_none_or(|b| b.retry) && t.at.saturating_sub(pending.at) <= ADJACENT;
+        let soon = pending.asked().is_some_and(|asked| t.began() <= asked.saturating_add(SOON));
+        let stray = close && if known.is_empty() { soon } else { known.contains(&&t.attempt.endpoint) };
         let ours = t.key() == Some(key) || compare(&pending.error.conn, &t.attempt) >= Content::Same;
         t.seq > pending.seq && t.tid == pending.tid && t.at >= pending.at && !t.in_call && (ours || stray)
     };

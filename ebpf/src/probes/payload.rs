@@ -205,6 +205,10 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if conn::is_tls(conn) {
         return tls_sent(conn, n, tgid, tid);
     }
+    if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n) {
+        conn.request_bytes += n;
+        return 0;
+    }
     if conn::upstream_sent(conn, n) {
         // A connection bound when it was made keeps that for its first request.
         if conn.request > 1 || conn.bound == 0 {
@@ -223,6 +227,14 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     }
     0
+}
+
+/// Whether these frames begin with HEADERS. Acknowledgements and windows ask for nothing.
+#[inline(always)]
+fn begins_stream(conn: &mut Conn, n: u64) -> bool {
+    const HEADERS: u8 = 1;
+    let mut first = [0; 16];
+    first_bytes(&mut first, n, &mut conn.flags) && first[3] == HEADERS
 }
 
 /// Record type of TLS application data.
