@@ -1,6 +1,8 @@
 //! Listeners and processes: who listens, who dies, who killed whom.
 
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use trace502::model::*;
@@ -27,9 +29,7 @@ fn a_listener_is_told_when_it_comes_and_goes() {
 
 /// A child that listens, and so matters, until it is told to go.
 pub fn listening_child(rig: &mut Rig) -> Child {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["--exact", "processes::child_waits", "--ignored"]).env("T502_CHILD", "1");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = child_command("/proc/self/exe".as_ref());
     let child = command.spawn().unwrap();
     let pid = child.id();
     rig.wait("listener of the child", |seen| match &seen.fact {
@@ -37,6 +37,14 @@ pub fn listening_child(rig: &mut Rig) -> Child {
         _ => None,
     });
     child
+}
+
+/// This test program under some name, to run [`child_waits`].
+fn child_command(name: &Path) -> Command {
+    let mut command = Command::new(name);
+    command.args(["--exact", "processes::child_waits", "--ignored"]).env("T502_CHILD", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Not a test: what a child of these tests runs.
@@ -86,7 +94,6 @@ pub fn exit_of(rig: &mut Rig, pid: u32) -> ExitStatus {
 
 #[test]
 fn an_exit_is_told_with_its_status() {
-    use std::io::Write as _;
     let mut rig = rig();
     let mut child = listening_child(&mut rig);
     child.stdin.take().unwrap().write_all(b"3\n").unwrap();
@@ -96,7 +103,6 @@ fn an_exit_is_told_with_its_status() {
 
 #[test]
 fn a_crash_is_told_with_its_signal() {
-    use std::io::Write as _;
     let mut rig = rig();
     let mut child = listening_child(&mut rig);
     child.stdin.take().unwrap().write_all(b"abort\n").unwrap();
@@ -107,7 +113,6 @@ fn a_crash_is_told_with_its_signal() {
 
 #[test]
 fn a_segmentation_fault_is_the_kernels_signal_and_tells_whether_a_core_was_written() {
-    use std::io::Write as _;
     use std::os::unix::process::ExitStatusExt as _;
     let mut rig = rig();
     let mut child = listening_child(&mut rig);
@@ -149,8 +154,9 @@ fn a_proxy_is_known_by_the_name_it_is_executed_under() {
     rig.kernel.set_names(&[("t502-proxy", trace502_ebpf::PROC_PROXY)]).unwrap();
     let name = std::env::temp_dir().join(format!("t502-{}", std::process::id())).join("t502-proxy");
     std::fs::create_dir_all(name.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink("/bin/sh", &name).unwrap();
-    let mut child = Command::new(&name).args(["-c", "exit 5"]).spawn().unwrap();
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &name).unwrap();
+    let mut child = child_command(&name).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"5\n").unwrap();
     child.wait().unwrap();
     std::fs::remove_dir_all(name.parent().unwrap()).unwrap();
     let pid = child.id();
