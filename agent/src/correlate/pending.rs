@@ -11,8 +11,8 @@ use crate::text::MILLI;
 
 /// The kernel side hands over an attempt that looked well right after the error; this is how long that may take.
 pub const HANDED_OVER: Nanos = MILLI;
-/// The same where no attempt is known yet.
-pub const NOTHING: Nanos = 10 * MILLI;
+/// The same where no attempt is known yet: the proxy's log may say why there is none.
+pub const NOTHING: Nanos = 30 * MILLI;
 /// A proxy that writes first closes the upstream within this time.
 pub const CLOSES_AFTER: Nanos = 40 * MILLI;
 /// Its failing connect() calls were before; a close may still come.
