@@ -58,7 +58,7 @@ impl Rig {
     }
 
     pub fn pump(&mut self, wait: Duration) -> usize {
-        self.ring.wait(self.never.0.as_fd(), wait);
+        self.ring.wait(self.never.0.as_fd(), None, wait);
         let (ring, seen, names) = (&mut self.ring, &mut self.seen, &self.kernel.names);
         ring.drain(usize::MAX, |record| seen.push(decode::decode(record, names).expect("a record of our own decodes")))
     }
