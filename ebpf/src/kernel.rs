@@ -109,7 +109,7 @@ pub fn copy_user(to: *mut u8, len: u32, from: u64) -> i64 {
 }
 
 #[inline(always)]
-fn read_user<T: Copy>(from: u64) -> Option<T> {
+pub fn read_user<T: Copy>(from: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     match copy_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
         // SAFETY: the helper wrote all of it; T is plain data.

@@ -21,6 +21,8 @@ const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
 /// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
 const HEAD_WRITE: i32 = 4096;
+/// Bytes that tell what a piece of payload is: a status line up to its status, a record's or a frame's type.
+const PEEK: usize = 16;
 /// The largest TLS alert, encrypted; no request fits into it.
 const ALERT: u64 = 31;
 
@@ -151,8 +153,17 @@ fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         }
         _ => return 0,
     }
-    append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    let status = match well(ret as u64) {
+        // Nobody will ask for more of it.
+        status @ 1.. if conn.reply_len == 0 => {
+            conn.reply_len = PEEK as u16;
+            status
+        }
+        _ => {
+            append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
+            conn::status_of(&conn.reply_head, conn.reply_len)
+        }
+    };
     if (100..200).contains(&status) && status != 101 {
         conn.reply_len = 0;
         return 0;
@@ -203,13 +214,27 @@ fn answer(conn: &mut Conn, status: u16) -> u16 {
     0
 }
 
+/// The status of an answer that is well, 0 for all others: a look at a few bytes instead of a copy of the head.
+#[inline(always)]
+fn well(n: u64) -> u16 {
+    // What cannot be read is counted by whoever tries to read all of it.
+    let mut blind = 0;
+    let Some(peek) = first_bytes(n, &mut blind) else { return 0 };
+    if peek[0] != b'H' || peek[4] != b'/' {
+        return 0;
+    }
+    match conn::digits(peek[9], peek[10], peek[11]) {
+        status @ 200..500 => status,
+        _ => 0,
+    }
+}
+
 /// A small write after an answer began may be the next answer of a pipeline.
 #[inline(always)]
 fn next_answer(n: u64) -> bool {
-    let mut peek = [0; 16];
     // A body that cannot be read says nothing about the connection.
     let mut blind = 0;
-    first_bytes(&mut peek, n, &mut blind) && peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1'
+    first_bytes(n, &mut blind).is_some_and(|peek| peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1')
 }
 
 #[inline(always)]
@@ -230,9 +255,8 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         false
     };
     if bind {
-        let class = class_of(tgid);
         if let Some(thread) = thread::of(tid) {
-            thread::bind(thread, class, conn);
+            thread::bind(thread, conn.class, conn);
         }
     }
     if !tls && conn.request_len < HEAD as u16 {
@@ -248,8 +272,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
-    let mut first = [0; 16];
-    first_bytes(&mut first, n, &mut conn.flags) && first[3] == HEADERS
+    first_bytes(n, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -263,8 +286,7 @@ fn tls_sent(conn: &mut Conn, n: u64) -> bool {
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    let mut first = [0; 16];
-    if !first_bytes(&mut first, n, &mut conn.flags) || first[0] != APPLICATION_DATA {
+    if first_bytes(n, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -394,10 +416,12 @@ fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
 #[inline(always)]
 fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
-    if class_of(tgid) & PROC_PROXY == 0 {
+    let class = class_of(tgid);
+    if class & PROC_PROXY == 0 {
         return None;
     }
     let conn = conn::track(sk, ROLE_OPAQUE)?;
+    conn.class = class;
     conn.flags |= CONN_UNIX;
     conn.phase = PHASE_OPEN;
     let at = sk.0 as u64;
@@ -450,15 +474,15 @@ fn buffer(n: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Copies up to 16 bytes of the running call's payload.
+/// The first bytes of the running call's payload.
 #[inline(always)]
-fn first_bytes(to: &mut [u8; 16], n: u64, flags: &mut u16) -> bool {
+fn first_bytes(n: u64, flags: &mut u16) -> Option<[u8; PEEK]> {
     match buffer(n) {
-        Some((at, len)) if len.min(n) >= 16 => kernel::copy_user(to.as_mut_ptr(), 16, at) == 0,
-        Some(_) => false,
+        Some((at, len)) if len.min(n) >= PEEK as u64 => kernel::read_user(at),
+        Some(_) => None,
         None => {
             *flags |= CONN_BLIND;
-            false
+            None
         }
     }
 }
