@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{Note, Scope};
-use crate::correlate::{Owner, Past};
-use crate::host::{self, Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::correlate::{Counted, Owner, Past};
+use crate::host::{self, Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
 };
@@ -21,7 +21,7 @@ pub struct Answers {
     siblings: BTreeMap<u32, Vec<ProcessFacts>>,
     activity: BTreeMap<u32, Option<Activity>>,
     memory: BTreeMap<u32, Option<MemoryFacts>>,
-    descriptors: BTreeMap<u32, Option<DescriptorFacts>>,
+    descriptors: BTreeMap<u32, Option<Counted>>,
     listeners: BTreeMap<u32, Vec<ListenerFacts>>,
     netns: Option<Option<u32>>,
     path: Option<PathFacts>,
@@ -29,7 +29,7 @@ pub struct Answers {
 
 impl Answers {
     /// What was asked ahead of the case, because it would not hold.
-    pub fn note_descriptors(&mut self, pid: u32, facts: Option<DescriptorFacts>) {
+    pub fn note_descriptors(&mut self, pid: u32, facts: Option<Counted>) {
         self.descriptors.insert(pid, facts);
     }
 }
@@ -353,9 +353,9 @@ impl<'a> Case<'a> {
         answers.memory.entry(pid).or_insert_with(|| self.host.borrow_mut().memory(pid)).clone()
     }
 
-    pub fn descriptors(&self, pid: u32) -> Option<DescriptorFacts> {
-        let mut answers = self.answers.borrow_mut();
-        *answers.descriptors.entry(pid).or_insert_with(|| self.host.borrow_mut().descriptors(pid))
+    /// As they were when the error came; asked now they would be those of another moment.
+    pub fn descriptors(&self, pid: u32) -> Option<Counted> {
+        self.answers.borrow().descriptors.get(&pid).copied().flatten()
     }
 
     /// The unix socket's path as the proxy sees it.

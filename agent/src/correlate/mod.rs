@@ -6,6 +6,7 @@
 
 mod content;
 mod counters;
+mod descriptors;
 pub mod failures;
 #[cfg(test)]
 pub mod fixture;
@@ -26,16 +27,18 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
+pub use descriptors::Counted;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::descriptors::Descriptors;
 use self::failures::Route;
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
-use crate::host::{DescriptorFacts, Host};
+use crate::host::Host;
 use crate::model::{
     Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
     Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
@@ -46,9 +49,6 @@ use crate::text::{self, MILLI, SECOND};
 const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
-/// How long figures of a process are taken as they are.
-const STILL: Nanos = 10 * MILLI;
-const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
 
@@ -72,8 +72,7 @@ pub struct Engine {
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
-    /// Open descriptors of proxies, and when that was asked.
-    descriptors: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
+    descriptors: Descriptors,
     out: Vec<Notice>,
     counters: Counters,
 }
@@ -96,7 +95,7 @@ impl Engine {
             done: Recent::new(DONE),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
-            descriptors: BTreeMap::new(),
+            descriptors: Descriptors::default(),
             out: Vec::new(),
             counters: Counters::default(),
         }
@@ -137,7 +136,7 @@ impl Engine {
             }
             Fact::Exec(proc) => {
                 self.owners.forget(proc.pid);
-                self.past.history.exec(proc);
+                self.past.history.exec(at, proc);
             }
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
@@ -227,7 +226,7 @@ impl Engine {
         let mut answers = Answers::default();
         // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
         if self.tries.of_client(key).next().is_none() {
-            answers.note_descriptors(task.pid, self.descriptors(at, task.pid, host));
+            answers.note_descriptors(task.pid, self.descriptors.at(at, error.conn.asked, task.pid, host));
         }
         self.pending.insert(Pending {
             seq,
@@ -241,21 +240,6 @@ impl Engine {
             lossy,
         });
         self.resolve(seq, self.clock.max(at), host);
-    }
-
-    /// Asked of a process a few times a second at most: a proxy has thousands of them.
-    fn descriptors(&mut self, at: Nanos, pid: u32, host: &mut dyn Host) -> Option<DescriptorFacts> {
-        if let Some((asked, facts)) = self.descriptors.get(&pid)
-            && at.saturating_sub(*asked) < STILL
-        {
-            return *facts;
-        }
-        let facts = host.descriptors(pid);
-        if self.descriptors.len() >= PROXIES {
-            self.descriptors.pop_first();
-        }
-        self.descriptors.insert(pid, (at, facts));
-        facts
     }
 
     fn attempt(
