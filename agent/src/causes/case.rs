@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::{Note, Scope};
 use crate::correlate::{Counted, Owner, Past};
-use crate::host::{self, Activity, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
 };
@@ -22,7 +22,7 @@ pub struct Answers {
     activity: BTreeMap<u32, Option<Activity>>,
     memory: BTreeMap<u32, Option<MemoryFacts>>,
     descriptors: BTreeMap<u32, Option<Counted>>,
-    listeners: BTreeMap<u32, Vec<ListenerFacts>>,
+    listeners: BTreeMap<u32, Listeners>,
     netns: Option<Option<u32>>,
     path: Option<PathFacts>,
 }
@@ -287,8 +287,8 @@ impl<'a> Case<'a> {
         self.target_netns().is_some()
     }
 
-    pub fn listeners(&self) -> Vec<ListenerFacts> {
-        let Some(netns) = self.target_netns() else { return Vec::new() };
+    pub fn listeners(&self) -> Listeners {
+        let Some(netns) = self.target_netns() else { return Listeners::default() };
         let mut answers = self.answers.borrow_mut();
         answers.listeners.entry(netns).or_insert_with(|| self.host.borrow_mut().listeners(netns)).clone()
     }
@@ -314,10 +314,10 @@ impl<'a> Case<'a> {
         };
         let before = known.is_some_and(|l| l.since <= began);
         // Asked when the attempt ended: as good as the kernel's own figures.
-        if let Some(found) = self.listeners().into_iter().find(takes) {
+        if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
             let pid = known.map(|l| l.pid).or(found.pid);
             let (queue, limit) = (found.queue, found.limit);
-            return Some(ListenerView { endpoint: found.endpoint, pid, queue, limit, then: true, before });
+            return Some(ListenerView { endpoint: found.endpoint.clone(), pid, queue, limit, then: true, before });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;

@@ -6,6 +6,7 @@
 mod cgroup;
 mod clock;
 mod files;
+mod kept;
 mod live;
 mod netlink;
 mod netns;
@@ -16,6 +17,7 @@ mod sockets;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +46,7 @@ pub trait Host {
         None
     }
     /// Sockets that listen in a network namespace (inode; 0: our own).
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts>;
+    fn listeners(&mut self, netns: u32) -> Listeners;
     /// The namespace of this host that has this address, `prefer` first.
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32>;
     /// A path as the process sees it (its root and mount namespace).
@@ -99,6 +101,9 @@ pub struct DescriptorFacts {
     pub open: u64,
     pub limit: u64,
 }
+
+/// Shared, since a namespace may have thousands and a flood of errors asks for them all.
+pub type Listeners = Arc<[ListenerFacts]>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerFacts {

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use trace502_ebpf::{COMM, CONNECT_BUCKETS, HEAD, Kind, Offsets, Settings};
 
 use super::btf::{self, Btf, BtfError};
+use super::detach::Detacher;
 use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
@@ -60,6 +61,7 @@ pub struct Kernel {
     /// What came of the first program that needed a trampoline.
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
+    detacher: Detacher<UProbeLink>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
     connects: HashMap<MapData, TargetRow, [u64; CONNECT_BUCKETS]>,
@@ -96,7 +98,8 @@ impl Kernel {
         let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
         let connects = HashMap::try_from(take("CONNECT_TIMES")?).map_err(|_| LoadError::Map("CONNECT_TIMES"))?;
         let counter = Counter::default();
-        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost, threads, connects, counter })
+        let (libc, detacher) = (Vec::new(), Detacher::default());
+        Ok(Kernel { bpf, names, reports, missing, trampolines, libc, detacher, lost, threads, connects, counter })
     }
 
     /// The first required probe that is not attached is an error.
@@ -154,8 +157,9 @@ impl Kernel {
         let (gone, kept): (Vec<_>, Vec<_>) = self.libc.drain(..).partition(|attached| attached.pid == pid);
         self.libc = kept;
         for attached in gone {
-            // The process is gone, and its hook with it.
-            let _ = program.detach(attached.link);
+            if let Ok(link) = program.take_link(attached.link) {
+                self.detacher.drop_later(link);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod capabilities;
+mod detach;
 pub mod findings;
 mod libc_connect;
 mod load;
