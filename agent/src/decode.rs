@@ -187,6 +187,7 @@ fn connection(record: &ConnRecord) -> Connection {
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
+        secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.

@@ -109,7 +109,7 @@ pub fn copy_user(to: *mut u8, len: u32, from: u64) -> i64 {
 }
 
 #[inline(always)]
-fn read_user<T: Copy>(from: u64) -> Option<T> {
+pub fn read_user<T: Copy>(from: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     match copy_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
         // SAFETY: the helper wrote all of it; T is plain data.
@@ -123,6 +123,9 @@ fn read_user<T: Copy>(from: u64) -> Option<T> {
 pub struct Sock(pub Ptr);
 
 impl Sock {
+    /// For those that run where there is none: in a process's own code.
+    pub const NONE: Sock = Sock(core::ptr::null());
+
     #[inline(always)]
     pub fn family(self) -> u16 {
         load!(self.0, sk_family)
@@ -488,6 +491,8 @@ mod syscall {
     pub const ARG1: usize = 8;
     pub const ARG2: usize = 16;
     pub const RETURN: usize = 0;
+    /// x0 to x3: the first arguments of a function.
+    pub const CALL: [usize; 4] = [0, 8, 16, 24];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -508,6 +513,8 @@ mod syscall {
     pub const ARG1: usize = 104;
     pub const ARG2: usize = 96;
     pub const RETURN: usize = 80;
+    /// rdi, rsi, rdx and rcx: the first arguments of a function.
+    pub const CALL: [usize; 4] = [112, 104, 96, 88];
 }
 
 /// The buffer of the system call that the current task is in.
@@ -538,6 +545,21 @@ pub fn payload() -> Payload {
 pub fn call_registers(regs: *const c_void) -> (u64, i64) {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     unsafe { (direct(regs.cast(), syscall::ARG1), direct(regs.cast(), syscall::RETURN)) }
+}
+
+/// The first arguments of the function that a uprobe stands at.
+#[inline(always)]
+pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// What the function returned that a return probe stands behind.
+#[inline(always)]
+pub fn call_result(regs: *const c_void) -> i32 {
+    // SAFETY: as above.
+    let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
+    wide as i32
 }
 
 /// One `struct iovec`.

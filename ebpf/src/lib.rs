@@ -146,6 +146,8 @@ pub const ROLE_UPSTREAM: u8 = 3;
 pub const ROLE_PEER: u8 = 4;
 /// Bytes that we do not follow: TLS, HTTP/2, an upgraded or tunnelled connection.
 pub const ROLE_OPAQUE: u8 = 5;
+/// A client connection that speaks TLS: its story is told by the owner's TLS library.
+pub const ROLE_SECURED: u8 = 6;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -181,6 +183,8 @@ pub const CONN_RESET: u16 = 512;
 pub const CONN_TOLD: u16 = 1024;
 /// TLS: a request was sent, so the handshake had come to its end.
 pub const CONN_APPLICATION: u16 = 2048;
+/// What is known of it was seen inside the owner's TLS library.
+pub const CONN_SECURED: u16 = 4096;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -440,6 +444,8 @@ pub const PROC_OLDEST: u32 = 4;
 pub const PROC_LOOSE: u32 = 8;
 /// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
 pub const PROC_LATE: u32 = 16;
+/// Its TLS library is hooked: what clients say inside TLS will be seen.
+pub const PROC_TLS: u32 = 32;
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]
@@ -452,6 +458,18 @@ pub struct Waiting {
 
 /// Requests that one thread may have read and not served before older ones are forgotten.
 pub const WAITING: usize = 32;
+
+/// A call of the TLS library that a thread is in: its first four arguments.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsCall {
+    /// Address of the connection's `SSL`, 0 while there is none.
+    pub ssl: u64,
+    pub buffer: u64,
+    pub len: u64,
+    /// Where the calls that answer with success or failure put how many bytes they moved.
+    pub moved: u64,
+}
 
 /// What a thread of a proxy did last: all that binding an attempt to a request needs.
 #[derive(Clone, Copy)]
@@ -471,6 +489,7 @@ pub struct Thread {
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
+    pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
 }
 

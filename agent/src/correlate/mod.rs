@@ -111,7 +111,7 @@ impl Engine {
         self.expire();
         let at = seen.at;
         match &seen.fact {
-            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error.outcome), host),
+            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
@@ -587,8 +587,9 @@ enum Known {
     Duplicate,
 }
 
-fn seen_as(outcome: ClientOutcome) -> Seen {
-    match outcome {
+fn seen_as(error: &ClientError) -> Seen {
+    match error.outcome {
+        ClientOutcome::Status(_) if error.conn.secured => Seen::Tls,
         ClientOutcome::Status(_) => Seen::Wire,
         ClientOutcome::Garbled => Seen::Garbled,
         ClientOutcome::Closed => Seen::Closed,
@@ -634,6 +635,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             closed_first: false,
             ahead: false,
             application: false,
+            secured: false,
             blind: false,
             last_state: 0,
             status: None,

@@ -11,6 +11,7 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+pub mod tls_library;
 mod traffic;
 
 #[cfg(test)]
