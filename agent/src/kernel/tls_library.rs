@@ -141,7 +141,7 @@ fn calls(file: File) -> Option<[Option<u64>; CALLS.len()]> {
         }
     }
     let has = |call: &&str| CALLS.iter().zip(&found).any(|((name, _, _), at)| name == call && at.is_some());
-    NEEDED.iter().all(|call| has(call)).then_some(found)
+    NEEDED.iter().all(has).then_some(found)
 }
 
 fn offset_of<'a>(file: &object::File<'a, &'a ReadCache<File>>, address: u64) -> Option<u64> {

@@ -11,4 +11,5 @@ mod connects;
 mod existing;
 mod processes;
 mod rig;
+mod tls;
 mod upstreams;
