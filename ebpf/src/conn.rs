@@ -137,6 +137,12 @@ pub fn is_http1(conn: &Conn) -> bool {
         && !(first == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I')
 }
 
+/// Whether the owner speaks HTTP/2 on this connection: it began with the preface.
+#[inline(always)]
+pub fn is_http2(conn: &Conn) -> bool {
+    conn.request_len > 3 && conn.request_head[0] == b'P' && conn.request_head[1] == b'R' && conn.request_head[2] == b'I'
+}
+
 /// Whether the owner speaks TLS on this connection: its first bytes were a handshake record.
 #[inline(always)]
 pub fn is_tls(conn: &Conn) -> bool {
@@ -157,6 +163,8 @@ fn failed(conn: &Conn) -> bool {
         PHASE_CONNECTING | PHASE_ASKED => true,
         // Never used: a failure only if the other side ended it.
         PHASE_OPEN => conn.fin != 0 || conn.reset != 0 || conn.errno != 0,
+        // A handshake that led to no request.
+        PHASE_ANSWERED => is_tls(conn) && conn.flags & CONN_APPLICATION == 0,
         _ => false,
     }
 }
@@ -181,7 +189,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
         if failed && let Some(thread) = thread {
-            thread::failed(thread, Waiting { client: conn.bound, request: conn.bound_request, _pad: 0 });
+            // SAFETY: a plain number.
+            let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);
+            let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
+            thread::failed(thread, class, of, false);
         }
     } else if conn.bound != 0 && in_task {
         keep(sk, conn);

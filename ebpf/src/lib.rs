@@ -453,11 +453,14 @@ pub const PROC_TLS: u32 = 32;
 pub struct Waiting {
     pub client: u64,
     pub request: u32,
-    pub _pad: u32,
+    /// Since when, in microseconds of the monotonic clock, cut to 32 bits.
+    pub since: u32,
 }
 
 /// Requests that one thread may have read and not served before older ones are forgotten.
 pub const WAITING: usize = 32;
+/// Requests of one thread that may wait for another try.
+pub const DELAYED: usize = 16;
 
 /// A call of the TLS library that a thread is in: its first four arguments.
 #[derive(Clone, Copy)]
@@ -480,6 +483,8 @@ pub struct Thread {
     pub retry: Waiting,
     /// What was bound last.
     pub bound: Waiting,
+    /// What was answered last.
+    pub answered: Waiting,
     /// A bit for each slot of `waiting` that holds a request.
     pub open: u32,
     pub tail: u32,
@@ -491,6 +496,10 @@ pub struct Thread {
     pub answers: u64,
     pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
+    /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
+    pub delayed: [Waiting; DELAYED],
+    pub delayed_head: u32,
+    pub delayed_tail: u32,
 }
 
 /// Address and port of an upstream.

@@ -5,12 +5,12 @@
 //! request whose attempt failed last on the thread.
 
 use aya_ebpf::bindings::BPF_ANY;
-use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting};
+use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting};
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
 
 const MASK: u32 = WAITING as u32 - 1;
-pub const NOBODY: Waiting = Waiting { client: 0, request: 0, _pad: 0 };
+pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };
 
 /// State of a thread, made when it is first seen.
 #[inline(always)]
@@ -30,7 +30,7 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
 #[inline(always)]
 pub fn asked(thread: &mut Thread, conn: &mut Conn) {
     let slot = thread.tail & MASK;
-    let waiting = Waiting { client: conn.cookie, request: conn.request, _pad: 0 };
+    let waiting = Waiting { client: conn.cookie, request: conn.request, since: micros(conn.asked) };
     if thread.open & 1 << slot == 0 {
         thread.open |= 1 << slot;
         thread.live += 1;
@@ -46,7 +46,7 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
 /// The thread read more of a request it knows.
 #[inline(always)]
 pub fn continued(thread: &mut Thread, conn: &Conn) {
-    thread.last = Waiting { client: conn.cookie, request: conn.request, _pad: 0 };
+    thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     thread.retry = NOBODY;
 }
 
@@ -61,6 +61,30 @@ pub fn answered(thread: &mut Thread, conn: &Conn) {
     if thread.retry.client == conn.cookie {
         thread.retry = NOBODY;
     }
+    thread.answered = Waiting { client: conn.cookie, request: conn.request, since: 0 };
+    give_up(thread, conn.cookie);
+}
+
+/// The client is gone: nobody will serve its request.
+#[inline(always)]
+pub fn gone(thread: &mut Thread, conn: &Conn) {
+    forget(thread, conn.slot, conn.cookie);
+    give_up(thread, conn.cookie);
+}
+
+/// No further try will be made for this client.
+#[inline(always)]
+fn give_up(thread: &mut Thread, client: u64) {
+    for place in thread.delayed.iter_mut() {
+        if place.client == client {
+            *place = NOBODY;
+        }
+    }
+}
+
+#[inline(always)]
+fn micros(nanos: u64) -> u32 {
+    (nanos / 1_000) as u32
 }
 
 #[inline(always)]
@@ -95,11 +119,11 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) as u8 } else { 1 };
     let mut flags = 0;
-    let to = if thread.retry.client != 0 {
+    let to = if class & PROC_OLDEST != 0 {
+        in_turn(thread, &mut flags)
+    } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;
         core::mem::replace(&mut thread.retry, NOBODY)
-    } else if class & PROC_OLDEST != 0 {
-        oldest(thread)
     } else {
         thread.last
     };
@@ -108,6 +132,72 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     }
     thread.bound = to;
     Choice { to, choices, flags }
+}
+
+/// A request that was read this recently is what a connect now is for, in microseconds.
+const FRESH: u32 = 50_000;
+/// Requests that are passed over at once because they wait in the proxy's own queue.
+const STALE: u32 = 4;
+/// Another try follows a failure at once, or after at least this long.
+const AT_ONCE: u32 = 5_000;
+const LATER: u32 = 100_000;
+
+/// HAProxy serves requests in the order in which it read them, and tries again a second after a failure: then it
+/// has read other things since. A connect for which there is neither is a check of its own.
+#[inline(always)]
+fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
+    let now = micros(crate::emit::now());
+    if thread.retry.client != 0 {
+        let retry = core::mem::replace(&mut thread.retry, NOBODY);
+        if now.wrapping_sub(retry.since) <= AT_ONCE {
+            *flags |= CONN_RETRY;
+            give_up(thread, retry.client);
+            return retry;
+        }
+    }
+    let fresh = fresh(thread, now);
+    if fresh.client != 0 {
+        return fresh;
+    }
+    let due = due(thread, now);
+    if due.client != 0 {
+        *flags |= CONN_RETRY;
+    }
+    due
+}
+
+/// Takes the oldest request that was read just now. Older ones wait for room in the proxy's own queue: what is
+/// started now is not for them, and when their turn comes nothing tells.
+#[inline(always)]
+fn fresh(thread: &mut Thread, now: u32) -> Waiting {
+    for _ in 0..STALE {
+        let found = oldest(thread);
+        if found.client == 0 || now.wrapping_sub(found.since) <= FRESH {
+            return found;
+        }
+    }
+    NOBODY
+}
+
+/// Takes the request that has waited longest for another try.
+#[inline(always)]
+fn due(thread: &mut Thread, now: u32) -> Waiting {
+    for _ in 0..DELAYED {
+        if thread.delayed_head == thread.delayed_tail {
+            break;
+        }
+        let slot = (thread.delayed_head & (DELAYED as u32 - 1)) as usize;
+        let found = thread.delayed[slot];
+        if found.client != 0 && now.wrapping_sub(found.since) < LATER {
+            break;
+        }
+        thread.delayed_head = thread.delayed_head.wrapping_add(1);
+        thread.delayed[slot] = NOBODY;
+        if found.client != 0 {
+            return found;
+        }
+    }
+    NOBODY
 }
 
 /// Takes the oldest request that is neither answered nor served.
@@ -144,8 +234,23 @@ fn lowest(bits: u32) -> u32 {
 
 /// An attempt of this thread failed: what it starts next without reading anything is a retry.
 #[inline(always)]
-pub fn failed(thread: &mut Thread, of: Waiting) {
-    if of.client != 0 {
+pub fn failed(thread: &mut Thread, class: u32, of: Waiting, at_once: bool) {
+    // One that is closed after its client was answered is at its end.
+    if of.client == 0 || of.client == thread.answered.client && of.request == thread.answered.request {
+        return;
+    }
+    if class & PROC_OLDEST == 0 {
+        thread.retry = of;
+        return;
+    }
+    let of = Waiting { since: micros(crate::emit::now()), ..of };
+    if at_once {
         thread.retry = of;
     }
+    if thread.delayed_tail.wrapping_sub(thread.delayed_head) >= DELAYED as u32 {
+        thread.delayed_head = thread.delayed_tail.wrapping_sub(DELAYED as u32 - 1);
+    }
+    let slot = (thread.delayed_tail & (DELAYED as u32 - 1)) as usize;
+    thread.delayed[slot] = of;
+    thread.delayed_tail = thread.delayed_tail.wrapping_add(1);
 }

@@ -394,8 +394,9 @@ impl<'a> Case<'a> {
         let facts = self.process(pid);
         let unit = facts.as_ref().and_then(|f| f.unit.as_deref()).map(|u| text::clipped(u, 60));
         let container = || {
-            let id = facts.as_ref().and_then(|f| f.container.as_deref())?;
-            Some(format!("container {}", text::clipped(id, 24)))
+            let facts = facts.as_ref()?;
+            let label = facts.container_name.as_ref().or(facts.container.as_ref())?;
+            Some(format!("container {}", text::clipped(label, 100)))
         };
         unit.or_else(container).unwrap_or_else(|| self.who(pid))
     }

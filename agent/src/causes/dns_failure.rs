@@ -2,7 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::names::Lookup;
-use crate::model::{Group, Nanos};
+use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
 use crate::wire::dns;
@@ -38,7 +38,9 @@ fn rule(case: &Case<'_>) -> Verdict {
             .proven_if(inside, "that the question was asked for this request")
             .yes();
     }
-    if !case.owner.kind.resolves_ahead {
+    let status = case.client.map(|c| c.outcome);
+    let none_left = matches!(status, Some(ClientOutcome::Status(s)) if case.owner.kind.none_left.contains(&s));
+    if !case.owner.kind.resolves_ahead || !none_left {
         return Verdict::No;
     }
     // One that was resolved since is no reason.
@@ -46,7 +48,21 @@ fn rule(case: &Case<'_>) -> Verdict {
     let resolved = |name: &str| before.iter().any(|l| l.name == name && l.answer.is_some_and(|a| a.records > 0));
     let failing = before.iter().rev().find(|l| failed(l, case.at) && !resolved(&l.name));
     match failing {
-        Some(lookup) => found(case, lookup).missing("that this request needed that name").yes(),
+        Some(lookup) => {
+            let mut names: Vec<&str> = before
+                .iter()
+                .filter(|l| failed(l, case.at) && l.name != lookup.name)
+                .map(|l| l.name.as_str())
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            let others = names.iter().take(5).map(|name| super::Note {
+                at: lookup.at,
+                kind: "dns_answer",
+                text: format!("{} does not resolve either", text::clipped(name, 100)),
+            });
+            found(case, lookup).notes(others).missing("that this request needed that name").yes()
+        }
         None => Verdict::No,
     }
 }

@@ -50,7 +50,8 @@ fn queued(case: &Case<'_>) -> Verdict {
     let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));
     // A body may have taken that long to come.
     let small = http::request(&client.conn.request_head).is_some_and(|r| matches!(r.method.as_str(), "GET" | "HEAD"));
-    let resolving = case.past.names.of(case.owner.pid, case.began()).next().is_some();
+    let ahead = case.owner.kind.resolves_ahead;
+    let resolving = !ahead && case.past.names.of(case.owner.pid, case.began()).next().is_some();
     if waited < QUEUED || !small || resolving || case.lossy() || !case.owner.kind.none_left.contains(&status) {
         return Verdict::No;
     }

@@ -54,7 +54,11 @@ fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> 
         // Its main process, not a helper of it.
         found.min_by_key(|p| (p.started, p.pid)).map(|p| (p.pid, p.started))
     });
-    known.or_else(|| {
+    let before = || {
+        let pid = case.endpoint().and_then(|e| case.past.successor(e))?;
+        case.process(pid).filter(young).map(|p| (p.pid, p.started))
+    };
+    known.or_else(before).or_else(|| {
         let history = &case.past.history;
         let dead = history.death_of(last)?;
         let parent = dead.life.parent.filter(|parent| *parent > 1)?;

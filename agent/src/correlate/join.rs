@@ -17,6 +17,8 @@ const SLACK: Nanos = MILLI;
 const BLIND: Nanos = 5 * SECOND;
 /// Between the close of an attempt that was not bound and the write it led to.
 const ADJACENT: Nanos = 5 * MILLI;
+/// Between a request and the connect for it, where nothing has to be waited for.
+const SOON: Nanos = 50 * MILLI;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Joined {
@@ -54,7 +56,11 @@ impl Joined {
 }
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let mut joined = if pending.exact() { exact(pending, tries) } else { hinted(pending, tries, others) };
+    let mut joined = match (pending.owner.kind.retries_later, pending.exact()) {
+        (true, _) => in_turn(pending, tries, others),
+        (false, true) => exact(pending, tries),
+        (false, false) => hinted(pending, tries, others),
+    };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
     if joined.doubt.is_some() && !joined.rivals.is_empty() && agree(&joined, tries) {
         joined.doubt = None;
@@ -96,6 +102,55 @@ fn exact(pending: &Pending, tries: &Tries) -> Joined {
         }
     }
     if joined.own.is_empty() { unbound(pending, tries) } else { joined }
+}
+
+/// HAProxy ends the attempt right after it wrote the error: the first close of the thread is the last attempt of
+/// this request, whatever it was bound to. (Binding at birth is exact only while no other request waits for its
+/// next try.) What was sent tells the others.
+fn in_turn(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+    let key = pending.key();
+    let near: Vec<(Content, &Try)> = tries
+        .of_process(pending.pid)
+        .filter(|t| eligible(t, pending))
+        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
+        .filter(|(content, _)| *content != Content::Different)
+        .collect();
+    let bound = near.iter().filter(|(_, t)| t.key() == Some(key));
+    let known: Vec<_> = bound.map(|(_, t)| &t.attempt.endpoint).collect();
+    let ended = |t: &Try| {
+        // Of what was begun for another request the close says nothing. What was begun for nobody in particular is
+        // ours if it goes where we were, or began as we were read.
+        let close = t.attempt.bound.is_none_or(|b| b.retry) && t.at.saturating_sub(pending.at) <= ADJACENT;
+        let soon = pending.asked().is_some_and(|asked| t.began() <= asked.saturating_add(SOON));
+        let stray = close && if known.is_empty() { soon } else { known.contains(&&t.attempt.endpoint) };
+        let ours = t.key() == Some(key) || compare(&pending.error.conn, &t.attempt) >= Content::Same;
+        t.seq > pending.seq && t.tid == pending.tid && t.at >= pending.at && !t.in_call && (ours || stray)
+    };
+    let death =
+        near.iter().map(|(_, t)| *t).filter(|t| ended(t) && !passed_over(t, pending, others)).min_by_key(|t| t.seq);
+    let last = death.or_else(|| {
+        let same = near.iter().filter(|(content, t)| *content >= Content::Same && !claimed(t, others));
+        same.map(|(_, t)| *t).max_by_key(|t| (t.began(), t.seq))
+    });
+    let Some(last) = last else {
+        let own: Vec<u64> = near.iter().filter(|(_, t)| t.key() == Some(key)).map(|(_, t)| t.seq).collect();
+        return if own.is_empty() { unbound(pending, tries) } else { Joined { own, ..Joined::default() } };
+    };
+    let before = near.iter().filter(|(content, t)| {
+        let ours = t.key() == Some(key) && t.attempt.endpoint == last.attempt.endpoint;
+        t.seq != last.seq && t.began() <= last.began() && (ours || *content >= Content::Same && !claimed(t, others))
+    });
+    let mut own: Vec<u64> = before.map(|(_, t)| t.seq).collect();
+    own.push(last.seq);
+    Joined { own, ..Joined::default() }
+}
+
+/// Between this error and that close the thread wrote another one, whose it is.
+fn passed_over(t: &Try, pending: &Pending, others: &Pendings) -> bool {
+    others
+        .of_process(pending.pid)
+        .into_iter()
+        .any(|seq| seq > pending.seq && seq < t.seq && others.get(seq).is_some_and(|other| other.tid == pending.tid))
 }
 
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.

@@ -47,7 +47,7 @@ const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
 /// How long figures of a process are taken as they are.
-const STILL: Nanos = 100 * MILLI;
+const STILL: Nanos = 10 * MILLI;
 const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
@@ -120,6 +120,9 @@ impl Engine {
                 self.attempt(at, seen.task, (**attempt).clone(), false, netns, host);
             }
             Fact::ConnectFailed(failed) => {
+                if of_the_host(&failed.endpoint) {
+                    return;
+                }
                 let task = seen.task.unwrap_or(Task { pid: 0, tid: 0 });
                 self.attempt(at, seen.task, in_call(at, task, failed), true, failed.netns, host);
             }
@@ -388,7 +391,12 @@ impl Engine {
         };
         one.end = end;
         one.state = match opinion {
-            Opinion::Found(cause, finding) => State::Judged(Some((cause, Box::new(finding)))),
+            Opinion::Found(cause, finding) => {
+                if let ("upstream_starting", Some(pid)) = (cause.id, finding.process) {
+                    self.past.starting(&one.attempt.endpoint, pid);
+                }
+                State::Judged(Some((cause, Box::new(finding))))
+            }
             Opinion::None => State::Judged(None),
             Opinion::Wait(wait) => {
                 self.timers.insert((wait.until, Timer::Try(seq)));
@@ -608,6 +616,12 @@ fn ended(case: &Case<'_>) -> End {
         return if handover == Some(Handover::Asked) { End::Well } else { End::Failed };
     }
     if handover == Some(Handover::Asked) { End::Well } else { End::GivenUp }
+}
+
+/// Sockets of the host itself, which libraries dial on the way to something else: name cache, log, bus.
+fn of_the_host(endpoint: &Endpoint) -> bool {
+    const PLACES: [&str; 5] = ["/nscd/", "/dev/log", "/run/systemd/", "/run/dbus/", "/lib/sss/"];
+    matches!(endpoint, Endpoint::Unix(path) if PLACES.iter().any(|place| path.contains(place)))
 }
 
 /// A connect() that failed in the call, as an attempt.

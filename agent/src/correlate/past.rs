@@ -1,16 +1,17 @@
 //! Everything remembered that a cause may look at, in one place.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::failures::Failures;
 use super::flows::Flows;
 use super::history::History;
 use super::names::Names;
 use super::recent::Recent;
-use crate::model::{Cookie, Nanos};
+use crate::model::{Cookie, Endpoint, Nanos};
 use crate::text::SECOND;
 
 const LOSSES: usize = 256;
+const SUCCESSORS: usize = 256;
 const LEFT: usize = 16_384;
 const LEFT_MEMORY: Nanos = 300 * SECOND;
 const SWEEP: Nanos = SECOND;
@@ -23,6 +24,8 @@ pub struct Past {
     pub failures: Failures,
     /// Client requests whose client went away before it was answered.
     pub left: Recent<(Cookie, u32)>,
+    /// Processes that were found starting for an upstream: the search for them is cut short on a busy host.
+    successors: BTreeMap<Endpoint, u32>,
     losses: VecDeque<Nanos>,
     next_sweep: Nanos,
 }
@@ -35,9 +38,22 @@ impl Past {
             names: Names::default(),
             failures: Failures::default(),
             left: Recent::new(LEFT),
+            successors: BTreeMap::new(),
             losses: VecDeque::new(),
             next_sweep: 0,
         }
+    }
+
+    /// This process was seen starting for that upstream.
+    pub fn starting(&mut self, endpoint: &Endpoint, pid: u32) {
+        if self.successors.len() >= SUCCESSORS && !self.successors.contains_key(endpoint) {
+            self.successors.pop_first();
+        }
+        self.successors.insert(endpoint.clone(), pid);
+    }
+
+    pub fn successor(&self, endpoint: &Endpoint) -> Option<u32> {
+        self.successors.get(endpoint).copied()
     }
 
     /// Kernel records were lost at about this time.

@@ -163,11 +163,12 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
     }
     match pending.error.outcome {
         ClientOutcome::Status(502..=504) => true,
-        // The application's own 500 is its own affair.
-        ClientOutcome::Status(_) => match last {
-            Some(t) => cause.is_some_and(|c| c != "upstream_error") && t.attempt.conn.status != Some(500),
-            None => matches!(cause, Some("dns_failure" | "proxy_limit")),
-        },
+        // The application's own 500 is its own affair, also when another upstream had failed before it.
+        ClientOutcome::Status(_) => {
+            let made = |cause: &Cause| cause.id == "proxy_limit" || (pending.owner.kind.own_500)(cause.group, cause.id);
+            let answered = last.is_some_and(|t| t.attempt.conn.status == Some(500));
+            !answered && judgement.cause.as_ref().is_some_and(|(cause, _)| made(cause))
+        }
         ClientOutcome::Garbled => matches!(cause, Some("invalid_response" | "tls_mismatch" | "h2_mismatch")),
         ClientOutcome::Closed => {
             let Some(last) = last else { return false };
@@ -319,6 +320,7 @@ fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 
@@ -332,6 +334,7 @@ fn process(case: &Case<'_>, pid: u32) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 

@@ -17,6 +17,8 @@ const WORD: usize = 160;
 const PATH: usize = 1024;
 const WORDS: usize = 3;
 const THREADS: usize = 64;
+/// Flag of a task in the kernel.
+const PF_EXITING: u64 = 4;
 /// Descriptors looked at for logs: a proxy opens them before its connections.
 const FILES: usize = 1024;
 /// Descriptors counted one by one.
@@ -28,6 +30,8 @@ pub struct Stat {
     pub name: String,
     pub state: char,
     pub parent: u32,
+    /// On its way out: memory, files and control group may be gone already, and are no longer its own.
+    pub exiting: bool,
     pub cpu_ticks: u64,
     /// Since boot; tells a process from a later one with the same pid.
     pub start_ticks: u64,
@@ -216,6 +220,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         name,
         state: field(3)?.chars().next()?,
         parent: field(4)?.parse().ok()?,
+        exiting: ticks(9)? & PF_EXITING != 0,
         cpu_ticks: ticks(14)?.saturating_add(ticks(15)?),
         start_ticks: ticks(22)?,
     })

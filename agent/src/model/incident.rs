@@ -106,7 +106,17 @@ pub struct Process {
     pub tid: Option<u32>,
     pub exe: Option<String>,
     pub unit: Option<String>,
+    /// First digits of its id.
     pub container: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+}
+
+impl Process {
+    /// Its container as people call it: by name, else by id.
+    pub fn container_label(&self) -> Option<&str> {
+        self.container_name.as_deref().or(self.container.as_deref())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,7 +86,7 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
             } else {
                 thread::choose(thread, class)
             };
-            thread::failed(thread, bound.to);
+            thread::failed(thread, class, bound.to, true);
             bound
         }
         None => thread::Choice { to: thread::NOBODY, choices: 0, flags: 0 },

@@ -134,6 +134,9 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let tls = conn::is_tls(conn);
     let bind = if tls {
         tls_sent(conn, n)
+    } else if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n) {
+        conn.request_bytes += n;
+        return 0;
     } else if conn::upstream_sent(conn, n) {
         conn.tgid = tgid;
         conn.tid = tid;
@@ -155,6 +158,14 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     }
     0
+}
+
+/// Whether these frames begin with HEADERS. Acknowledgements and windows ask for nothing.
+#[inline(always)]
+fn begins_stream(conn: &mut Conn, n: u64) -> bool {
+    const HEADERS: u8 = 1;
+    let mut first = [0; 16];
+    first_bytes(&mut first, n, &mut conn.flags) && first[3] == HEADERS
 }
 
 /// Record type of TLS application data.

@@ -273,6 +273,11 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
             conn.flags |= CONN_CLOSED_FIRST;
+            if conn.phase == PHASE_ASKED
+                && let Some(thread) = thread::of(conn.tid)
+            {
+                thread::gone(thread, conn);
+            }
             if conn.phase == PHASE_ASKED && conn::is_http1(conn) {
                 conn::client_error(sk, conn, WHY_CLOSED);
             }

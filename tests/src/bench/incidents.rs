@@ -88,7 +88,7 @@ fn follow(out: ChildStdout, count: &AtomicUsize, late: &Mutex<Vec<f64>>) {
     let mut out = BufReader::with_capacity(1 << 18, out);
     let mut line = Vec::new();
     while out.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-        if count.fetch_add(1, Ordering::Relaxed) % SAMPLE == 0
+        if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE)
             && let Some(delay) = delay(&line)
         {
             lock(late).push(delay);
