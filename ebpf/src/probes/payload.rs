@@ -165,7 +165,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
     let mut first = [0; 16];
-    first_bytes(&mut first, n, &mut conn.flags) && first[3] == HEADERS
+    head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) && first[3] == HEADERS
 }
 
 /// Record type of TLS application data.
