@@ -311,7 +311,8 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
         cgroup: record.cgroup,
         is_proxy: record.class & abi::PROC_PROXY != 0,
     };
-    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: record.cgroup, is_proxy: false };
+    // The record says only where the process is that it is about.
+    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: 0, is_proxy: false };
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },

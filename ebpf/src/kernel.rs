@@ -365,6 +365,20 @@ impl TaskPtr {
         if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
     }
 
+    /// Its cgroup v2 id, as the current task's helper would say it; 0 where this kernel does not let it be read.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        let (sets, group, node, id) =
+            (offset!(task_cgroups), offset!(css_set_group), offset!(group_node), offset!(node_id));
+        if sets == MISSING || group == MISSING || node == MISSING || id == MISSING {
+            return 0;
+        }
+        let set: u64 = read_or_zero(self.0, sets);
+        let group: u64 = if set == 0 { 0 } else { read_or_zero(set as Ptr, group) };
+        let node: u64 = if group == 0 { 0 } else { read_or_zero(group as Ptr, node) };
+        if node == 0 { 0 } else { read_or_zero(node as Ptr, id) }
+    }
+
     /// The wait status of the whole process once it goes.
     #[inline(always)]
     pub fn exit_code(self) -> u32 {
@@ -490,6 +504,7 @@ mod syscall {
     pub const NUMBER: usize = 280;
     pub const ARG1: usize = 8;
     pub const ARG2: usize = 16;
+    pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
     /// x0 to x3: the first arguments of a function.
     pub const CALL: [usize; 4] = [0, 8, 16, 24];
@@ -508,10 +523,11 @@ mod syscall {
     pub const RECVMSG: u64 = 47;
     pub const RECVMMSG: u64 = 299;
     pub const SENDMMSG: u64 = 307;
-    /// orig_ax, rsi and rdx.
+    /// orig_ax, rsi, rdx and r8.
     pub const NUMBER: usize = 120;
     pub const ARG1: usize = 104;
     pub const ARG2: usize = 96;
+    pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
     /// rdi, rsi, rdx and rcx: the first arguments of a function.
     pub const CALL: [usize; 4] = [112, 104, 96, 88];
@@ -538,6 +554,32 @@ pub fn payload() -> Payload {
             _ => Payload::Blind,
         }
     }
+}
+
+/// Address that the running sendto() or sendmsg() names, and its port in host byte order.
+#[inline(always)]
+pub fn destination() -> Option<([u8; 16], u16)> {
+    // SAFETY: as in `payload`.
+    let (number, arg1, arg4) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))
+    };
+    let at: u64 = match number {
+        syscall::SENDTO => arg4,
+        // The first member of struct msghdr.
+        syscall::SENDMSG | syscall::SENDMMSG => read_user(arg1)?,
+        _ => return None,
+    };
+    if at == 0 {
+        return None;
+    }
+    let [family, port, v4_low, v4_high] = read_user::<[u16; 4]>(at)?;
+    let addr = match family {
+        AF_INET => mapped(v4_low as u32 | (v4_high as u32) << 16),
+        AF_INET6 => read_user(at.wrapping_add(8))?,
+        _ => return None,
+    };
+    Some((addr, u16::from_be(port)))
 }
 
 /// Second argument and result of a system call, read from a uprobe's registers behind its instruction.

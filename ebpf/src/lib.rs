@@ -146,8 +146,10 @@ pub const ROLE_UPSTREAM: u8 = 3;
 pub const ROLE_PEER: u8 = 4;
 /// Bytes that we do not follow: TLS, HTTP/2, an upgraded or tunnelled connection.
 pub const ROLE_OPAQUE: u8 = 5;
+/// A UDP socket of a proxy that asks a name server without being connected to it.
+pub const ROLE_RESOLVER: u8 = 6;
 /// A client connection that speaks TLS: its story is told by the owner's TLS library.
-pub const ROLE_SECURED: u8 = 6;
+pub const ROLE_SECURED: u8 = 7;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -408,6 +410,7 @@ pub struct TaskRecord {
     pub comm: [u8; COMM],
     /// Name of the sender of a signal.
     pub other_comm: [u8; COMM],
+    /// cgroup v2 id of the process it is about, 0 where it cannot be read.
     pub cgroup: u64,
     /// Exit code as wait() shows it; signal number for a signal.
     pub code: u32,
@@ -588,6 +591,10 @@ offsets! {
     task_parent = "task_struct"."real_parent",
     task_signal = "task_struct"."signal",
     task_nsproxy = "task_struct"."nsproxy",
+    task_cgroups = "task_struct"."cgroups",
+    css_set_group = "css_set"."dfl_cgrp",
+    group_node = "cgroup"."kn",
+    node_id = "kernfs_node"."id",
     nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",

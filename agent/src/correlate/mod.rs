@@ -12,6 +12,10 @@ pub mod fixture;
 pub mod flows;
 pub mod history;
 mod join;
+#[cfg(test)]
+mod line_tests;
+mod lines;
+mod logged;
 pub mod names;
 mod owner;
 mod past;
@@ -26,10 +30,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
+pub use lines::writer as log_writer;
 pub use owner::Owner;
 pub use past::Past;
 
 use self::failures::Route;
+use self::lines::{Known as Told, Lines};
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
@@ -58,6 +64,7 @@ enum Timer {
     Try(u64),
     Pending(u64),
     Outcome(u64),
+    Line(u64),
 }
 
 pub struct Engine {
@@ -69,6 +76,7 @@ pub struct Engine {
     owners: Owners,
     /// Errors that were reported, so that none is twice.
     done: Recent<(Cookie, u32)>,
+    lines: Lines,
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
@@ -94,6 +102,7 @@ impl Engine {
             past: Past::new(),
             owners: Owners::default(),
             done: Recent::new(DONE),
+            lines: Lines::default(),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
             descriptors: BTreeMap::new(),
@@ -129,6 +138,7 @@ impl Engine {
             Fact::ClientLeft { client, request } => {
                 self.past.left.insert((*client, *request), at);
             }
+            Fact::Rescued { client } => self.rescued(*client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
             Fact::Listening(listening) => self.past.history.listening(at, listening),
@@ -193,14 +203,13 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         Counters {
             attempts_overflow: self.tries.overflow,
-            memory_overflow: self.past.overflow(),
+            memory_overflow: self.past.overflow() + self.lines.overflow,
             done_overflow: self.done.overflow,
             ..self.counters.clone()
         }
     }
 
-    /// An error of a client, however it was seen. The kernel's own come through `observe`; this is the door for
-    /// those that a proxy's log or its TLS library shows. One that was told before is not told again.
+    /// An error of a client that the kernel side or a TLS library shows. One that was told before is not told again.
     pub fn client_error(
         &mut self,
         at: Nanos,
@@ -224,22 +233,24 @@ impl Engine {
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
-        let mut answers = Answers::default();
+        let line = None;
+        let (pid, tid, error) = (task.pid, task.tid, error.clone());
+        let answers = Answers::default();
+        let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
+        let mut told = Told::new(&pending);
+        if self.lines.logged_before(&told) {
+            self.counters.duplicates += 1;
+            return;
+        }
+        if let Some(line) = self.lines.of(&mut told) {
+            pending.attach(line.error);
+        }
+        self.lines.remember(told);
         // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
         if self.tries.of_client(key).next().is_none() {
-            answers.note_descriptors(task.pid, self.descriptors(at, task.pid, host));
+            pending.answers.note_descriptors(pid, self.descriptors(at, pid, host));
         }
-        self.pending.insert(Pending {
-            seq,
-            at,
-            pid: task.pid,
-            tid: task.tid,
-            error: error.clone(),
-            seen,
-            owner,
-            answers,
-            lossy,
-        });
+        self.pending.insert(pending);
         self.resolve(seq, self.clock.max(at), host);
     }
 
@@ -382,6 +393,7 @@ impl Engine {
                 now,
                 owner: &one.owner,
                 client: None,
+                line: None,
                 past: &self.past,
                 host: RefCell::new(host),
                 answers: RefCell::new(&mut one.answers),
@@ -572,6 +584,7 @@ impl Engine {
                 Timer::Try(seq) => self.look_again(seq, at, host),
                 Timer::Pending(seq) => self.resolve(seq, at, host),
                 Timer::Outcome(seq) => self.outcome(seq),
+                Timer::Line(seq) => self.line_alone(seq, at, host),
             }
         }
     }
@@ -579,6 +592,7 @@ impl Engine {
     fn expire(&mut self) {
         self.past.expire(self.clock);
         self.tries.expire(self.clock);
+        self.lines.expire(self.clock);
         self.done.forget_before(self.clock.saturating_sub(DONE_MEMORY));
     }
 
@@ -601,6 +615,7 @@ fn seen_as(error: &ClientError) -> Seen {
         ClientOutcome::Status(_) => Seen::Wire,
         ClientOutcome::Garbled => Seen::Garbled,
         ClientOutcome::Closed => Seen::Closed,
+        ClientOutcome::Unseen => Seen::Inferred,
     }
 }
 

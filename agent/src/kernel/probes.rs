@@ -93,6 +93,8 @@ pub const PROBES: &[Probe] = &[
                 ("inet_sent", Hook::Fexit("inet_sendmsg")),
                 ("inet6_sent", Hook::Fexit("inet6_sendmsg")),
                 ("unix_sent", Hook::Fexit("unix_stream_sendmsg")),
+                ("inet_paged", Hook::Fexit("inet_sendpage")),
+                ("unix_paged", Hook::Fexit("unix_stream_sendpage")),
             ],
         ],
         needs: &[],

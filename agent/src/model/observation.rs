@@ -38,6 +38,10 @@ pub enum Fact {
         client: Cookie,
         request: u32,
     },
+    /// An upstream answered a client whose bytes cannot be read, after an attempt for it had failed.
+    Rescued {
+        client: Cookie,
+    },
     ResetSent(Packet),
     Dropped(Packet),
     Listening(Listening),
@@ -111,6 +115,8 @@ pub enum ClientOutcome {
     Garbled,
     /// The proxy closed it with the request unanswered.
     Closed,
+    /// An answer that could not be read was written after every attempt had failed.
+    Unseen,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -45,6 +45,17 @@ macro_rules! sendmsg {
     };
 }
 
+macro_rules! sendpage {
+    ($name:ident, $function:literal) => {
+        // int FUNCTION(struct socket *sock, struct page *page, int offset, size_t size, int flags)
+        // Until 6.5: the way of sendfile() and splice(), whose bytes we cannot read, but which are an answer.
+        #[fexit(function = $function)]
+        pub fn $name(ctx: FExitContext) -> i32 {
+            on_send(kernel::sock_of(ctx.arg(0)), ctx.arg(5))
+        }
+    };
+}
+
 macro_rules! recvmsg {
     ($name:ident, $function:literal) => {
         // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size, int flags)
@@ -58,6 +69,8 @@ macro_rules! recvmsg {
 sendmsg!(inet_sent, "inet_sendmsg");
 sendmsg!(inet6_sent, "inet6_sendmsg");
 sendmsg!(unix_sent, "unix_stream_sendmsg");
+sendpage!(inet_paged, "inet_sendpage");
+sendpage!(unix_paged, "unix_stream_sendpage");
 recvmsg!(inet_received, "inet_recvmsg");
 recvmsg!(inet6_received, "inet6_recvmsg");
 recvmsg!(unix_received, "unix_stream_recvmsg");
@@ -69,6 +82,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret as u64),
+        ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
 }
@@ -93,6 +107,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
         ROLE_SECURED if ret > 0 => tls::link(sk, conn),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
+        ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
         _ => 0,
     }
 }
@@ -282,10 +297,29 @@ fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
         if sk.kind() == SOCK_STREAM {
             return adopt_unix(sk, receiving);
         }
-    } else if sk.protocol() == IPPROTO_UDP && sk.remote_port() == DNS_PORT {
-        dns(sk, ret, receiving);
+    } else if sk.protocol() == IPPROTO_UDP {
+        match sk.remote_port() {
+            DNS_PORT if class_of(emit::current().0) & PROC_PROXY != 0 => {
+                dns(sk, ret, receiving, None);
+            }
+            0 if !receiving => return adopt_resolver(sk),
+            _ => {}
+        }
     }
     None
+}
+
+/// A UDP socket that is not connected sends: its first datagram says what it is for.
+#[inline(always)]
+fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
+    if class_of(emit::current().0) & PROC_PROXY == 0 {
+        return None;
+    }
+    let (addr, port) = kernel::destination()?;
+    let conn = conn::track(sk, if port == DNS_PORT { ROLE_RESOLVER } else { ROLE_OPAQUE })?;
+    conn.tuple.remote = addr;
+    conn.tuple.remote_port = port;
+    Some(conn)
 }
 
 #[inline(always)]
@@ -308,17 +342,17 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     Some(conn)
 }
 
-#[inline(always)]
-fn dns(sk: Sock, ret: i32, receiving: bool) {
-    let (tgid, _) = emit::current();
-    if class_of(tgid) & PROC_PROXY == 0 {
-        return;
-    }
+#[inline(never)]
+fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
     emit::record::<DnsRecord>(Kind::Dns, |record| {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Dns, IN_TASK, size_of::<DnsRecord>());
         kernel::tuple(sk.0, &mut record.tuple);
+        if let Some(server) = server {
+            record.tuple.remote = server.remote;
+            record.tuple.remote_port = server.remote_port;
+        }
         record.received = receiving as u32;
         record.total = ret as u32;
         record._pad = 0;
@@ -328,4 +362,5 @@ fn dns(sk: Sock, ret: i32, receiving: bool) {
             _ => 0,
         };
     });
+    0
 }

@@ -166,19 +166,17 @@ fn count_connect(conn: &Conn) -> i32 {
     let key = target(&conn.tuple);
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
-    match CONNECT_TIMES.get_ptr_mut(&key) {
-        Some(counts) => {
-            // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
-            let counts = unsafe { &mut *counts };
-            if bucket < CONNECT_BUCKETS {
-                counts[bucket] += 1;
-            }
-        }
-        None => {
-            if let Some(empty) = NO_CONNECTS.get_ptr(0) {
-                // SAFETY: a slot that nobody writes.
-                let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
-            }
+    if CONNECT_TIMES.get_ptr(&key).is_none()
+        && let Some(empty) = NO_CONNECTS.get_ptr(0)
+    {
+        // SAFETY: a slot that nobody writes.
+        let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+    }
+    if let Some(counts) = CONNECT_TIMES.get_ptr_mut(&key) {
+        // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
+        let counts = unsafe { &mut *counts };
+        if bucket < CONNECT_BUCKETS {
+            counts[bucket] += 1;
         }
     }
     0

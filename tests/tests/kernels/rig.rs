@@ -52,8 +52,15 @@ impl Rig {
         self.kernel.watch_tls(std::process::id());
     }
 
+    /// Runs this while this process is nobody of interest.
+    pub fn plays_no_proxy(&mut self, act: impl FnOnce()) {
+        self.kernel.track(std::process::id(), 0).unwrap();
+        act();
+        self.kernel.track(std::process::id(), PROC_PROXY).unwrap();
+    }
+
     pub fn pump(&mut self, wait: Duration) -> usize {
-        self.ring.wait(self.never.0.as_fd(), wait);
+        self.ring.wait(self.never.0.as_fd(), None, wait);
         let (ring, seen, names) = (&mut self.ring, &mut self.seen, &self.kernel.names);
         ring.drain(usize::MAX, |record| seen.push(decode::decode(record, names).expect("a record of our own decodes")))
     }

@@ -277,6 +277,7 @@ const FUNCTIONS: &[&str] = &[
     "inet_listen",
     "inet_recvmsg",
     "inet_sendmsg",
+    "inet_sendpage",
     "inet_stream_connect",
     "tcp_v4_connect",
     "tcp_v6_connect",
@@ -286,6 +287,7 @@ const FUNCTIONS: &[&str] = &[
     "unix_stream_connect",
     "unix_stream_recvmsg",
     "unix_stream_sendmsg",
+    "unix_stream_sendpage",
 ];
 
 const ENUMS: &[(&str, &[&str])] = &[
