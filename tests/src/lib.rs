@@ -14,6 +14,7 @@ pub mod faults;
 pub mod guard;
 pub mod load;
 pub mod netns;
+pub mod podman;
 pub mod proxies;
 pub mod route;
 pub mod service;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use super::{Note, Scope};
 use crate::correlate::{Counted, Owner, Past};
 use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
+use crate::logs::{Hint, LogError};
 use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
 };
@@ -48,6 +49,8 @@ pub struct Case<'a> {
     pub now: Nanos,
     pub owner: &'a Owner,
     pub client: Option<&'a ClientError>,
+    /// What the proxy's log says of it.
+    pub line: Option<&'a LogError>,
     pub past: &'a Past,
     pub host: RefCell<&'a mut dyn Host>,
     pub answers: RefCell<&'a mut Answers>,
@@ -79,6 +82,11 @@ fn pending(errno: i32) -> bool {
 }
 
 impl<'a> Case<'a> {
+    /// What the proxy itself says went wrong, in its log.
+    pub fn said(&self) -> Option<&'a Hint> {
+        self.line.map(|line| &line.hint)
+    }
+
     pub fn in_scope(&self, scope: Scope) -> bool {
         match scope {
             Scope::Attempt => self.attempt.is_some(),
@@ -394,8 +402,9 @@ impl<'a> Case<'a> {
         let facts = self.process(pid);
         let unit = facts.as_ref().and_then(|f| f.unit.as_deref()).map(|u| text::clipped(u, 60));
         let container = || {
-            let id = facts.as_ref().and_then(|f| f.container.as_deref())?;
-            Some(format!("container {}", text::clipped(id, 24)))
+            let facts = facts.as_ref()?;
+            let label = facts.container_name.as_ref().or(facts.container.as_ref())?;
+            Some(format!("container {}", text::clipped(label, 100)))
         };
         unit.or_else(container).unwrap_or_else(|| self.who(pid))
     }

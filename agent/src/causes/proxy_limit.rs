@@ -2,6 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::Counted;
+use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI};
@@ -46,6 +47,18 @@ fn rule(case: &Case<'_>) -> Verdict {
 /// What is refused for want of an upstream is refused at once. A request that waited for one and then got the error
 /// without an attempt stood in the proxy's own queue.
 fn queued(case: &Case<'_>) -> Verdict {
+    let said = match case.said() {
+        Some(Hint::QueueTimeout) => Some("the request waited in its queue for a free connection until it gave up"),
+        Some(Hint::ProxyLimit) => Some("it reached a limit of its own"),
+        _ => None,
+    };
+    if let Some(said) = said {
+        return Finding::new(format!("{} never tried an upstream: {said}, says its log", case.owner.name))
+            .fixes(case.advise(Setting::Limit, "raise {}"))
+            .fix("or find what keeps the connections that are allowed busy")
+            .missing("the limit itself")
+            .yes();
+    }
     let Some(client) = case.client else { return Verdict::No };
     let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
     let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));

@@ -162,6 +162,7 @@ impl World {
             closed_first: false,
             ahead: false,
             application: false,
+            secured: false,
             blind: false,
             last_state: 1,
             status: None,

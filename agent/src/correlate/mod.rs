@@ -13,6 +13,10 @@ pub mod fixture;
 pub mod flows;
 pub mod history;
 mod join;
+#[cfg(test)]
+mod line_tests;
+mod lines;
+mod logged;
 pub mod names;
 mod owner;
 mod past;
@@ -28,11 +32,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
 pub use descriptors::Counted;
+pub use lines::writer as log_writer;
 pub use owner::Owner;
 pub use past::Past;
 
 use self::descriptors::Descriptors;
 use self::failures::Route;
+use self::lines::{Known as Told, Lines};
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
@@ -58,6 +64,7 @@ enum Timer {
     Try(u64),
     Pending(u64),
     Outcome(u64),
+    Line(u64),
 }
 
 pub struct Engine {
@@ -69,6 +76,7 @@ pub struct Engine {
     owners: Owners,
     /// Errors that were reported, so that none is twice.
     done: Recent<(Cookie, u32)>,
+    lines: Lines,
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
@@ -93,6 +101,7 @@ impl Engine {
             past: Past::new(),
             owners: Owners::default(),
             done: Recent::new(DONE),
+            lines: Lines::default(),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
             descriptors: Descriptors::default(),
@@ -110,7 +119,7 @@ impl Engine {
         self.expire();
         let at = seen.at;
         match &seen.fact {
-            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error.outcome), host),
+            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
@@ -128,6 +137,7 @@ impl Engine {
             Fact::ClientLeft { client, request } => {
                 self.past.left.insert((*client, *request), at);
             }
+            Fact::Rescued { client } => self.rescued(*client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
             Fact::Listening(listening) => self.past.history.listening(at, listening),
@@ -192,14 +202,13 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         Counters {
             attempts_overflow: self.tries.overflow,
-            memory_overflow: self.past.overflow(),
+            memory_overflow: self.past.overflow() + self.lines.overflow,
             done_overflow: self.done.overflow,
             ..self.counters.clone()
         }
     }
 
-    /// An error of a client, however it was seen. The kernel's own come through `observe`; this is the door for
-    /// those that a proxy's log or its TLS library shows. One that was told before is not told again.
+    /// An error of a client that the kernel side or a TLS library shows. One that was told before is not told again.
     pub fn client_error(
         &mut self,
         at: Nanos,
@@ -223,22 +232,25 @@ impl Engine {
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
-        let mut answers = Answers::default();
+        let line = None;
+        let (pid, tid, error) = (task.pid, task.tid, error.clone());
+        let answers = Answers::default();
+        let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
+        let mut told = Told::new(&pending);
+        if self.lines.logged_before(&told) {
+            self.counters.duplicates += 1;
+            return;
+        }
+        if let Some(line) = self.lines.of(&mut told) {
+            pending.attach(line.error);
+        }
+        self.lines.remember(told);
         // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
         if self.tries.of_client(key).next().is_none() {
-            answers.note_descriptors(task.pid, self.descriptors.at(at, error.conn.asked, task.pid, host));
+            let counted = self.descriptors.at(at, pending.asked(), pid, host);
+            pending.answers.note_descriptors(pid, counted);
         }
-        self.pending.insert(Pending {
-            seq,
-            at,
-            pid: task.pid,
-            tid: task.tid,
-            error: error.clone(),
-            seen,
-            owner,
-            answers,
-            lossy,
-        });
+        self.pending.insert(pending);
         self.resolve(seq, self.clock.max(at), host);
     }
 
@@ -366,6 +378,7 @@ impl Engine {
                 now,
                 owner: &one.owner,
                 client: None,
+                line: None,
                 past: &self.past,
                 host: RefCell::new(host),
                 answers: RefCell::new(&mut one.answers),
@@ -556,6 +569,7 @@ impl Engine {
                 Timer::Try(seq) => self.look_again(seq, at, host),
                 Timer::Pending(seq) => self.resolve(seq, at, host),
                 Timer::Outcome(seq) => self.outcome(seq),
+                Timer::Line(seq) => self.line_alone(seq, at, host),
             }
         }
     }
@@ -563,6 +577,7 @@ impl Engine {
     fn expire(&mut self) {
         self.past.expire(self.clock);
         self.tries.expire(self.clock);
+        self.lines.expire(self.clock);
         self.done.forget_before(self.clock.saturating_sub(DONE_MEMORY));
     }
 
@@ -579,11 +594,13 @@ enum Known {
     Duplicate,
 }
 
-fn seen_as(outcome: ClientOutcome) -> Seen {
-    match outcome {
+fn seen_as(error: &ClientError) -> Seen {
+    match error.outcome {
+        ClientOutcome::Status(_) if error.conn.secured => Seen::Tls,
         ClientOutcome::Status(_) => Seen::Wire,
         ClientOutcome::Garbled => Seen::Garbled,
         ClientOutcome::Closed => Seen::Closed,
+        ClientOutcome::Unseen => Seen::Inferred,
     }
 }
 
@@ -632,6 +649,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             closed_first: false,
             ahead: false,
             application: false,
+            secured: false,
             blind: false,
             last_state: 0,
             status: None,

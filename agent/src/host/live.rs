@@ -148,6 +148,11 @@ impl LiveHost {
         self.proc.appended(pid)
     }
 
+    /// The number of a process in its own namespace, where it is not ours.
+    pub fn innermost(&self, pid: u32) -> Option<u32> {
+        self.proc.innermost(pid)
+    }
+
     /// The thorough look at who listens in our own namespace, for the start. May take a second on a large host.
     pub fn survey(&mut self) {
         let Ok(listeners) = self.namespaces.listeners(&self.proc, 0) else { return };

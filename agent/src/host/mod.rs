@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod clock;
+mod containers;
 mod files;
 mod kept;
 mod live;
@@ -69,6 +70,8 @@ pub struct ProcessFacts {
     pub unit: Option<String>,
     /// First twelve digits of the container id.
     pub container: Option<String>,
+    /// What people call it, where its runtime tells.
+    pub container_name: Option<String>,
     pub cgroup: Option<String>,
     pub netns: u32,
     pub uid: u32,

@@ -12,6 +12,7 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+pub mod tls_library;
 mod traffic;
 
 #[cfg(test)]
