@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::live::logs_told;
 use crate::config::{Config, Flags, Settings};
 use crate::daemon::{self, Outlet, Source};
 use crate::http::Access;
@@ -44,9 +45,13 @@ fn wanted(settings: &Settings) -> Wanted {
 
 fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
-    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), ..Options::default() };
-    let choice = Choice { kernel, proxies: wanted(settings) };
-    Ok(Box::new(Watch::start(&choice, |_| Ok::<_, WatchError>(None))?))
+    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, ..Options::default() };
+    let choice = Choice { kernel, proxies: wanted(settings), logs: settings.log.iter().collect() };
+    let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
+    for line in logs_told(&watch) {
+        journal::info(&line);
+    }
+    Ok(Box::new(watch))
 }
 
 impl Source for Watch {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::live::{End, Live, Printer, Tuning};
+use super::live::{End, Live, LogWords, Printer, Tuning};
 use crate::correlate::Engine;
 use crate::decode;
 use crate::filter::Filter;
@@ -25,6 +25,8 @@ pub struct Record {
     /// Treat these as proxies too: names of executables or process ids
     #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
     pub proxy: Vec<String>,
+    #[command(flatten)]
+    pub logs: LogWords,
     /// Stop after this time: 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = when::parse_duration)]
     pub duration: Option<Duration>,
@@ -44,8 +46,8 @@ impl Record {
     pub fn run(self) -> anyhow::Result<u8> {
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
         stopper.at_signals().context("cannot wait for signals")?;
-        let choice =
-            Choice { kernel: self.tuning.options(), proxies: Wanted::new(self.proxy.iter().map(String::as_str)) };
+        let proxies = Wanted::new(self.proxy.iter().map(String::as_str));
+        let choice = Choice { kernel: self.tuning.options(), proxies, logs: self.logs.wanted() };
         let mut recorder = None;
         let mut watch = Watch::start::<StartError>(&choice, |header| {
             let started = Recorder::create(&self.output, header)?;
@@ -166,7 +168,11 @@ impl Play {
             }
             Some(Entry::Lost(counts)) => self.lost(counts),
             Some(Entry::Finish) => self.engine.finish(tape),
-            Some(Entry::Log { .. } | Entry::Asked(_) | Entry::End(_)) => {}
+            Some(Entry::Log { at, error }) => {
+                self.clock = self.clock.max(at);
+                self.engine.log(at, &error, tape);
+            }
+            Some(Entry::Asked(_) | Entry::End(_)) => {}
             None => {
                 // A recording that was cut off has no last words of its own; elsewhere nothing is left to say.
                 self.engine.finish(tape);

@@ -83,6 +83,11 @@ impl Procfs {
         Some(parse_status(&self.read(pid, "status")?))
     }
 
+    /// Its number in its own process namespace.
+    pub fn innermost(&self, pid: u32) -> Option<u32> {
+        parse_innermost(&self.read(pid, "status")?)
+    }
+
     pub fn exe(&self, pid: u32) -> Option<String> {
         let path = fs::read_link(self.file(pid, "exe")).ok()?;
         Some(text(path.as_os_str().as_bytes(), PATH))
@@ -244,6 +249,12 @@ pub fn parse_status(bytes: &[u8]) -> Identity {
     identity
 }
 
+/// The last number of the `NSpid:` line.
+fn parse_innermost(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// The first words, without what looks like a secret and without the padding of a process that renamed itself.
 pub fn parse_cmdline(bytes: &[u8]) -> Vec<String> {
     let words = bytes.split(|byte| *byte == 0).filter(|word| !word.trim_ascii().is_empty()).take(WORDS);
@@ -354,6 +365,13 @@ mod tests {
         );
         assert_eq!(open_files(b"Max open files unlimited unlimited files"), Some(u64::MAX));
         assert_eq!(open_files(b"Max open files\n"), None);
+    }
+
+    #[test]
+    fn the_innermost_number_is_the_last() {
+        assert_eq!(parse_innermost(b"Name:\tx\nNSpid:\t4711\t29\nCpus:\t1\n"), Some(29));
+        assert_eq!(parse_innermost(b"Name:\tx\n"), None);
+        assert_eq!(Procfs::new("/proc").innermost(std::process::id()), Some(std::process::id()));
     }
 
     #[test]

@@ -33,11 +33,13 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// The word of `--status` and of the `status` label: a number, `closed` or `garbled`.
+    /// The word of `--status` and of the `status` label: a number, `closed`, `garbled`, or `unknown` where nobody
+    /// could read the answer.
     pub fn status_word(&self) -> String {
         match (self.status, self.seen) {
             (Some(status), _) => status.to_string(),
             (None, Seen::Garbled) => "garbled".into(),
+            (None, Seen::Inferred | Seen::Log) => "unknown".into(),
             (None, _) => "closed".into(),
         }
     }

@@ -38,6 +38,10 @@ pub enum Fact {
         client: Cookie,
         request: u32,
     },
+    /// An upstream answered a client whose bytes cannot be read, after an attempt for it had failed.
+    Rescued {
+        client: Cookie,
+    },
     ResetSent(Packet),
     Dropped(Packet),
     Listening(Listening),
@@ -111,6 +115,8 @@ pub enum ClientOutcome {
     Garbled,
     /// The proxy closed it with the request unanswered.
     Closed,
+    /// An answer that could not be read was written after every attempt had failed.
+    Unseen,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -178,6 +184,8 @@ pub struct Connection {
     pub ahead: bool,
     /// TLS: application data was sent, so the handshake had come to its end.
     pub application: bool,
+    /// What is known of it was seen inside the owner's TLS library.
+    pub secured: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).

@@ -56,6 +56,12 @@ fn config(site: &Site) -> Value {
             "listeners": [{
                 "address": address("127.0.0.1", &site.port.to_string()),
                 "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+            }, {
+                "address": address("127.0.0.1", &site.secure.to_string()),
+                "filter_chains": [{
+                    "filters": [{"name": "http", "typed_config": manager}],
+                    "transport_socket": serves_tls(site),
+                }],
             }],
             "clusters": clusters,
         },
@@ -145,4 +151,17 @@ fn tls(site: &Site, verify: bool) -> Value {
     json!({"name": "tls", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": "secure.test", "common_tls_context": common}})
+}
+
+fn serves_tls(site: &Site) -> Value {
+    let certs = &site.world.certs;
+    json!({"name": "tls", "typed_config": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+    "common_tls_context": {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_certificates": [{
+            "certificate_chain": {"filename": certs.cert("good")},
+            "private_key": {"filename": certs.key("good")},
+        }],
+    }}})
 }
