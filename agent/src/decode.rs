@@ -187,6 +187,7 @@ fn connection(record: &ConnRecord) -> Connection {
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
+        secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
@@ -310,7 +311,8 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
         cgroup: record.cgroup,
         is_proxy: record.class & abi::PROC_PROXY != 0,
     };
-    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: record.cgroup, is_proxy: false };
+    // The record says only where the process is that it is about.
+    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: 0, is_proxy: false };
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },

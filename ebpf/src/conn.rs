@@ -149,6 +149,13 @@ pub fn is_tls(conn: &Conn) -> bool {
     conn.request_len > 2 && conn.request_head[0] == 0x16 && conn.request_head[1] == 3
 }
 
+/// Whether what a client sent first is TLS: a handshake, or where the agent came later, any record.
+#[inline(always)]
+pub fn looks_tls(conn: &Conn) -> bool {
+    let kind = conn.request_head[0];
+    conn.request_len > 2 && (kind == 0x16 || kind == 0x17) && conn.request_head[1] == 3
+}
+
 /// Whether the current attempt of an upstream connection ended without a usable answer.
 #[inline(always)]
 fn failed(conn: &Conn) -> bool {
@@ -207,7 +214,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
-    if conn.flags & CONN_UNIX != 0 {
+    if sk.0.is_null() {
+        nowhere(record, conn);
+    } else if conn.flags & CONN_UNIX != 0 {
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
@@ -224,6 +233,14 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
             find_listener(&record.tuple, &mut record.listener);
         }
     }
+}
+
+/// A record made in the owner's own code, where no socket is at hand.
+#[inline(always)]
+fn nowhere(record: &mut ConnRecord, conn: &Conn) {
+    record.tuple = conn.tuple;
+    // SAFETY: plain data; zero says "unknown" for each field.
+    unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
 }
 
 /// Hands a connection over to user space.

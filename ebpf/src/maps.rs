@@ -127,6 +127,23 @@ pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as 
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
+/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+#[btf_map]
+pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// A connection as the TLS library of a process calls it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsKey {
+    pub ssl: u64,
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// Cookies of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
 /// Room to put a record together: it is larger than the stack.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();

@@ -45,7 +45,7 @@ fn wanted(settings: &Settings) -> Wanted {
 
 fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
-    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), ..Options::default() };
+    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, ..Options::default() };
     let choice = Choice { kernel, proxies: wanted(settings), logs: settings.log.iter().collect() };
     let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
     for line in logs_told(&watch) {

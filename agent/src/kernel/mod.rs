@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod capabilities;
+mod detach;
 pub mod findings;
 mod libc_connect;
 mod load;
@@ -11,6 +12,7 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+pub mod tls_library;
 mod traffic;
 
 #[cfg(test)]

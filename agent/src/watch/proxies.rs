@@ -60,6 +60,7 @@ impl Tracked {
             if let Some(class) = named.or(asked) {
                 kernel.track(pid, class)?;
                 kernel.watch_connect(pid);
+                kernel.watch_tls(pid);
                 host.remember(pid);
                 self.came(pid, &comm);
             }

@@ -7,6 +7,9 @@ use trace502::model::*;
 
 use crate::rig::*;
 
+/// `TCP_ESTABLISHED` of the kernel.
+const ESTABLISHED: u8 = 1;
+
 #[test]
 fn an_orderly_close_before_the_answer_names_who_closed() {
     let mut rig = rig();
@@ -39,7 +42,7 @@ fn a_close_with_unread_bytes_is_a_reset_with_its_reason() {
     drop(proxy);
     let attempt = rig.attempt(at);
     assert!(attempt.conn.reset.is_some());
-    assert_eq!(attempt.conn.errno, Some(libc::ECONNRESET));
+    assert_eq!((attempt.conn.errno, attempt.conn.last_state), (Some(libc::ECONNRESET), ESTABLISHED));
     let peer = attempt.peer.unwrap();
     assert!(peer.closed_first && peer.sent_reset);
     assert_eq!(peer.unread as usize, REQUEST.len());
