@@ -21,4 +21,5 @@ pub mod service;
 pub mod silence;
 pub mod truth;
 pub mod upstream;
+pub mod wheel;
 pub mod world;
