@@ -316,7 +316,10 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
-        Kind::Exit => Fact::Exit { proc, status: exit_status(record.code) },
+        Kind::Exit => {
+            let parent = (record.other != 0).then_some(record.other);
+            Fact::Exit { proc, parent, status: exit_status(record.code) }
+        }
         Kind::Signal => Fact::Signal {
             target: proc,
             signal: record.code as i32,

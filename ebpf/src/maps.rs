@@ -95,6 +95,22 @@ pub struct FlowState {
 #[btf_map]
 pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// The other end of a proxy's unix connection: sockets of that family seldom have a cookie, and no hook sees them accepted.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct UnixPeer {
+    /// Kernel address and cookie of the proxy's socket, which tell it from a later one at the same address.
+    pub owner: u64,
+    pub cookie: u64,
+    /// Who read from it last, 0 as long as nobody did.
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By the kernel address of its socket.
+#[btf_map]
+pub static UNIX_PEERS: LruHashMap<u64, UnixPeer, 16384> = LruHashMap::new();
+
 /// Every upstream that a proxy dialled lately.
 #[btf_map]
 pub static TARGETS: LruHashMap<Target, u64, 16384> = LruHashMap::new();

@@ -17,6 +17,7 @@ pub mod load;
 pub mod netns;
 pub mod podman;
 pub mod proxies;
+pub mod recordings;
 pub mod route;
 pub mod service;
 pub mod silence;

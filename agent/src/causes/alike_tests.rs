@@ -201,3 +201,57 @@ fn a_successor_that_was_seen_as_it_started_need_not_be_searched_for() {
 fn a_program_of_another_file_with_the_same_name_is_no_successor() {
     restarted("uvicorn", "/opt/other/uvicorn").expect("upstream_exited", Certain);
 }
+
+// --- who holds a unix connection ---
+
+/// An attempt of nginx on PHP-FPM's socket that child 501 of master 500 has read.
+fn fpm(w: &mut World) -> Attempt {
+    let fpm = Endpoint::Unix("/run/php/fpm.sock".into());
+    w.listening(fpm.clone(), 500);
+    let mut a = w.attempt();
+    a.endpoint = fpm;
+    a.tcp = None;
+    a.conn.flow = None;
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
+    a.peer = Some(Peer { netns: 0, read_by: Some(501), ..w.peer() });
+    a
+}
+
+#[test]
+fn the_child_that_read_a_unix_connection_is_the_one_that_counts() {
+    for (dies, cause) in [(501, "upstream_killed"), (502, "upstream_reset")] {
+        let mut w = World::new("nginx");
+        let mut a = fpm(&mut w);
+        w.signal(dies, libc::SIGKILL, proc(60, "bash")).exit(dies, KILLED).pass(100_000);
+        a.conn.errno = Some(libc::ECONNRESET);
+        w.tell(a).pass(50_000).answered(502);
+        w.expect(cause, Certain);
+    }
+}
+
+#[test]
+fn a_child_that_was_born_before_we_looked_is_known_by_its_parent() {
+    let mut w = World::new("nginx");
+    let mut a = fpm(&mut w);
+    let status = ExitStatus::Signal { signal: libc::SIGSEGV, core: false };
+    w.see(Fact::Exit { proc: proc(501, "php-fpm"), parent: Some(500), status }).pass(100_000);
+    a.peer = None;
+    a.conn.errno = Some(libc::ECONNRESET);
+    w.tell(a).pass(50_000).answered(502);
+    w.expect("upstream_crashed", Certain);
+}
+
+#[test]
+fn the_rest_of_a_request_on_a_unix_socket_is_not_an_unread_one() {
+    for (read_by, cause) in [(Some(501), "response_timeout"), (None, "request_not_read")] {
+        let mut w = World::new("nginx");
+        let mut a = fpm(&mut w);
+        a.peer = Some(Peer { unread: 1, read_by, ..w.peer() });
+        a.conn.asked = Some(w.now - SECOND);
+        a.conn.closed_first = true;
+        w.tell(a);
+        error_after(&mut w, SECOND, ClientOutcome::Status(504));
+        let i = w.incident();
+        assert_eq!(i.cause, cause, "{i:#?}");
+    }
+}

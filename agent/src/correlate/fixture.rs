@@ -132,7 +132,7 @@ impl World {
             p.alive = false;
         }
         let comm = self.host.processes.get(&pid).map_or("uvicorn".into(), |p| p.name.clone());
-        let fact = Fact::Exit { proc: proc(pid, &comm), status };
+        let fact = Fact::Exit { proc: proc(pid, &comm), parent: None, status };
         self.see_at(self.now, Some(Task { pid, tid: pid }), fact)
     }
 

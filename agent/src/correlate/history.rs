@@ -200,8 +200,10 @@ impl History {
     }
 
     /// The death, as it is remembered.
-    pub fn exit(&mut self, at: Nanos, proc: &Proc, status: ExitStatus) -> &Death {
+    pub fn exit(&mut self, at: Nanos, proc: &Proc, parent: Option<u32>, status: ExitStatus) -> &Death {
         let mut life = self.lives.remove(&proc.pid).unwrap_or_default();
+        // One that was born before we looked.
+        life.parent = life.parent.or(parent);
         self.close_unix(at, proc.pid, &life.listened);
         life.comm.clone_from(&proc.comm);
         if proc.cgroup != 0 {

@@ -152,8 +152,8 @@ impl Engine {
                 self.owners.forget(child.pid);
                 self.past.history.fork(at, *parent, child);
             }
-            Fact::Exit { proc, status } => {
-                self.death(at, proc, *status);
+            Fact::Exit { proc, parent, status } => {
+                self.death(at, proc, *parent, *status);
                 self.settle_exit(proc.pid, host);
                 self.owners.forget(proc.pid);
             }
@@ -480,11 +480,11 @@ impl Engine {
         }
     }
 
-    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, status: ExitStatus) {
+    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, parent: Option<u32>, status: ExitStatus) {
         let history = &mut self.past.history;
-        let parent = history.parent_of(proc.pid);
+        let parent = history.parent_of(proc.pid).or(parent);
         let inherited = parent.and_then(|p| history.life_of(p)).is_some_and(|life| !life.listened.is_empty());
-        let death = history.exit(at, proc, status);
+        let death = history.exit(at, proc, parent, status);
         if death.life.listened.is_empty() && !inherited {
             return;
         }

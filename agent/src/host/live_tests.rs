@@ -57,7 +57,7 @@ fn a_process_that_was_observed_is_known_when_it_is_dead() {
     child.kill().unwrap();
     child.wait().unwrap();
     let status = ExitStatus::Signal { signal: 9, core: false };
-    host.observe(&of_kernel(3, Fact::Exit { proc: proc_of(pid), status }));
+    host.observe(&of_kernel(3, Fact::Exit { proc: proc_of(pid), parent: None, status }));
     let facts = host.process(pid).unwrap();
     assert_eq!((facts.alive, facts.cmdline), (false, vec!["sleep".to_owned(), "64".to_owned()]));
     assert_eq!(host.memory(pid).is_some(), memory.is_some(), "its memory group is remembered too");

@@ -325,6 +325,9 @@ fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
 #[inline(always)]
 fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
+    if receiving {
+        conn::unix_read_by(sk, tgid);
+    }
     if class_of(tgid) & PROC_PROXY == 0 {
         return None;
     }
@@ -338,6 +341,7 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
         conn.role = ROLE_CLIENT;
     } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
         conn.role = ROLE_UPSTREAM;
+        conn::unix_dialled(sk, peer, conn.cookie);
     }
     Some(conn)
 }
