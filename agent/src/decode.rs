@@ -187,6 +187,7 @@ fn connection(record: &ConnRecord) -> Connection {
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
+        secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
@@ -315,7 +316,10 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
-        Kind::Exit => Fact::Exit { proc, status: exit_status(record.code) },
+        Kind::Exit => {
+            let parent = (record.other != 0).then_some(record.other);
+            Fact::Exit { proc, parent, status: exit_status(record.code) }
+        }
         Kind::Signal => Fact::Signal {
             target: proc,
             signal: record.code as i32,

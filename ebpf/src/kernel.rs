@@ -123,6 +123,9 @@ pub fn read_user<T: Copy>(from: u64) -> Option<T> {
 pub struct Sock(pub Ptr);
 
 impl Sock {
+    /// For those that run where there is none: in a process's own code.
+    pub const NONE: Sock = Sock(core::ptr::null());
+
     #[inline(always)]
     pub fn family(self) -> u16 {
         load!(self.0, sk_family)
@@ -503,6 +506,8 @@ mod syscall {
     pub const ARG2: usize = 16;
     pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
+    /// x0 to x3: the first arguments of a function.
+    pub const CALL: [usize; 4] = [0, 8, 16, 24];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -524,6 +529,8 @@ mod syscall {
     pub const ARG2: usize = 96;
     pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
+    /// rdi, rsi, rdx and rcx: the first arguments of a function.
+    pub const CALL: [usize; 4] = [112, 104, 96, 88];
 }
 
 /// The buffer of the system call that the current task is in.
@@ -580,6 +587,21 @@ pub fn destination() -> Option<([u8; 16], u16)> {
 pub fn call_registers(regs: *const c_void) -> (u64, i64) {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     unsafe { (direct(regs.cast(), syscall::ARG1), direct(regs.cast(), syscall::RETURN)) }
+}
+
+/// The first arguments of the function that a uprobe stands at.
+#[inline(always)]
+pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// What the function returned that a return probe stands behind.
+#[inline(always)]
+pub fn call_result(regs: *const c_void) -> i32 {
+    // SAFETY: as above.
+    let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
+    wide as i32
 }
 
 /// One `struct iovec`.

@@ -74,18 +74,21 @@ pub struct Tuning {
     /// Bytes of each request and answer that are kept, 0 to 256
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub head: u32,
+    /// Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen
+    #[arg(long)]
+    pub no_tls: bool,
 }
 
 impl Tuning {
     pub fn options(&self) -> Options {
-        Options { ring_bytes: self.ring << 20, head: self.head, ..Options::default() }
+        Options { ring_bytes: self.ring << 20, head: self.head, tls: !self.no_tls, ..Options::default() }
     }
 }
 
 impl Live {
     /// What prints the incidents of a recording.
     pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
-        let tuning = Tuning { ring: 0, head: 0 };
+        let tuning = Tuning { ring: 0, head: 0, no_tls: false };
         Live { filter, plain: !json, json, logs: LogWords::default(), duration: None, count, tuning }
     }
 
@@ -172,9 +175,9 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
     Snapshot {
         proxies: watch.proxies().iter().map(|(pid, name)| WatchedProxy { name: name.clone(), pid: *pid }).collect(),
         upstreams: traffic
-            .connects
+            .connections
             .iter()
-            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), connections: counts.iter().sum() })
+            .map(|(addr, count)| UpstreamSeen { addr: addr.to_string(), connections: *count })
             .collect(),
         requests: Some(traffic.requests),
         lost,

@@ -99,6 +99,13 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt("head-bytes", One("N"), &["256"], Restart, "Bytes kept of the head of each request and answer, 0 to 256"),
     opt("ring-size", One("SIZE"), &["16MiB"], Restart, "Ring buffer between kernel and agent, a power of two"),
+    opt(
+        "no-tls",
+        Switch,
+        &[],
+        Restart,
+        "Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen",
+    ),
     opt("max-series", One("N"), &["2000"], Live, "Series of each metric; what comes after is counted under `other`"),
     opt(
         "series-idle",

@@ -104,6 +104,7 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             closed_first: false,
             ahead: false,
             application: false,
+            secured: false,
             blind: true,
             last_state: 0,
             status: line.error.status,

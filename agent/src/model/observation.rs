@@ -56,6 +56,8 @@ pub enum Fact {
     /// Wait status as wait() shows it.
     Exit {
         proc: Proc,
+        /// Whose child it was, where that is known.
+        parent: Option<u32>,
         status: ExitStatus,
     },
     Signal {
@@ -184,6 +186,8 @@ pub struct Connection {
     pub ahead: bool,
     /// TLS: application data was sent, so the handshake had come to its end.
     pub application: bool,
+    /// What is known of it was seen inside the owner's TLS library.
+    pub secured: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).

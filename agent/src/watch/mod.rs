@@ -262,6 +262,11 @@ impl Watch {
         self.kernel.traffic()
     }
 
+    /// What a process of a proxy is, or was, called.
+    pub fn proxy_name(&self, pid: u32) -> Option<&str> {
+        self.tracked.name(pid)
+    }
+
     /// Logs that are followed, and whether they exist yet.
     pub fn logs(&self) -> impl Iterator<Item = (&Source, bool)> {
         self.logs.followed()
@@ -327,7 +332,13 @@ fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Ob
         Fact::Exec(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
             tracked.came(proc.pid, &proc.comm);
             kernel.watch_connect(proc.pid);
+            kernel.watch_tls(proc.pid);
             logs.came(proc.pid, seen.at);
+        }
+        // By then it has its libraries: at its start it had none.
+        Fact::Listening(listening) if listening.is_proxy => {
+            kernel.watch_connect(listening.pid);
+            kernel.watch_tls(listening.pid);
         }
         Fact::Exit { proc, .. } if tracked.went(proc.pid) => {
             kernel.forget(proc.pid);

@@ -10,6 +10,7 @@ mod fpm;
 mod none;
 mod process;
 mod response;
+mod secure;
 mod wait;
 
 use std::any::Any;
@@ -90,6 +91,7 @@ pub fn all() -> Vec<Fault> {
         firewall::FAULTS,
         wait::FAULTS,
         response::FAULTS,
+        secure::FAULTS,
         apps::FAULTS,
         fpm::FAULTS,
         none::FAULTS,
@@ -261,7 +263,12 @@ impl<'a> Session<'a> {
 
     /// An answer that was got by other means.
     pub fn note(&self, path: String, client: String, answer: Answer, judged: bool) {
-        self.exchanges.borrow_mut().push(Exchange { path, client, answer, judged });
+        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: false, judged });
+    }
+
+    /// What a client got that spoke TLS.
+    pub fn note_secure(&self, path: String, client: String, answer: Answer, judged: bool) {
+        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: true, judged });
     }
 
     /// A request that may fail on the way to the fault, and is not judged.

@@ -16,5 +16,6 @@ mod memory;
 mod namespace;
 mod processes;
 mod rig;
+mod tls;
 mod upstreams;
 mod uring;
