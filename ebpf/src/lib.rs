@@ -516,8 +516,27 @@ pub struct Target {
     pub _pad: [u8; 6],
 }
 
+/// Who dialled which upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Dialled {
+    pub addr: [u8; 16],
+    pub tgid: u32,
+    pub port: u16,
+    pub _pad: u16,
+}
+
 /// Powers of two of microseconds in a histogram of connects.
 pub const CONNECT_BUCKETS: usize = 24;
+
+/// How long connects took.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConnectTimes {
+    /// Connects of less than 1, 2, 4, 8 ... microseconds; the last one takes all that are longer.
+    pub counts: [u64; CONNECT_BUCKETS],
+    pub micros: u64,
+}
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.

@@ -3,7 +3,9 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Target, Thread, Tuple};
+use trace502_ebpf::{
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, Kind, Offsets, Peer, Settings, Target, Thread, Tuple,
+};
 
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
@@ -164,10 +166,10 @@ pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }>
 #[btf_map]
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
 
-/// Microseconds that connects took, by upstream: counts per power of two.
+/// How long connects took, by proxy process and upstream.
 #[btf_map]
-pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
+pub static CONNECT_TIMES: LruHashMap<Dialled, ConnectTimes, 4096> = LruHashMap::new();
 
 /// Never written: what a new histogram starts from.
 #[btf_map]
-pub static NO_CONNECTS: PerCpuArray<[u64; CONNECT_BUCKETS], 1> = PerCpuArray::new();
+pub static NO_CONNECTS: PerCpuArray<ConnectTimes, 1> = PerCpuArray::new();

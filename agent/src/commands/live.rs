@@ -175,9 +175,9 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
     Snapshot {
         proxies: watch.proxies().iter().map(|(pid, name)| WatchedProxy { name: name.clone(), pid: *pid }).collect(),
         upstreams: traffic
-            .connects
+            .connections
             .iter()
-            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), connections: counts.iter().sum() })
+            .map(|(addr, count)| UpstreamSeen { addr: addr.to_string(), connections: *count })
             .collect(),
         requests: Some(traffic.requests),
         lost,

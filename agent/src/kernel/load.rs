@@ -9,7 +9,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, HEAD, Kind, Offsets, PROC_TLS, Settings};
+use trace502_ebpf::{COMM, HEAD, Kind, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
@@ -19,7 +19,7 @@ use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
 use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
-use super::traffic::{Counter, TargetRow, ThreadRow, Traffic};
+use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub struct Kernel {
     tls: Vec<tls_library::Attached>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
-    connects: HashMap<MapData, TargetRow, [u64; CONNECT_BUCKETS]>,
+    connects: HashMap<MapData, DialledRow, TimesRow>,
     counter: Counter,
 }
 

@@ -262,6 +262,11 @@ impl Watch {
         self.kernel.traffic()
     }
 
+    /// What a process of a proxy is, or was, called.
+    pub fn proxy_name(&self, pid: u32) -> Option<&str> {
+        self.tracked.name(pid)
+    }
+
     /// Logs that are followed, and whether they exist yet.
     pub fn logs(&self) -> impl Iterator<Item = (&Source, bool)> {
         self.logs.followed()

@@ -164,7 +164,7 @@ const NO_PEER: Peer = Peer {
 
 #[inline(never)]
 fn count_connect(conn: &Conn) -> i32 {
-    let key = target(&conn.tuple);
+    let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
     if CONNECT_TIMES.get_ptr(&key).is_none()
@@ -173,11 +173,12 @@ fn count_connect(conn: &Conn) -> i32 {
         // SAFETY: a slot that nobody writes.
         let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
     }
-    if let Some(counts) = CONNECT_TIMES.get_ptr_mut(&key) {
+    if let Some(times) = CONNECT_TIMES.get_ptr_mut(&key) {
         // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
-        let counts = unsafe { &mut *counts };
+        let times = unsafe { &mut *times };
         if bucket < CONNECT_BUCKETS {
-            counts[bucket] += 1;
+            times.counts[bucket] += 1;
+            times.micros += micros;
         }
     }
     0
