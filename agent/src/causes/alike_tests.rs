@@ -169,8 +169,7 @@ fn own_answer_after_a_full_table(later: Nanos) -> Incident {
 #[test]
 fn descriptors_that_ran_out_before_the_request_are_no_reason_for_it() {
     assert_eq!(own_answer_after_a_full_table(5 * MILLI).cause, "unattributed");
-    let at_once = own_answer_after_a_full_table(MILLI);
-    assert_eq!((at_once.cause.as_str(), at_once.confidence), ("proxy_limit", Likely), "{at_once:#?}");
+    assert_eq!(own_answer_after_a_full_table(100_000).cause, "unattributed");
 }
 
 /// Ended by itself, and refused a tenth of a second later.
