@@ -498,6 +498,8 @@ pub struct Thread {
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
+    /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
+    pub garbled: u64,
     pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).

@@ -136,7 +136,8 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
-        if why == WHY_GARBLED {
+        // What was wrapped leaves the connection as it was.
+        if why == WHY_GARBLED && conn.status < 100 {
             conn.role = ROLE_OPAQUE;
         }
     }
@@ -162,6 +163,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     };
     if bind {
         if let Some(thread) = thread::of(tid) {
+            thread.garbled = 0;
             thread::bind(thread, conn.class, conn);
         }
     }
@@ -238,7 +240,11 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn::NO_HTTP => {
             // Known not to be HTTP: look no further. 1 is no status that anybody sends.
             conn.status = 1;
-            conn::is_http1(conn) && conn.flags & CONN_BLIND == 0
+            let told = conn::is_http1(conn) && conn.flags & CONN_BLIND == 0;
+            if told {
+                garbled(conn);
+            }
+            told
         }
         101 => {
             conn.role = ROLE_OPAQUE;
@@ -246,7 +252,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
         _ => {
             conn.status = status;
-            matches!(status, 502..=504)
+            // Who speaks HTTP/2 begins with a frame.
+            matches!(status, 502..=504) || conn::is_http2(conn)
         }
     };
     if failed {
@@ -255,6 +262,17 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.flags |= CONN_TOLD;
     }
     0
+}
+
+/// An upstream answered what is no HTTP. Its client may get it as if it were: Apache wraps it.
+#[inline(always)]
+fn garbled(conn: &Conn) {
+    let (tgid, tid) = emit::current();
+    if class_of(tgid) & PROC_LOOSE == 0
+        && let Some(thread) = thread::of(tid)
+    {
+        thread.garbled = conn.bound;
+    }
 }
 
 /// The owner learnt the end of a connection, or an error.

@@ -75,6 +75,7 @@ fn connecting(sk: Sock) {
     conn.last_state = TCP_SYN_SENT;
     conn.opened = emit::now();
     if let Some(thread) = thread::of(tid) {
+        thread.garbled = 0;
         thread::bind(thread, class, conn);
     }
     kernel::tuple(sk.0, &mut conn.tuple);
