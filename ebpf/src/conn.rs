@@ -10,7 +10,9 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant};
+use crate::maps::{
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant,
+};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -369,7 +371,11 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     to.queue = 0;
     to.limit = 0;
     let Some(state) = found else {
-        to.seen = LISTENER_ABSENT;
+        // Where the table had no room for somebody, that one may be who is looked for.
+        let missing = LISTENERS_MISSING.get_ptr(0);
+        // SAFETY: a number.
+        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
+        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
     };
     // SAFETY: a value of the map.
@@ -439,7 +445,15 @@ pub fn unix_read_by(sk: Sock, tgid: u32) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        owner(tgid, class);
+    }
+}
+
+/// It listens, or reads for a proxy: from now on its process matters.
+#[inline(always)]
+pub fn owner(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
     }
 }
 

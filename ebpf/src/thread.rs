@@ -5,8 +5,9 @@
 //! request whose attempt failed last on the thread.
 
 use aya_ebpf::bindings::BPF_ANY;
-use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting};
+use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Table, Thread, WAITING, Waiting};
 
+use crate::emit;
 use crate::maps::{SCRATCH_THREAD, THREADS};
 
 const MASK: u32 = WAITING as u32 - 1;
@@ -39,7 +40,9 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
     }
     // SAFETY: an all-zero template that nobody writes.
     let empty = unsafe { &*SCRATCH_THREAD.get_ptr(0)? };
-    let _ = THREADS.insert(tid, empty, BPF_ANY.into());
+    if THREADS.insert(tid, empty, BPF_ANY.into()).is_err() {
+        emit::full(Table::Threads);
+    }
     // SAFETY: as above.
     THREADS.get_ptr_mut(tid).map(|thread| unsafe { &mut *thread })
 }
@@ -167,7 +170,7 @@ const LATER: u32 = 100_000;
 /// has read other things since. A connect for which there is neither is a check of its own.
 #[inline(always)]
 fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
-    let now = micros(crate::emit::now());
+    let now = micros(emit::now());
     if thread.retry.client != 0 {
         let retry = take_out(&mut thread.retry);
         if now.wrapping_sub(retry.since) <= AT_ONCE {
@@ -264,7 +267,7 @@ pub fn failed(thread: &mut Thread, class: u32, of: Waiting, at_once: bool) {
         thread.retry = of;
         return;
     }
-    let of = Waiting { since: micros(crate::emit::now()), ..of };
+    let of = Waiting { since: micros(emit::now()), ..of };
     if at_once {
         thread.retry = of;
     }
