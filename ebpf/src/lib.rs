@@ -231,7 +231,8 @@ pub struct Conn {
     pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
-    pub _pad: u32,
+    /// Upstream: `PROC_*` of its owner, which says how its requests are bound.
+    pub class: u32,
     pub request_head: [u8; HEAD],
     pub reply_head: [u8; HEAD],
 }

@@ -209,6 +209,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     let role = if own.seen == LISTENER_PRESENT { ROLE_CLIENT } else { ROLE_UPSTREAM };
     let Some(conn) = conn::track(sk, role) else { return 0 };
     conn.flags = CONN_OLD;
+    conn.class = class;
     conn.tgid = tgid;
     conn.last_state = state;
     if role == ROLE_CLIENT {

@@ -68,6 +68,7 @@ fn connecting(sk: Sock) {
         return;
     }
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
     conn.phase = PHASE_CONNECTING;
