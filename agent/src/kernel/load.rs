@@ -46,7 +46,7 @@ impl Default for Options {
 pub enum LoadError {
     #[error("{0}")]
     Btf(#[from] BtfError),
-    #[error("this kernel lacks {0}, which every probe needs; trace502 runs on kernels from 5.15")]
+    #[error("this kernel lacks {0}, which every probe needs; trace502 needs Linux 6.1 or newer")]
     Offset(&'static str),
     #[error("the kernel refused the maps or the BTF: {0}")]
     Refused(String),
