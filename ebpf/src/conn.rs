@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS, UnixPeer, constant};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -197,10 +197,20 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     } else if conn.bound != 0 && in_task {
         keep(sk, conn);
     }
+    forget_flow(conn);
+    conn.role = ROLE_OPAQUE;
+    0
+}
+
+/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[inline(never)]
+pub fn forget_flow(conn: &Conn) -> i32 {
     let mut key = conn.tuple;
     kernel::flow_key(&mut key);
-    let _ = FLOWS.remove(&key);
-    conn.role = ROLE_OPAQUE;
+    // SAFETY: a value of the map.
+    if FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).cookie } == conn.cookie) {
+        let _ = FLOWS.remove(&key);
+    }
     0
 }
 
@@ -211,6 +221,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
     kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
+    if constant!(SETTINGS.head) < LEAST_HEAD as u32 {
+        withhold(&mut record.conn);
+    }
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
@@ -232,6 +245,18 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
             peer(record);
             find_listener(&record.tuple, &mut record.listener);
         }
+    }
+}
+
+/// What was only looked at leaves the kernel with no record.
+#[inline(always)]
+fn withhold(conn: &mut Conn) {
+    const { assert!(size_of::<Thread>() >= 2 * HEAD, "there are zeros enough for both heads") };
+    conn.request_len = 0;
+    conn.reply_len = 0;
+    if let Some(zeros) = SCRATCH_THREAD.get_ptr(0) {
+        kernel::copy((&raw mut conn.request_head).cast(), zeros.cast(), HEAD);
+        kernel::copy((&raw mut conn.reply_head).cast(), zeros.cast(), HEAD);
     }
 }
 
@@ -349,15 +374,17 @@ fn peer(record: &mut ConnRecord) {
 #[inline(always)]
 pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
-    // The exact address, then the wildcard of IPv6 (which takes IPv4 too unless told otherwise), then of IPv4.
+    let v4 = kernel::is_mapped(&tuple.remote);
+    // The exact address, then the wildcard of its family, then that of IPv6, which takes IPv4 too unless told otherwise.
     let mut found = LISTENERS.get_ptr(&key);
-    if found.is_none() {
-        key.addr = [0; 16];
+    if found.is_none() && v4 {
+        key.addr = kernel::mapped(0);
         found = LISTENERS.get_ptr(&key);
     }
     if found.is_none() {
-        key.addr = kernel::mapped(0);
-        found = LISTENERS.get_ptr(&key);
+        key.addr = [0; 16];
+        // SAFETY: a value of the map.
+        found = LISTENERS.get_ptr(&key).filter(|state| !v4 || unsafe { (**state).only_v6 } == 0);
     }
     to.cookie = 0;
     to.tgid = 0;
@@ -451,8 +478,8 @@ fn unix_reader(peer: u64, cookie: u64) -> u32 {
 pub const NO_LISTENER: Listener =
     Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: LISTENER_UNKNOWN, _pad: [0; 3] };
 
-/// Bytes of a head that are kept.
+/// Bytes of a head that are looked at.
 #[inline(always)]
 pub fn head_limit() -> u32 {
-    constant!(SETTINGS.head)
+    constant!(SETTINGS.head).max(LEAST_HEAD as u32)
 }

@@ -20,7 +20,7 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    _pad: 0,
+    only_v6: u32::MAX,
     drops: [0; 4],
 };
 
@@ -62,7 +62,8 @@ pub static CONNS: ConnStorage = ConnStorage {
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 
-/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+/// Records that did not fit into the ring buffer, and those that will be missing since a map was full, by kind;
+/// slot 0: payload that could not be read.
 #[btf_map]
 pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
 
@@ -131,6 +132,8 @@ pub struct ListenState {
     pub cookie: u64,
     pub tgid: u32,
     pub count: u32,
+    /// 1 for a wildcard of IPv6 that does not take IPv4.
+    pub only_v6: u64,
 }
 
 #[btf_map]

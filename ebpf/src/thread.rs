@@ -21,7 +21,9 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
     }
     // SAFETY: an all-zero template that nobody writes.
     let empty = unsafe { &*SCRATCH_THREAD.get_ptr(0)? };
-    let _ = THREADS.insert(tid, empty, BPF_ANY.into());
+    if THREADS.insert(tid, empty, BPF_ANY.into()).is_err() {
+        crate::emit::lost(trace502_ebpf::Kind::Client as u32);
+    }
     // SAFETY: as above.
     THREADS.get_ptr_mut(tid).map(|thread| unsafe { &mut *thread })
 }

@@ -45,9 +45,12 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         Some(state) => unsafe { (*state).count + 1 },
         None => 1,
     };
-    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count };
-    let _ = LISTENERS.insert(&key, &state, BPF_ANY.into());
-    let _ = LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into());
+    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count, only_v6: sk.only_v6().into() };
+    if LISTENERS.insert(&key, &state, BPF_ANY.into()).is_err()
+        || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err()
+    {
+        emit::lost(Kind::Listen as u32);
+    }
     tell(Kind::Listen, sk, &tuple, why, |record| {
         record.header.tgid = tgid;
         record.comm = comm;
@@ -70,6 +73,10 @@ pub fn stopped(sk: Sock) {
         tgid = state.tgid;
         if state.count > 1 {
             state.count -= 1;
+            if state.cookie == cookie {
+                // Others share the address; who they are is not known any more.
+                (state.sk, state.cookie, state.tgid) = (0, 0, 0);
+            }
         } else {
             let _ = LISTENERS.remove(&key);
         }

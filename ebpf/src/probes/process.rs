@@ -71,7 +71,9 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
     };
-    let _ = PROCS.insert(&tgid, &class, BPF_ANY.into());
+    if PROCS.insert(&tgid, &class, BPF_ANY.into()).is_err() {
+        emit::lost(Kind::Exec as u32);
+    }
     let (other, cgroup) = (task.parent(), emit::cgroup());
     tell(Kind::Exec, About { tgid, other, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0
@@ -91,7 +93,9 @@ pub fn forked(ctx: BtfTracePointContext) -> i32 {
     if pid == tgid {
         return 0;
     }
-    let _ = PROCS.insert(&pid, &class, BPF_ANY.into());
+    if PROCS.insert(&pid, &class, BPF_ANY.into()).is_err() {
+        emit::lost(Kind::Fork as u32);
+    }
     // Where its parent is, unless it was born elsewhere; it is not there yet when the hook runs.
     let (comm, cgroup) = (child.comm(), emit::cgroup());
     tell(Kind::Fork, About { tgid: pid, other: tgid, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
@@ -103,12 +107,11 @@ pub fn forked(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn exited(ctx: BtfTracePointContext) -> i32 {
     let (tgid, tid) = emit::current();
+    // Whatever its process is by now: threads that end at once must not find it forgotten by the first.
+    let _ = THREADS.remove(&tid);
     let class = class_of(tgid);
     if class == 0 {
         return 0;
-    }
-    if class & PROC_PROXY != 0 {
-        let _ = THREADS.remove(&tid);
     }
     let task = TaskPtr(ctx.arg(0));
     // The last thread to go takes the process with it.
@@ -136,6 +139,11 @@ pub fn exited(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "signal_generate")]
 pub fn signalled(ctx: BtfTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
+    let result: i32 = ctx.arg(4);
+    // TRACE_SIGNAL_IGNORED and TRACE_SIGNAL_OVERFLOW_FAIL: it never reaches the process.
+    if result == 1 || result == 3 {
+        return 0;
+    }
     let fatal = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGABRT | SIGKILL | SIGTERM | SIGSTOP)
         // SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS
         || matches!(signal, 4 | 5 | 7 | 8 | 11 | 31);
