@@ -10,7 +10,9 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS, UnixPeer, constant};
+use crate::maps::{
+    CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS, UnixPeer, constant,
+};
 use crate::{emit, thread};
 
 #[inline(always)]
