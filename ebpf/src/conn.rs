@@ -11,7 +11,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS, UnixPeer, constant,
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS,
+    UnixPeer, constant,
 };
 use crate::{emit, thread};
 
@@ -59,6 +60,19 @@ pub fn accepted(sk: Sock, conn: &mut Conn) {
     conn.last_state = kernel::TCP_ESTABLISHED;
 }
 
+/// Nothing is known yet of a new request and its answer.
+#[inline(always)]
+fn begin(conn: &mut Conn) {
+    conn.request_len = 0;
+    conn.reply_len = 0;
+    conn.status = 0;
+    // SAFETY: two fields. Volatile, or the two stores become a loop over sixteen bytes in a function of its own.
+    unsafe {
+        core::ptr::write_volatile(&raw mut conn.request_bytes, 0);
+        core::ptr::write_volatile(&raw mut conn.reply_bytes, 0);
+    }
+}
+
 /// A client connection read `n` bytes. Returns whether a new request began with them.
 #[inline(always)]
 pub fn client_read(conn: &mut Conn, n: u64) -> bool {
@@ -68,11 +82,7 @@ pub fn client_read(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.flags &= !CONN_AHEAD;
         if conn.request > 1 {
             conn.flags |= CONN_REUSED;
@@ -91,11 +101,7 @@ pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.errno = 0;
         conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
         if conn.request > 1 {
@@ -124,7 +130,7 @@ pub fn status_of(head: &[u8; HEAD], len: u16) -> u16 {
 }
 
 #[inline(always)]
-fn digits(a: u8, b: u8, c: u8) -> u16 {
+pub fn digits(a: u8, b: u8, c: u8) -> u16 {
     let (a, b, c) = (a.wrapping_sub(b'0') as u16, b.wrapping_sub(b'0') as u16, c.wrapping_sub(b'0') as u16);
     if a > 9 || b > 9 || c > 9 { NO_HTTP } else { a * 100 + b * 10 + c }
 }
@@ -223,8 +229,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
     kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
-    if constant!(SETTINGS.head) < LEAST_HEAD as u32 {
-        withhold(&mut record.conn);
+    let keep = constant!(SETTINGS.head) as usize;
+    if keep < LEAST_HEAD {
+        withhold(&mut record.conn, keep);
     }
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
@@ -252,13 +259,14 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
 
 /// What was only looked at leaves the kernel with no record.
 #[inline(always)]
-fn withhold(conn: &mut Conn) {
-    const { assert!(size_of::<Thread>() >= 2 * HEAD, "there are zeros enough for both heads") };
-    conn.request_len = 0;
-    conn.reply_len = 0;
+fn withhold(conn: &mut Conn, keep: usize) {
+    const { assert!(size_of::<Thread>() >= HEAD, "there are zeros enough for a head") };
+    conn.request_len = conn.request_len.min(keep as u16);
+    conn.reply_len = conn.reply_len.min(keep as u16);
     if let Some(zeros) = SCRATCH_THREAD.get_ptr(0) {
-        kernel::copy((&raw mut conn.request_head).cast(), zeros.cast(), HEAD);
-        kernel::copy((&raw mut conn.reply_head).cast(), zeros.cast(), HEAD);
+        let (request, reply) = ((&raw mut conn.request_head).cast::<u8>(), (&raw mut conn.reply_head).cast::<u8>());
+        kernel::copy(request.wrapping_add(keep), zeros.cast(), HEAD - keep);
+        kernel::copy(reply.wrapping_add(keep), zeros.cast(), HEAD - keep);
     }
 }
 
@@ -393,7 +401,11 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     to.queue = 0;
     to.limit = 0;
     let Some(state) = found else {
-        to.seen = LISTENER_ABSENT;
+        // Where the table had no room for somebody, that one may be who is looked for.
+        let missing = LISTENERS_MISSING.get_ptr(0);
+        // SAFETY: a number.
+        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
+        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
     };
     // SAFETY: a value of the map.
@@ -463,7 +475,15 @@ pub fn unix_read_by(sk: Sock, tgid: u32) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        owner(tgid, class);
+    }
+}
+
+/// It listens, or reads for a proxy: from now on its process matters.
+#[inline(always)]
+pub fn owner(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
     }
 }
 

@@ -70,6 +70,7 @@ fn connecting(sk: Sock) {
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else {
         return emit::lost(Kind::Attempt as u32);
     };
+    conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
     conn.phase = PHASE_CONNECTING;
@@ -146,7 +147,7 @@ pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
     kernel::flow_key(&mut key);
     let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
     if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
-        emit::lost(Kind::Attempt as u32);
+        emit::full(Table::Flows);
     }
     0
 }
@@ -206,7 +207,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        conn::owner(tgid, class);
     }
     if let Some(flow) = mirrored(sk)
         && flow.cookie == conn.bound

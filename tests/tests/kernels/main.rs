@@ -13,6 +13,7 @@ mod dns;
 mod edges;
 mod existing;
 mod firewall;
+mod limits;
 mod memory;
 mod namespace;
 mod processes;
