@@ -162,10 +162,9 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         false
     };
     if bind {
-        let class = class_of(tgid);
         if let Some(thread) = thread::of(tid) {
             thread.garbled = 0;
-            thread::bind(thread, class, conn);
+            thread::bind(thread, conn.class, conn);
         }
     }
     if !tls && conn.request_len < HEAD as u16 {
@@ -181,8 +180,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
-    let mut first = [0; 16];
-    head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) && first[3] == HEADERS
+    head::first_bytes(n, Source::Call, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -196,8 +194,7 @@ fn tls_sent(conn: &mut Conn, n: u64) -> bool {
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    let mut first = [0; 16];
-    if !head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) || first[0] != APPLICATION_DATA {
+    if head::first_bytes(n, Source::Call, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -346,10 +343,12 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     if receiving {
         conn::unix_read_by(sk, tgid);
     }
-    if class_of(tgid) & PROC_PROXY == 0 {
+    let class = class_of(tgid);
+    if class & PROC_PROXY == 0 {
         return None;
     }
     let conn = conn::track(sk, ROLE_OPAQUE)?;
+    conn.class = class;
     conn.flags |= CONN_UNIX;
     conn.phase = PHASE_OPEN;
     let at = sk.0 as u64;
