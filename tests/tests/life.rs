@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +15,7 @@ use trace502_tests::guard::{self, Launch, TempDir, output, signal_pid, tool, unt
 use trace502_tests::netns;
 use trace502_tests::proxies::{Kind, Proxy};
 use trace502_tests::route::Route;
+use trace502_tests::service::Draft;
 use trace502_tests::world::{Ports, World, lock};
 
 /// One world at a time; `None` where there can be none.
@@ -28,8 +30,8 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
     Some(lock(&ALONE))
 }
 
-fn ask(world: &World, proxy: &Proxy, path: &str) -> Answer {
-    let (handle, addr) = (world.proxies.handle(), proxy.addr);
+fn ask(world: &World, addr: SocketAddr, path: &str) -> Answer {
+    let handle = world.proxies.handle();
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
             netns::enter(&handle).unwrap();
@@ -46,12 +48,11 @@ fn errors(daemon: &Daemon, upstream: &str) -> f64 {
 }
 
 /// Asks for what fails, and waits until the agent has told of it.
-fn fails_and_is_told(world: &World, proxy: &Proxy, daemon: &Daemon, upstream: &str) {
+fn fails_and_is_told(world: &World, proxy: SocketAddr, daemon: &Daemon, upstream: &str) {
     let before = errors(daemon, upstream);
     assert_eq!(ask(world, proxy, "/gone/x"), Answer::Status(502));
-    until(PATIENCE, || (errors(daemon, upstream) > before).then_some(())).unwrap_or_else(|| {
-        panic!("an error of nginx (pid {}) is not told: {}\n{}", proxy.pid(), daemon.metrics(), daemon.said())
-    });
+    until(PATIENCE, || (errors(daemon, upstream) > before).then_some(()))
+        .unwrap_or_else(|| panic!("an error of nginx is not told: {}\n{}", daemon.metrics(), daemon.said()));
 }
 
 /// Programs in the kernel that a process holds.
@@ -74,31 +75,36 @@ fn proxies_that_start_restart_and_are_upgraded_are_followed() {
     let (world, nobody, routes) = world();
     let daemon = Daemon::start(world.dir(), &[]).unwrap();
     let first = Proxy::start(Kind::Nginx, &world, &routes).unwrap();
-    fails_and_is_told(&world, &first, &daemon, &nobody);
+    fails_and_is_told(&world, first.addr, &daemon, &nobody);
     drop(first);
     let second = Proxy::start(Kind::Nginx, &world, &routes).unwrap();
-    fails_and_is_told(&world, &second, &daemon, &nobody);
+    fails_and_is_told(&world, second.addr, &daemon, &nobody);
 
     // New workers on a reload.
     let before = second.workers();
     assert!(second.reload());
     let renewed = || second.workers().iter().all(|pid| !before.contains(pid)).then_some(());
     until(PATIENCE, renewed).unwrap();
-    fails_and_is_told(&world, &second, &daemon, &nobody);
+    fails_and_is_told(&world, second.addr, &daemon, &nobody);
 
-    // A new program takes over the listening sockets, and the old one leaves.
-    signal_pid(second.pid(), libc::SIGUSR2);
-    let pid_file = world.dir().join("nginx/nginx.pid");
-    let new_master = || {
-        let pid: u32 = fs::read_to_string(&pid_file).ok()?.trim().parse().ok()?;
-        (pid != second.pid()).then_some(pid)
-    };
-    let master = until(PATIENCE, new_master).unwrap();
-    signal_pid(second.pid(), libc::SIGQUIT);
-    until(PATIENCE, || (!second.workers().iter().any(|pid| parent(*pid) == Some(second.pid()))).then_some(())).unwrap();
-    until(PATIENCE, || second.workers().iter().any(|pid| parent(*pid) == Some(master)).then_some(())).unwrap();
-    fails_and_is_told(&world, &second, &daemon, &nobody);
-    signal_pid(master, libc::SIGKILL);
+    // As packages run it: then a new program can take over the listening sockets, and the old one leaves.
+    let at = second.addr;
+    drop(second);
+    let file = |name: &str| world.dir().join("nginx").join(name);
+    let _ = fs::remove_file(file("nginx.pid"));
+    let (config, log) = (file("nginx.conf").display().to_string(), file("error.log").display().to_string());
+    let args = ["-e", &log, "-c", &config];
+    let service = Draft::program(&world, &world.proxies, "daemon", "/usr/sbin/nginx", &args).start().unwrap();
+    let master = || fs::read_to_string(file("nginx.pid")).ok()?.trim().parse::<u32>().ok();
+    let works = |master: u32| service.pids().iter().any(|pid| parent(*pid) == Some(master));
+    let old = until(PATIENCE, || master().filter(|pid| works(*pid))).unwrap();
+    fails_and_is_told(&world, at, &daemon, &nobody);
+    signal_pid(old, libc::SIGUSR2);
+    let new = until(PATIENCE, || master().filter(|pid| *pid != old && works(*pid))).unwrap();
+    signal_pid(old, libc::SIGQUIT);
+    until(PATIENCE, || (!service.pids().contains(&old) && !works(old)).then_some(())).unwrap();
+    assert!(works(new));
+    fails_and_is_told(&world, at, &daemon, &nobody);
 }
 
 fn parent(pid: u32) -> Option<u32> {
@@ -128,7 +134,7 @@ fn a_reload_keeps_the_probes_and_a_mistake_changes_nothing() {
         until(PATIENCE, heard).unwrap_or_else(|| panic!("{says} is not in {}", daemon.said()));
         told = daemon.said().len();
         assert_eq!(programs(daemon.kid.pid()), before, "the probes stay attached");
-        fails_and_is_told(&world, &proxy, &daemon, &nobody);
+        fails_and_is_told(&world, proxy.addr, &daemon, &nobody);
     }
 }
 
@@ -185,7 +191,7 @@ fn a_full_disk_is_told_survived_and_made_up_for_and_a_damaged_file_is_set_aside(
     assert!(daemon.said().contains("set aside"), "{}", daemon.said());
 
     let proxy = Proxy::start(Kind::Nginx, &world, &routes).unwrap();
-    fails_and_is_told(&world, &proxy, &daemon, &nobody);
+    fails_and_is_told(&world, proxy.addr, &daemon, &nobody);
     daemon.until("trace502_history_incidents_total", |n| n == 1.0).unwrap();
     let ballast = disk.0.join("ballast");
     let mut filler = fs::File::create(&ballast).unwrap();
@@ -193,7 +199,7 @@ fn a_full_disk_is_told_survived_and_made_up_for_and_a_damaged_file_is_set_aside(
     let mut count = 1;
     // Its own file may have some room left.
     until(PATIENCE, || {
-        fails_and_is_told(&world, &proxy, &daemon, &nobody);
+        fails_and_is_told(&world, proxy.addr, &daemon, &nobody);
         count += 1;
         (daemon.sample("trace502_history_degraded") == Some(1.0)).then_some(())
     })
