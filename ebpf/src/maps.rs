@@ -2,9 +2,11 @@
 
 use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Target, Thread, Tuple};
+use trace502_ebpf::{
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+};
 
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
@@ -61,9 +63,14 @@ pub static CONNS: ConnStorage = ConnStorage {
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 
-/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+/// What could not be told or kept; slot 0: payload that could not be read, then records that did not fit into the
+/// ring buffer by kind, then entries for which a table had no room.
 #[btf_map]
-pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
+pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
+
+/// Not 0 once a listener was not kept.
+#[btf_map]
+pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -169,10 +176,10 @@ pub static SEALED: LruHashMap<u64, Story, 16384> = LruHashMap::new();
 #[btf_map]
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
 
-/// Microseconds that connects took, by upstream: counts per power of two.
+/// How long connects took, by proxy process and upstream.
 #[btf_map]
-pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
+pub static CONNECT_TIMES: LruHashMap<Dialled, ConnectTimes, 4096> = LruHashMap::new();
 
 /// Never written: what a new histogram starts from.
 #[btf_map]
-pub static NO_CONNECTS: PerCpuArray<[u64; CONNECT_BUCKETS], 1> = PerCpuArray::new();
+pub static NO_CONNECTS: PerCpuArray<ConnectTimes, 1> = PerCpuArray::new();

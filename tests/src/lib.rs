@@ -9,6 +9,7 @@ pub mod cells;
 pub mod certs;
 pub mod cgroup;
 pub mod client;
+pub mod daemon;
 pub mod exact;
 pub mod faults;
 pub mod guard;
