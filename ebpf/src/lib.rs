@@ -48,10 +48,12 @@ pub enum Kind {
     Oom = 13,
     /// [`DnsRecord`]: a proxy sent or received a DNS message.
     Dns = 14,
+    /// [`FlowRecord`]: an upstream answered a client that an unseen error had been told of.
+    Rescued = 15,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Client,
         Kind::Attempt,
         Kind::Connect,
@@ -66,10 +68,11 @@ impl Kind {
         Kind::Signal,
         Kind::Oom,
         Kind::Dns,
+        Kind::Rescued,
     ];
 
     /// One past the largest number, for tables indexed by kind.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// The word used in `trace502_events_total{kind}`.
     pub const fn name(self) -> &'static str {
@@ -88,9 +91,45 @@ impl Kind {
             Kind::Signal => "signal",
             Kind::Oom => "oom",
             Kind::Dns => "dns",
+            Kind::Rescued => "rescued",
         }
     }
 }
+
+/// Tables of the kernel side that may be full when something is to be kept in them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// Upstream connections by their addresses: without its entry the other end is not known.
+    Flows,
+    /// Threads of proxies: without its entry an attempt is bound to no request.
+    Threads,
+    /// Who listens where: from then on nobody is said not to listen.
+    Listeners,
+    /// Processes that matter: without its entry a process's end is not told.
+    Processes,
+}
+
+impl Table {
+    pub const ALL: [Table; 4] = [Table::Flows, Table::Threads, Table::Listeners, Table::Processes];
+
+    /// Where it is counted, behind the kinds.
+    pub const fn slot(self) -> usize {
+        Kind::COUNT + self as usize
+    }
+
+    /// The word used in `trace502_events_lost_total{where}`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Flows => "table_flows",
+            Table::Threads => "table_threads",
+            Table::Listeners => "table_listeners",
+            Table::Processes => "table_processes",
+        }
+    }
+}
+
+/// Counters of what could not be told or kept: slot 0 for payload that could not be read, the kinds, the tables.
+pub const LOSSES: usize = Kind::COUNT + Table::ALL.len();
 
 /// First bytes of every record.
 #[derive(Clone, Copy)]
@@ -115,6 +154,8 @@ pub const IN_TASK: u16 = 0x8000;
 pub const WHY_STATUS: u16 = 1;
 pub const WHY_GARBLED: u16 = 2;
 pub const WHY_CLOSED: u16 = 3;
+/// An answer that cannot be read, right after an attempt for it failed.
+pub const WHY_UNSEEN: u16 = 7;
 /// Why an upstream connection was handed over.
 pub const WHY_FAILED: u16 = 4;
 /// It had answered, with 502, 503 or 504, or with bytes that are no HTTP; the connection goes on.
@@ -150,6 +191,8 @@ pub const ROLE_OPAQUE: u8 = 5;
 pub const ROLE_RESOLVER: u8 = 6;
 /// A client connection that speaks TLS: its story is told by the owner's TLS library.
 pub const ROLE_SECURED: u8 = 7;
+/// A client connection whose bytes nobody can read for us, but whose rhythm is followed.
+pub const ROLE_SEALED: u8 = 8;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -187,6 +230,8 @@ pub const CONN_TOLD: u16 = 1024;
 pub const CONN_APPLICATION: u16 = 2048;
 /// What is known of it was seen inside the owner's TLS library.
 pub const CONN_SECURED: u16 = 4096;
+/// Upstream: it serves a client whose bytes cannot be read.
+pub const CONN_SEALED: u16 = 8192;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -231,7 +276,8 @@ pub struct Conn {
     pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
-    pub _pad: u32,
+    /// Upstream: `PROC_*` of its owner, which says how its requests are bound.
+    pub class: u32,
     pub request_head: [u8; HEAD],
     pub reply_head: [u8; HEAD],
 }
@@ -494,9 +540,14 @@ pub struct Thread {
     pub live: u32,
     /// An error went to the client: hand over the upstream connection that this thread closes next.
     pub wants_next_close: u32,
+    /// It serves clients whose bytes cannot be read.
+    pub sealed: u32,
+    pub _pad: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
+    /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
+    pub garbled: u64,
     pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).

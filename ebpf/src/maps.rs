@@ -1,10 +1,11 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
+use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, Kind, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -62,9 +63,14 @@ pub static CONNS: ConnStorage = ConnStorage {
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 
-/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+/// What could not be told or kept; slot 0: payload that could not be read, then records that did not fit into the
+/// ring buffer by kind, then entries for which a table had no room.
 #[btf_map]
-pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
+pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
+
+/// Not 0 once a listener was not kept.
+#[btf_map]
+pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -161,6 +167,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
+#[btf_map]
+pub static SEALED: LruHashMap<u64, Story, 16384> = LruHashMap::new();
 
 /// Room to put a record together: it is larger than the stack.
 #[btf_map]

@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, Sock};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, thread};
+use crate::{client, conn, emit, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -82,6 +82,10 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret as u64),
+        ROLE_SEALED if ret > 0 => {
+            sealed::wrote(sk, conn, ret as u64);
+            0
+        }
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
@@ -96,7 +100,14 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => {
             let first = conn.phase != PHASE_ANSWERED;
+            let waited = waits_for_answer(conn);
             upstream_received(sk, conn, ret as u64);
+            if waited && conn.phase == PHASE_ANSWERED {
+                match conn.flags & CONN_TOLD {
+                    0 => sealed::answered(conn),
+                    _ => sealed::failed(conn.tgid, conn.bound, conn.bound_request, false),
+                }
+            }
             // There is no hook at the end of a unix connection: what it came to so far is kept.
             if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
                 conn::keep(sk, conn);
@@ -105,6 +116,10 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         }
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
+        ROLE_SEALED if ret > 0 => {
+            sealed::read(conn, emit::current().1);
+            0
+        }
         ROLE_SECURED if ret > 0 => tls::link(sk, conn),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
@@ -136,7 +151,8 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
-        if why == WHY_GARBLED {
+        // What was wrapped leaves the connection as it was.
+        if why == WHY_GARBLED && conn.status < 100 {
             conn.role = ROLE_OPAQUE;
         }
     }
@@ -161,9 +177,9 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         false
     };
     if bind {
-        let class = class_of(tgid);
         if let Some(thread) = thread::of(tid) {
-            thread::bind(thread, class, conn);
+            thread.garbled = 0;
+            thread::bind(thread, conn.class, conn);
         }
     }
     if !tls && conn.request_len < HEAD as u16 {
@@ -179,8 +195,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
-    let mut first = [0; 16];
-    head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) && first[3] == HEADERS
+    head::first_bytes(n, Source::Call, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -194,8 +209,7 @@ fn tls_sent(conn: &mut Conn, n: u64) -> bool {
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    let mut first = [0; 16];
-    if !head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) || first[0] != APPLICATION_DATA {
+    if head::first_bytes(n, Source::Call, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -241,7 +255,11 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn::NO_HTTP => {
             // Known not to be HTTP: look no further. 1 is no status that anybody sends.
             conn.status = 1;
-            conn::is_http1(conn) && conn.flags & CONN_BLIND == 0
+            let told = conn::is_http1(conn) && conn.flags & CONN_BLIND == 0;
+            if told {
+                garbled(conn);
+            }
+            told
         }
         101 => {
             conn.role = ROLE_OPAQUE;
@@ -249,7 +267,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
         _ => {
             conn.status = status;
-            matches!(status, 502..=504)
+            // Who speaks HTTP/2 begins with a frame.
+            matches!(status, 502..=504) || conn::is_http2(conn)
         }
     };
     if failed {
@@ -258,6 +277,26 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.flags |= CONN_TOLD;
     }
     0
+}
+
+/// Whether a client whose bytes cannot be read waits for what this connection will bring.
+#[inline(always)]
+fn waits_for_answer(conn: &Conn) -> bool {
+    // What a handshake brings is no answer.
+    conn.flags & CONN_SEALED != 0
+        && conn.phase == PHASE_ASKED
+        && (!conn::is_tls(conn) || conn.flags & CONN_APPLICATION != 0)
+}
+
+/// An upstream answered what is no HTTP. Its client may get it as if it were: Apache wraps it.
+#[inline(always)]
+fn garbled(conn: &Conn) {
+    let (tgid, tid) = emit::current();
+    if class_of(tgid) & PROC_LOOSE == 0
+        && let Some(thread) = thread::of(tid)
+    {
+        thread.garbled = conn.bound;
+    }
 }
 
 /// The owner learnt the end of a connection, or an error.
@@ -328,10 +367,12 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     if receiving {
         conn::unix_read_by(sk, tgid);
     }
-    if class_of(tgid) & PROC_PROXY == 0 {
+    let class = class_of(tgid);
+    if class & PROC_PROXY == 0 {
         return None;
     }
     let conn = conn::track(sk, ROLE_OPAQUE)?;
+    conn.class = class;
     conn.flags |= CONN_UNIX;
     conn.phase = PHASE_OPEN;
     let at = sk.0 as u64;
