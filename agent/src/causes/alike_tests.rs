@@ -296,3 +296,13 @@ fn what_the_proxy_says_in_its_own_answer_counts_before_what_goes_wrong_beside_it
     w.see(Fact::Client(error));
     w.expect("proxy_limit", Certain);
 }
+
+#[test]
+fn an_end_without_time_leaves_errors_open_and_says_how_many() {
+    for (time, open) in [(false, 1), (true, 0)] {
+        let mut w = World::new("nginx");
+        w.answered(502);
+        assert_eq!(w.engine.finish_while(&mut w.host, || time), open);
+        assert_eq!(w.engine.next_deadline(), None);
+    }
+}

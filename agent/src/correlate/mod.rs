@@ -178,9 +178,18 @@ impl Engine {
 
     /// Sees to every deadline there is: nothing more will come.
     pub fn finish(&mut self, host: &mut dyn Host) {
-        while let Some(last) = self.timers.last().map(|(at, _)| *at) {
-            self.run_timers(last, host);
+        self.finish_while(host, || true);
+    }
+
+    /// The same for as long as there is time; returns how many errors are left without an answer.
+    pub fn finish_while(&mut self, host: &mut dyn Host, mut time: impl FnMut() -> bool) -> usize {
+        while let Some((next, _)) = self.timers.first().copied()
+            && time()
+        {
+            self.run_timers(next, host);
         }
+        self.timers.clear();
+        self.pending.len()
     }
 
     /// When `tick` is wanted next.
@@ -236,7 +245,7 @@ impl Engine {
         let (pid, tid, error) = (task.pid, task.tid, error.clone());
         let answers = Answers::default();
         let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
-        let mut told = Told::new(&pending);
+        let mut told = Told::new(&pending, &self.tries);
         if self.lines.logged_before(&told) {
             self.counters.duplicates += 1;
             return;
