@@ -158,4 +158,6 @@ mod advice_tests;
 #[cfg(test)]
 mod alike_tests;
 #[cfg(test)]
+mod bystander_tests;
+#[cfg(test)]
 mod tests;
