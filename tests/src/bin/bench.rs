@@ -4,18 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use trace502_tests::bench::{Effort, Report, call, footprint, growth, hooks, incidents, limits, requests, storm};
+use trace502_tests::bench::{Effort, Report, call, footprint, growth, hooks, incidents, limits, requests, soak, storm};
 use trace502_tests::guard;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
   --quick  fewer rounds
   --json   the figures go there too
-  --only   one of: call, hooks, request, storm, incident, footprint, growth, limits; all by default";
+  --only   one of: call, hooks, request, storm, incident, footprint, growth, limits, agent; all by default";
 
 type Measure = fn(Effort, &mut Report) -> Result<()>;
 
-const MEASURES: [(&str, Measure); 8] = [
+const MEASURES: [(&str, Measure); 9] = [
     ("call", call::run),
     ("hooks", hooks::run),
     ("request", requests::run),
@@ -24,6 +24,7 @@ const MEASURES: [(&str, Measure); 8] = [
     ("footprint", footprint::run),
     ("growth", growth::run),
     ("limits", limits::run),
+    ("agent", soak::run),
 ];
 
 fn main() -> Result<()> {
