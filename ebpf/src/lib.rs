@@ -181,6 +181,12 @@ pub const CONN_RESET: u16 = 512;
 pub const CONN_TOLD: u16 = 1024;
 /// TLS: a request was sent, so the handshake had come to its end.
 pub const CONN_APPLICATION: u16 = 2048;
+/// Upstream: its owner closed it right behind the error of the client it is bound to, and did nothing between.
+pub const CONN_ENDED: u16 = 4096;
+/// Client: right before the error, its writer's connect() had failed in the call.
+pub const CONN_AFTER_CALL: u16 = 8192;
+/// Upstream: opened by the proxy for itself, to see whether the upstream is well.
+pub const CONN_CHECK: u16 = 16384;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -467,12 +473,14 @@ pub struct Thread {
     pub bound: Waiting,
     /// What was answered last.
     pub answered: Waiting,
+    /// What the thread did last was to write an error to this client: what it closes next led to it (`PROC_LATE`).
+    pub closing: Waiting,
     /// A bit for each slot of `waiting` that holds a request.
     pub open: u32,
     pub tail: u32,
     pub live: u32,
-    /// An error went to the client: hand over the upstream connection that this thread closes next.
-    pub wants_next_close: u32,
+    /// What the thread did last was a connect() that failed in the call.
+    pub in_call: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
@@ -542,6 +550,7 @@ offsets! {
     net_ns_inum = "net"."ns.inum",
     socket_sk = "socket"."sk",
     icsk_retransmits = "inet_connection_sock"."icsk_retransmits",
+    icsk_pingpong = "inet_connection_sock"."icsk_ack.pingpong",
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
     tp_packets_out = "tcp_sock"."packets_out",
     tp_snd_una = "tcp_sock"."snd_una",

@@ -12,8 +12,10 @@ use crate::text::MILLI;
 pub const HANDED_OVER: Nanos = MILLI;
 /// The same where no attempt is known yet.
 pub const NOTHING: Nanos = 10 * MILLI;
-/// A proxy that writes first closes the upstream within this time.
-pub const CLOSES_AFTER: Nanos = 40 * MILLI;
+/// Where it is not known whether a proxy closes or writes first.
+pub const CLOSES_NEAR: Nanos = 40 * MILLI;
+/// A proxy that writes first closes the upstream at once, unless it has to wait for a processor in between.
+pub const CLOSES_AFTER: Nanos = 400 * MILLI;
 /// Its failing connect() calls were before; a close may still come.
 pub const IN_CALL: Nanos = 5 * MILLI;
 const PENDING: usize = 8_192;
@@ -45,7 +47,8 @@ impl Pending {
     pub fn until(&self) -> Nanos {
         let window = match self.owner.kind.closes {
             Closes::BeforeWrite => NOTHING,
-            Closes::AfterWrite | Closes::Either => CLOSES_AFTER,
+            Closes::AfterWrite => CLOSES_AFTER,
+            Closes::Either => CLOSES_NEAR,
         };
         self.at.saturating_add(window)
     }

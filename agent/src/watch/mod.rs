@@ -103,9 +103,11 @@ impl Watch {
         let now = monotonic();
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
         let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
-        // One batch: what it came to is shown before the rest of a flood is taken in.
-        self.take_in();
-        self.pass(monotonic());
+        // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
+        // that was told before it is in: until then, time stands where the records are.
+        let now = monotonic();
+        let drained = self.take_in() < BATCH;
+        self.pass(if drained { now } else { self.engine.clock() });
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }

@@ -142,14 +142,14 @@ fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         conn.reply_len = 0;
         return 0;
     }
+    let why = answer(conn, status);
     if conn.phase == PHASE_ASKED {
         conn.phase = PHASE_ANSWERED;
         // It was read by the thread that waits for it, whoever writes it.
         if let Some(thread) = thread::of(conn.tid) {
-            thread::answered(thread, conn);
+            thread::answered(thread, conn, why != 0);
         }
     }
-    let why = answer(conn, status);
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
@@ -307,6 +307,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     };
     if failed {
+        learnt();
         // The answer itself is the failure: told now, since the connection may go on.
         conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
         conn.flags |= CONN_TOLD;
@@ -320,6 +321,7 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
     if ret == EAGAIN || ret == EINTR {
         return 0;
     }
+    learnt();
     if ret < 0 {
         conn.errno = ret;
     } else if conn.fin == 0 {
@@ -333,6 +335,15 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         conn::end_upstream(sk, conn, true);
     }
     0
+}
+
+/// The running thread learnt that an attempt failed: what it closes next is that one.
+#[inline(always)]
+fn learnt() {
+    let (_, tid) = emit::current();
+    if let Some(thread) = thread::of(tid) {
+        thread::acted(thread);
+    }
 }
 
 #[inline(always)]
