@@ -189,6 +189,7 @@ fn connection(record: &ConnRecord) -> Connection {
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
+        secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
         check: has(abi::CONN_CHECK),
         after_call: has(abi::CONN_AFTER_CALL),
@@ -314,11 +315,15 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
         cgroup: record.cgroup,
         is_proxy: record.class & abi::PROC_PROXY != 0,
     };
-    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: record.cgroup, is_proxy: false };
+    // The record says only where the process is that it is about.
+    let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: 0, is_proxy: false };
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
-        Kind::Exit => Fact::Exit { proc, status: exit_status(record.code) },
+        Kind::Exit => {
+            let parent = (record.other != 0).then_some(record.other);
+            Fact::Exit { proc, parent, status: exit_status(record.code) }
+        }
         Kind::Signal => Fact::Signal {
             target: proc,
             signal: record.code as i32,

@@ -10,17 +10,17 @@ use clap::builder::PossibleValuesParser;
 use crate::model::Incident;
 
 /// What `--status` takes, and what the `status` label of the metrics holds.
-pub const STATUS_WORDS: [&str; 6] = ["500", "502", "503", "504", "closed", "garbled"];
+pub const STATUS_WORDS: [&str; 7] = ["500", "502", "503", "504", "closed", "garbled", "unknown"];
 
 /// Flags that choose incidents. Each flag may be given several times or as a list; an incident must match one
 /// value of every flag that was given. Nothing given: every incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Which errors")]
 pub struct Filter {
-    /// What the client got: 500, 502, 503, 504, closed (no answer), garbled (no HTTP) [default: all]
+    /// What the client got: 500, 502, 503, 504, closed (no answer), garbled (no HTTP), unknown (its answer could not be read) [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUS_WORDS), hide_possible_values = true)]
     pub status: Vec<String>,
-    /// Only errors of this proxy: its name (nginx), unit, container id or pid
+    /// Only errors of this proxy: its name (nginx), unit, container name or id, or pid
     #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
     pub proxy: Vec<String>,
     /// Only errors with this upstream in play: 10.0.0.7:8000, 10.0.0.7, :8000 or /run/app.sock
@@ -80,6 +80,7 @@ fn is_proxy(incident: &Incident, who: &str) -> bool {
     proxy.name == who
         || who.parse().is_ok_and(|pid: u32| pid == proxy.pid)
         || proxy.unit.as_deref().is_some_and(|unit| unit == who || unit.strip_suffix(".service") == Some(who))
+        || proxy.container_name.as_deref() == Some(who)
         || proxy.container.as_deref().is_some_and(|id| who.len() >= 6 && (id.starts_with(who) || who.starts_with(id)))
 }
 
@@ -177,6 +178,7 @@ mod tests {
                 pid: 7353,
                 unit: Some("nginx.service".into()),
                 container: Some("0123456789ab".into()),
+                container_name: Some("shop-web".into()),
                 ..Process::default()
             },
             client: None,
@@ -219,6 +221,7 @@ mod tests {
             "--proxy nginx",
             "--proxy 7353",
             "--proxy nginx.service",
+            "--proxy shop-web",
             "--proxy 0123456789ab",
             "--proxy 0123456789abcdef0123",
             "--upstream 127.0.0.1:8001",

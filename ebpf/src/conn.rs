@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, constant};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -149,6 +149,13 @@ pub fn is_tls(conn: &Conn) -> bool {
     conn.request_len > 2 && conn.request_head[0] == 0x16 && conn.request_head[1] == 3
 }
 
+/// Whether what a client sent first is TLS: a handshake, or where the agent came later, any record.
+#[inline(always)]
+pub fn looks_tls(conn: &Conn) -> bool {
+    let kind = conn.request_head[0];
+    conn.request_len > 2 && (kind == 0x16 || kind == 0x17) && conn.request_head[1] == 3
+}
+
 /// Whether the current attempt of an upstream connection ended without a usable answer.
 #[inline(always)]
 fn failed(conn: &Conn) -> bool {
@@ -210,7 +217,9 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
-    if conn.flags & CONN_UNIX != 0 {
+    if sk.0.is_null() {
+        nowhere(record, conn);
+    } else if conn.flags & CONN_UNIX != 0 {
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
@@ -227,6 +236,14 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
             find_listener(&record.tuple, &mut record.listener);
         }
     }
+}
+
+/// A record made in the owner's own code, where no socket is at hand.
+#[inline(always)]
+fn nowhere(record: &mut ConnRecord, conn: &Conn) {
+    record.tuple = conn.tuple;
+    // SAFETY: plain data; zero says "unknown" for each field.
+    unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
 }
 
 /// Hands a connection over to user space.
@@ -268,6 +285,7 @@ fn refresh(record: &mut ConnRecord) {
     if peer == 0 {
         return;
     }
+    record.peer.tgid = unix_reader(peer, record.conn.cookie);
     // The other end points back at us until it goes, even after we are gone.
     if kernel::unix_peer(peer) == record.peer.cookie {
         record.peer.state = kernel::state_at(peer);
@@ -382,23 +400,59 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
     if peer == 0 {
         return;
     }
+    let tgid = unix_reader(peer, record.conn.cookie);
     record.peer = Peer {
         sk: peer,
         // Unix sockets seldom have a cookie: what it points back at identifies it.
         cookie: sk.0 as u64,
         closed: 0,
-        tgid: 0,
+        tgid,
         closed_tgid: 0,
         unread: kernel::receive_queue(peer),
         reset_reason: 0,
         netns: 0,
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
-        flags: PEER_LIVE,
+        flags: if kernel::unix_peer(peer) == sk.0 as u64 { PEER_LIVE } else { 0 },
         _pad: 0,
     };
-    if kernel::accepted_at(peer) {
+    if tgid != 0 || kernel::accepted_at(peer) {
         record.peer.flags |= PEER_ACCEPTED;
+    }
+}
+
+/// A proxy sends the first bytes to the other end of a unix connection.
+#[inline(always)]
+pub fn unix_dialled(sk: Sock, peer: u64, cookie: u64) {
+    let dialled = UnixPeer { owner: sk.0 as u64, cookie, tgid: 0, _pad: 0 };
+    let _ = UNIX_PEERS.insert(&peer, &dialled, BPF_ANY.into());
+}
+
+/// A process reads from a unix socket: if that is the other end of a proxy's connection, its process matters.
+#[inline(always)]
+pub fn unix_read_by(sk: Sock, tgid: u32) {
+    let at = sk.0 as u64;
+    let Some(peer) = UNIX_PEERS.get_ptr_mut(&at) else { return };
+    // SAFETY: a value of the map.
+    let peer = unsafe { &mut *peer };
+    if peer.tgid == tgid || kernel::unix_peer(at) != peer.owner {
+        return;
+    }
+    peer.tgid = tgid;
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_OWNER == 0 {
+        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    }
+}
+
+/// Who read last from the other end of a unix connection with this cookie.
+#[inline(always)]
+fn unix_reader(peer: u64, cookie: u64) -> u32 {
+    match UNIX_PEERS.get_ptr(&peer) {
+        // SAFETY: a value of the map.
+        Some(known) => unsafe { if (*known).cookie == cookie { (*known).tgid } else { 0 } },
+        None => 0,
     }
 }
 

@@ -109,7 +109,7 @@ pub fn copy_user(to: *mut u8, len: u32, from: u64) -> i64 {
 }
 
 #[inline(always)]
-fn read_user<T: Copy>(from: u64) -> Option<T> {
+pub fn read_user<T: Copy>(from: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     match copy_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) {
         // SAFETY: the helper wrote all of it; T is plain data.
@@ -123,6 +123,9 @@ fn read_user<T: Copy>(from: u64) -> Option<T> {
 pub struct Sock(pub Ptr);
 
 impl Sock {
+    /// For those that run where there is none: in a process's own code.
+    pub const NONE: Sock = Sock(core::ptr::null());
+
     #[inline(always)]
     pub fn family(self) -> u16 {
         load!(self.0, sk_family)
@@ -369,6 +372,20 @@ impl TaskPtr {
         if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
     }
 
+    /// Its cgroup v2 id, as the current task's helper would say it; 0 where this kernel does not let it be read.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        let (sets, group, node, id) =
+            (offset!(task_cgroups), offset!(css_set_group), offset!(group_node), offset!(node_id));
+        if sets == MISSING || group == MISSING || node == MISSING || id == MISSING {
+            return 0;
+        }
+        let set: u64 = read_or_zero(self.0, sets);
+        let group: u64 = if set == 0 { 0 } else { read_or_zero(set as Ptr, group) };
+        let node: u64 = if group == 0 { 0 } else { read_or_zero(group as Ptr, node) };
+        if node == 0 { 0 } else { read_or_zero(node as Ptr, id) }
+    }
+
     /// The wait status of the whole process once it goes.
     #[inline(always)]
     pub fn exit_code(self) -> u32 {
@@ -494,7 +511,10 @@ mod syscall {
     pub const NUMBER: usize = 280;
     pub const ARG1: usize = 8;
     pub const ARG2: usize = 16;
+    pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
+    /// x0 to x3: the first arguments of a function.
+    pub const CALL: [usize; 4] = [0, 8, 16, 24];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -510,11 +530,14 @@ mod syscall {
     pub const RECVMSG: u64 = 47;
     pub const RECVMMSG: u64 = 299;
     pub const SENDMMSG: u64 = 307;
-    /// orig_ax, rsi and rdx.
+    /// orig_ax, rsi, rdx and r8.
     pub const NUMBER: usize = 120;
     pub const ARG1: usize = 104;
     pub const ARG2: usize = 96;
+    pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
+    /// rdi, rsi, rdx and rcx: the first arguments of a function.
+    pub const CALL: [usize; 4] = [112, 104, 96, 88];
 }
 
 /// The buffer of the system call that the current task is in.
@@ -540,11 +563,52 @@ pub fn payload() -> Payload {
     }
 }
 
+/// Address that the running sendto() or sendmsg() names, and its port in host byte order.
+#[inline(always)]
+pub fn destination() -> Option<([u8; 16], u16)> {
+    // SAFETY: as in `payload`.
+    let (number, arg1, arg4) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))
+    };
+    let at: u64 = match number {
+        syscall::SENDTO => arg4,
+        // The first member of struct msghdr.
+        syscall::SENDMSG | syscall::SENDMMSG => read_user(arg1)?,
+        _ => return None,
+    };
+    if at == 0 {
+        return None;
+    }
+    let [family, port, v4_low, v4_high] = read_user::<[u16; 4]>(at)?;
+    let addr = match family {
+        AF_INET => mapped(v4_low as u32 | (v4_high as u32) << 16),
+        AF_INET6 => read_user(at.wrapping_add(8))?,
+        _ => return None,
+    };
+    Some((addr, u16::from_be(port)))
+}
+
 /// Second argument and result of a system call, read from a uprobe's registers behind its instruction.
 #[inline(always)]
 pub fn call_registers(regs: *const c_void) -> (u64, i64) {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     unsafe { (direct(regs.cast(), syscall::ARG1), direct(regs.cast(), syscall::RETURN)) }
+}
+
+/// The first arguments of the function that a uprobe stands at.
+#[inline(always)]
+pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// What the function returned that a return probe stands behind.
+#[inline(always)]
+pub fn call_result(regs: *const c_void) -> i32 {
+    // SAFETY: as above.
+    let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
+    wide as i32
 }
 
 /// One `struct iovec`.

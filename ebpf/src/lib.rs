@@ -146,6 +146,10 @@ pub const ROLE_UPSTREAM: u8 = 3;
 pub const ROLE_PEER: u8 = 4;
 /// Bytes that we do not follow: TLS, HTTP/2, an upgraded or tunnelled connection.
 pub const ROLE_OPAQUE: u8 = 5;
+/// A UDP socket of a proxy that asks a name server without being connected to it.
+pub const ROLE_RESOLVER: u8 = 6;
+/// A client connection that speaks TLS: its story is told by the owner's TLS library.
+pub const ROLE_SECURED: u8 = 7;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -181,12 +185,14 @@ pub const CONN_RESET: u16 = 512;
 pub const CONN_TOLD: u16 = 1024;
 /// TLS: a request was sent, so the handshake had come to its end.
 pub const CONN_APPLICATION: u16 = 2048;
+/// What is known of it was seen inside the owner's TLS library.
+pub const CONN_SECURED: u16 = 4096;
 /// Upstream: its owner closed it right behind the error of the client it is bound to, and did nothing between.
-pub const CONN_ENDED: u16 = 4096;
+pub const CONN_ENDED: u16 = 8192;
 /// Client: right before the error, its writer's connect() had failed in the call.
-pub const CONN_AFTER_CALL: u16 = 8192;
+pub const CONN_AFTER_CALL: u16 = 16384;
 /// Upstream: opened by the proxy for itself, to see whether the upstream is well.
-pub const CONN_CHECK: u16 = 16384;
+pub const CONN_CHECK: u16 = 32768;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -410,6 +416,7 @@ pub struct TaskRecord {
     pub comm: [u8; COMM],
     /// Name of the sender of a signal.
     pub other_comm: [u8; COMM],
+    /// cgroup v2 id of the process it is about, 0 where it cannot be read.
     pub cgroup: u64,
     /// Exit code as wait() shows it; signal number for a signal.
     pub code: u32,
@@ -446,6 +453,8 @@ pub const PROC_OLDEST: u32 = 4;
 pub const PROC_LOOSE: u32 = 8;
 /// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
 pub const PROC_LATE: u32 = 16;
+/// Its TLS library is hooked: what clients say inside TLS will be seen.
+pub const PROC_TLS: u32 = 32;
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]
@@ -461,6 +470,18 @@ pub struct Waiting {
 pub const WAITING: usize = 32;
 /// Requests of one thread that may wait for another try.
 pub const DELAYED: usize = 16;
+
+/// A call of the TLS library that a thread is in: its first four arguments.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsCall {
+    /// Address of the connection's `SSL`, 0 while there is none.
+    pub ssl: u64,
+    pub buffer: u64,
+    pub len: u64,
+    /// Where the calls that answer with success or failure put how many bytes they moved.
+    pub moved: u64,
+}
 
 /// What a thread of a proxy did last: all that binding an attempt to a request needs.
 #[derive(Clone, Copy)]
@@ -484,6 +505,7 @@ pub struct Thread {
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
+    pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
     pub delayed: [Waiting; DELAYED],
@@ -500,8 +522,27 @@ pub struct Target {
     pub _pad: [u8; 6],
 }
 
+/// Who dialled which upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Dialled {
+    pub addr: [u8; 16],
+    pub tgid: u32,
+    pub port: u16,
+    pub _pad: u16,
+}
+
 /// Powers of two of microseconds in a histogram of connects.
 pub const CONNECT_BUCKETS: usize = 24;
+
+/// How long connects took.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConnectTimes {
+    /// Connects of less than 1, 2, 4, 8 ... microseconds; the last one takes all that are longer.
+    pub counts: [u64; CONNECT_BUCKETS],
+    pub micros: u64,
+}
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.
@@ -578,6 +619,10 @@ offsets! {
     task_parent = "task_struct"."real_parent",
     task_signal = "task_struct"."signal",
     task_nsproxy = "task_struct"."nsproxy",
+    task_cgroups = "task_struct"."cgroups",
+    css_set_group = "css_set"."dfl_cgrp",
+    group_node = "cgroup"."kn",
+    node_id = "kernfs_node"."id",
     nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",

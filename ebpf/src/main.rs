@@ -2,8 +2,10 @@
 #![no_std]
 #![no_main]
 
+mod client;
 mod conn;
 mod emit;
+mod head;
 mod kernel;
 mod maps;
 mod probes;

@@ -3,7 +3,9 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, Conn, ConnRecord, Kind, Offsets, Peer, Settings, Target, Thread, Tuple};
+use trace502_ebpf::{
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, Kind, Offsets, Peer, Settings, Target, Thread, Tuple,
+};
 
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
@@ -93,6 +95,22 @@ pub struct FlowState {
 #[btf_map]
 pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// The other end of a proxy's unix connection: sockets of that family seldom have a cookie, and no hook sees them accepted.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct UnixPeer {
+    /// Kernel address and cookie of the proxy's socket, which tell it from a later one at the same address.
+    pub owner: u64,
+    pub cookie: u64,
+    /// Who read from it last, 0 as long as nobody did.
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By the kernel address of its socket.
+#[btf_map]
+pub static UNIX_PEERS: LruHashMap<u64, UnixPeer, 16384> = LruHashMap::new();
+
 /// Every upstream that a proxy dialled lately.
 #[btf_map]
 pub static TARGETS: LruHashMap<Target, u64, 16384> = LruHashMap::new();
@@ -127,14 +145,31 @@ pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as 
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
+/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+#[btf_map]
+pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// A connection as the TLS library of a process calls it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsKey {
+    pub ssl: u64,
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// Cookies of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
 /// Room to put a record together: it is larger than the stack.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
 
-/// Microseconds that connects took, by upstream: counts per power of two.
+/// How long connects took, by proxy process and upstream.
 #[btf_map]
-pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
+pub static CONNECT_TIMES: LruHashMap<Dialled, ConnectTimes, 4096> = LruHashMap::new();
 
 /// Never written: what a new histogram starts from.
 #[btf_map]
-pub static NO_CONNECTS: PerCpuArray<[u64; CONNECT_BUCKETS], 1> = PerCpuArray::new();
+pub static NO_CONNECTS: PerCpuArray<ConnectTimes, 1> = PerCpuArray::new();

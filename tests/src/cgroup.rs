@@ -21,6 +21,14 @@ fn mounted(controller: Option<&str>) -> Option<PathBuf> {
     })
 }
 
+/// Every hierarchy: what runs containers makes its groups in all of them.
+fn all_mounted() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let groups = fields.filter(|fields| fields.get(2).is_some_and(|kind| kind.starts_with("cgroup")));
+    groups.filter_map(|fields| fields.get(1).map(PathBuf::from)).collect()
+}
+
 /// A unit of the unified hierarchy (`t502-PID/NAME.service`), with a memory limit if asked.
 pub struct Unit {
     dirs: Vec<PathBuf>,
@@ -96,8 +104,7 @@ fn remove(dir: &Path) {
 }
 
 pub fn remove_where(wanted: &dyn Fn(&str) -> bool) {
-    let roots = [mounted(None), mounted(Some("memory"))].into_iter().flatten();
-    let entries = roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten());
+    let entries = all_mounted().into_iter().flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten());
     let found: Vec<PathBuf> =
         entries.filter(|entry| entry.file_name().to_str().is_some_and(wanted)).map(|entry| entry.path()).collect();
     // All at once, so that the dying do not wait for each other.

@@ -100,7 +100,7 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize, row: Option<&faults::
     if matches!(answer, Answer::Status(_)) && !client.ended {
         *kept = Some(client);
     }
-    let exchange = Exchange { path: ask.path, client: local, answer, judged: row.is_some() };
+    let exchange = Exchange { path: ask.path, client: local, answer, secure: false, judged: row.is_some() };
     Ok(Truth { exchange, causes: row.map(|fault| fault.causes) })
 }
 

@@ -14,6 +14,8 @@ pub struct Exchange {
     /// Address of the client's end.
     pub client: String,
     pub answer: Answer,
+    /// It went through TLS.
+    pub secure: bool,
     /// It is to fail for the reason of its cell; the others are to go well.
     pub judged: bool,
 }
@@ -121,6 +123,7 @@ pub fn faults_of(expect: &Expect, exchange: &Exchange, records: &[Record]) -> Ve
     let seen: &[Seen] = match exchange.answer {
         Answer::Closed => &[Seen::Closed],
         Answer::Garbled(_) => &[Seen::Garbled],
+        _ if exchange.secure => &[Seen::Tls],
         _ if wrapped => &[Seen::Garbled, Seen::Wire],
         _ => &[Seen::Wire],
     };

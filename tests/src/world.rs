@@ -207,6 +207,10 @@ fn cable(near: &Netns, host: &Netns) -> Result<()> {
     near.run("ip", &["link", "set", "v0", "up"])?;
     host.run("ip", &["addr", "add", &format!("{HOST}/24"), "dev", "v1"])?;
     host.run("ip", &["link", "set", "v1", "up"])?;
+    // Of the errors that filters answer with, the kernel sends six to each host and then one a second: too few for all.
+    for ns in [near, host] {
+        ns.sysctl("net.ipv4.icmp_ratelimit", "0")?;
+    }
     // A neighbour that does not answer is given up after 0.3 s, within the proxies' patience.
     near.sysctl("net.ipv4.neigh.v0.retrans_time_ms", "100")
 }

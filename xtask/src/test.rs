@@ -84,7 +84,8 @@ impl Tally {
         let inside = Path::new("/tests").join(KERNEL_TESTS);
         let command = [inside.display().to_string(), "--test-threads=1".into()];
         let mut guest = vm::Guest::new(&kernel, &command);
-        guest.file(program, vm::AGENT).file(tests, inside);
+        // The tests set up firewalls.
+        guest.file(program, vm::AGENT).file(tests, inside).program("nft")?;
         guest.env.push((PROGRAM.into(), vm::AGENT.into()));
         guest.timeout = Duration::from_secs(300);
         let before = self.failed;

@@ -104,10 +104,10 @@ fn broken<'a>(case: &Case<'a>) -> Search<'a> {
     if let Some(pid) = holder.filter(|pid| *pid != case.owner.pid) {
         let closed = case.peer().and_then(|p| p.closed).unwrap_or(case.at);
         return match history.death_of(pid) {
-            Some(death) if death.at + NEAR >= closed && death.at <= case.now.max(case.at) => {
-                Search::Dead(death, Link::Connection)
-            }
-            _ => expected(case, pid, settle),
+            Some(death) if death.at + NEAR >= closed && led_to(death, closed) => Search::Dead(death, Link::Connection),
+            // A death that began after the end of the connection is another story.
+            Some(death) if death.at + NEAR >= closed => Search::None,
+            _ => expected(case, pid, closed, settle),
         };
     }
     // Who closed it is not known: a unix socket, or a connection that was never accepted.
@@ -122,7 +122,7 @@ fn broken<'a>(case: &Case<'a>) -> Search<'a> {
     };
     let Some(owner) = owner else { return Search::None };
     let from = case.began();
-    let related = |d: &&Death| d.at >= from && d.at <= settle && history.descends(d.pid, owner);
+    let related = |d: &&Death| d.at >= from && d.at <= settle && led_to(d, case.at) && history.descends(d.pid, owner);
     let mut deaths: Vec<&Death> = history.deaths().filter(related).collect();
     // The one nearest to the end of the connection.
     deaths.sort_by_key(|d| (d.at.abs_diff(case.at), d.pid));
@@ -136,7 +136,8 @@ fn broken<'a>(case: &Case<'a>) -> Search<'a> {
 fn refused<'a>(case: &Case<'a>, listener: &'a Listener) -> Search<'a> {
     let history = &case.past.history;
     let closed = listener.closed.unwrap_or(case.at);
-    let near = |d: &Death| d.at.abs_diff(closed) <= NEAR;
+    // It was gone when the connection was tried, or already on its way out when the listener closed.
+    let near = |d: &Death| d.at.abs_diff(closed) <= NEAR && (d.at <= case.at || led_to(d, closed));
     let dead = |pid: u32| history.death_of(pid).filter(|d| near(d));
     let owner = dead(listener.pid);
     let closer = listener.closed_by.and_then(dead);
@@ -150,14 +151,24 @@ fn refused<'a>(case: &Case<'a>, listener: &'a Listener) -> Search<'a> {
     if case.past.history.life_of(listener.pid).is_none() && case.process(listener.pid).is_none() {
         return Search::None;
     }
-    expected(case, listener.pid, (closed + SETTLE).min(case.at + SETTLE))
+    expected(case, listener.pid, closed, (closed + SETTLE).min(case.at + SETTLE))
+}
+
+/// Whether the death, or what brought it about, came before this moment. Who ends by himself may close first.
+fn led_to(death: &Death, moment: Nanos) -> bool {
+    let oom = death.life.oom.is_some_and(|oom| oom.at <= moment);
+    let mut stops = death.life.signals.iter().filter(|s| is_stop(s.signal) && s.at <= death.at);
+    let told = stops.clone().any(|s| s.at <= moment && death.at - s.at <= GRACE);
+    let by_itself = matches!(death.status, ExitStatus::Code(_)) && stops.next().is_none();
+    death.at <= moment || oom || told || (by_itself && death.at <= moment + SETTLE)
 }
 
 /// The process lives, as far as is known: whether its exit is to be waited for.
-fn expected<'a>(case: &Case<'a>, pid: u32, settle: Nanos) -> Search<'a> {
+fn expected<'a>(case: &Case<'a>, pid: u32, closed: Nanos, settle: Nanos) -> Search<'a> {
     let life = case.past.history.life_of(pid);
-    let signal = life.and_then(|l| l.signals.iter().rev().find(|s| is_stop(s.signal) && s.at + GRACE >= case.at));
-    let doomed = signal.is_some() || life.is_some_and(|l| l.oom.is_some());
+    let before = |s: &&SignalSeen| is_stop(s.signal) && s.at <= closed && s.at + GRACE >= case.at;
+    let signal = life.and_then(|l| l.signals.iter().rev().find(before));
+    let doomed = signal.is_some() || life.is_some_and(|l| l.oom.is_some_and(|oom| oom.at <= closed));
     let until = if doomed { case.at + EXIT_WAIT } else { settle };
     if case.now < until {
         return Search::Wait(Wait { until, exit_of: Some(pid) });

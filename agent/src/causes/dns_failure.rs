@@ -2,6 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::names::Lookup;
+use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
@@ -36,6 +37,14 @@ fn rule(case: &Case<'_>) -> Verdict {
         return found(case, last)
             .proven_if(one, "which of several names was this request's")
             .proven_if(inside, "that the question was asked for this request")
+            .yes();
+    }
+    if let Some(Hint::Unresolved { name }) = case.said() {
+        let name = text::clipped(name, 100);
+        return Finding::new(format!("{} could not resolve {name}, says its log", case.owner.name))
+            .fix(format!("check the name: `dig {name}`"))
+            .fixes(case.advise(Setting::Resolver, "check {}"))
+            .missing("the question to a DNS server and its answer")
             .yes();
     }
     let status = case.client.map(|c| c.outcome);

@@ -30,7 +30,7 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let stalled = case.gave_up() && case.tcp().is_some_and(|t| t.retransmits > 0 || t.unacked > 0);
-    if !case.unanswered() && !stalled {
+    if !case.unanswered() && !stalled || super::firewall_reject::silenced(case) {
         return Verdict::No;
     }
     let drops = filtered(case);

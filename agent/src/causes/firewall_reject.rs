@@ -1,8 +1,8 @@
 //! `firewall_reject`: a packet filter answered, not the upstream.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
-use crate::model::Group;
-use crate::text;
+use crate::model::{Group, Nanos};
+use crate::text::{self, SECOND};
 
 pub static CAUSE: Cause = Cause {
     id: "firewall_reject",
@@ -17,7 +17,8 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let icmp = case.connecting() && !case.in_call && case.failed_with(&[libc::EHOSTUNREACH, libc::EACCES, libc::EPERM]);
-    if case.is_unix() || !(case.refused() || icmp) {
+    let silenced = silenced(case);
+    if case.is_unix() || !(case.refused() || icmp || silenced) {
         return Verdict::No;
     }
     let place = case.place();
@@ -26,10 +27,17 @@ fn rule(case: &Case<'_>) -> Verdict {
     let fix = format!("find the rule that rejects {place}: `nft list ruleset`, `iptables-save`");
     if let Some((at, packet)) = dropped.first() {
         let inside = packet.location.and_then(|l| case.symbol(l)).map_or_else(String::new, |f| format!(" in {f}"));
-        return Finding::new(format!("a packet filter on this host rejected the connection to {place}: {errno}"))
-            .note(*at, "drop", format!("the SYN was dropped by a filter{inside} and answered with an error"))
-            .fix(fix)
-            .yes();
+        let finding = match silenced {
+            true => Finding::new(format!(
+                "a packet filter on this host rejects connections to {place}, this one without a word"
+            ))
+            .missing(
+                "the error that it answers with: the kernel sends only so many a second (net.ipv4.icmp_ratelimit)",
+            ),
+            false => Finding::new(format!("a packet filter on this host rejected the connection to {place}: {errno}")),
+        };
+        let answered = if silenced { "" } else { " and answered with an error" };
+        return finding.note(*at, "drop", format!("the SYN was dropped by a filter{inside}{answered}")).fix(fix).yes();
     }
     let Some(listener) = case.listener() else { return Verdict::No };
     // The stack itself refused, or another one to which the packet was redirected.
@@ -43,6 +51,20 @@ fn rule(case: &Case<'_>) -> Verdict {
         .proven_if(!case.lossy(), "that no reset was sent: kernel records were lost")
         .of_process(listener.pid)
         .yes()
+}
+
+/// How long a rejection tells what the same rule does to the next ones.
+const SAME_RULE: Nanos = 10 * SECOND;
+
+/// Dropped by a filter that rejected others to this address a moment ago: the errors it answers with are limited.
+pub fn silenced(case: &Case<'_>) -> bool {
+    if !case.unanswered() || super::firewall_drop::filtered(case).is_empty() {
+        return false;
+    }
+    let mut failures = case.past.failures.of(case.owner.group, case.at);
+    failures.any(|(endpoint, failed)| {
+        Some(endpoint) == case.endpoint() && failed.cause == CAUSE.id && case.at - failed.last.min(case.at) <= SAME_RULE
+    })
 }
 
 /// Somebody else's stack reset us: the packet was sent on to it (DNAT).

@@ -2,6 +2,7 @@
 
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::failures::Route;
+use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group};
 use crate::proxies::Setting;
 use crate::text;
@@ -29,8 +30,17 @@ fn rule(case: &Case<'_>) -> Verdict {
     let failures = case.past.failures.of(case.owner.group, case.at);
     let mut failed: Vec<_> = failures.filter(|(_, f)| f.concerns(route.as_ref())).collect();
     failed.sort_by_key(|(_, f)| std::cmp::Reverse(f.last));
-    let Some((endpoint, last)) = failed.first() else { return Verdict::No };
     let name = &case.owner.name;
+    let said = case.said() == Some(&Hint::NoLiveUpstream);
+    let Some((endpoint, last)) = failed.first() else {
+        if !said {
+            return Verdict::No;
+        }
+        return Finding::new(format!("{name} made no attempt: it had no upstream left to try"))
+            .fixes(case.advise(Setting::FailureCount, "{} decide when one is tried again"))
+            .missing("the failures that marked its upstreams down")
+            .yes();
+    };
     let others = match failed.len() {
         1 => String::new(),
         n => format!(", and {} more", n - 1),
@@ -49,6 +59,6 @@ fn rule(case: &Case<'_>) -> Verdict {
     }))
     .fix(format!("mend {} at {place}", last.cause))
     .fixes(case.advise(Setting::FailureCount, "{} decide when it is tried again"))
-    .missing("the proxy's own word (its log) that no upstream was left")
+    .proven_if(said, "the proxy's own word (its log) that no upstream was left")
     .yes()
 }

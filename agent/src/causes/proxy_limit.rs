@@ -1,6 +1,8 @@
 //! `proxy_limit`: the proxy reached a limit of its own.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::Counted;
+use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI};
@@ -32,19 +34,31 @@ fn rule(case: &Case<'_>) -> Verdict {
             .fixes(advice)
             .yes();
     }
-    // A few may have been freed between the failure and the question.
-    let full = case.descriptors(case.owner.pid).filter(|fds| fds.limit > 0 && fds.open + 2 >= fds.limit);
-    let Some(fds) = full else { return queued(case) };
+    let Some(counted) = case.descriptors(case.owner.pid).filter(Counted::full) else { return queued(case) };
+    let fds = counted.facts;
     Finding::new(format!("{name} (pid {}) has {} of {} descriptors open", case.owner.pid, fds.open, fds.limit))
         .note(case.at, "descriptors", format!("{} of {} descriptors open", fds.open, fds.limit))
         .fixes(advice)
         .fix(format!("see what holds them: ls -l /proc/{}/fd", case.owner.pid))
+        .proven_if(counted.within, "their number at that very moment: it is from just before the request")
         .yes()
 }
 
 /// What is refused for want of an upstream is refused at once. A request that waited for one and then got the error
 /// without an attempt stood in the proxy's own queue.
 fn queued(case: &Case<'_>) -> Verdict {
+    let said = match case.said() {
+        Some(Hint::QueueTimeout) => Some("the request waited in its queue for a free connection until it gave up"),
+        Some(Hint::ProxyLimit) => Some("it reached a limit of its own"),
+        _ => None,
+    };
+    if let Some(said) = said {
+        return Finding::new(format!("{} never tried an upstream: {said}, says its log", case.owner.name))
+            .fixes(case.advise(Setting::Limit, "raise {}"))
+            .fix("or find what keeps the connections that are allowed busy")
+            .missing("the limit itself")
+            .yes();
+    }
     let Some(client) = case.client else { return Verdict::No };
     let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
     let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::live::logs_told;
 use crate::config::{Config, Flags, Settings};
 use crate::daemon::{self, Outlet, Source};
 use crate::http::Access;
@@ -44,16 +45,22 @@ fn wanted(settings: &Settings) -> Wanted {
 
 fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
-    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), ..Options::default() };
-    let choice = Choice { kernel, proxies: wanted(settings) };
-    Ok(Box::new(Watch::start(&choice, |_| Ok::<_, WatchError>(None))?))
+    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, ..Options::default() };
+    let choice = Choice { kernel, proxies: wanted(settings), logs: settings.log.iter().collect() };
+    let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
+    for line in logs_told(&watch) {
+        journal::info(&line);
+    }
+    Ok(Box::new(watch))
 }
 
 impl Source for Watch {
     fn run(mut self: Box<Self>, mut outlet: Outlet, stop: &Stop) -> anyhow::Result<()> {
         const REPORT: Duration = Duration::from_secs(1);
+        /// A look through a table in the kernel.
+        const COUNT: Duration = Duration::from_secs(5);
         let mut notices = Vec::new();
-        let mut reported = Instant::now();
+        let (mut reported, mut counted) = (Instant::now(), Instant::now());
         outlet.status(status(&self));
         let mut on = true;
         while on {
@@ -72,6 +79,13 @@ impl Source for Watch {
             if !on || reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 outlet.status(status(&self));
+            }
+            if !on || counted.elapsed() >= COUNT {
+                counted = Instant::now();
+                for new in self.traffic().connected {
+                    let proxy = self.proxy_name(new.pid).unwrap_or("unknown");
+                    outlet.connected(proxy, &new.upstream.to_string(), &new.times);
+                }
             }
         }
         self.leave();

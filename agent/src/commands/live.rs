@@ -12,11 +12,13 @@ use crate::causes;
 use crate::correlate::Counters;
 use crate::filter::Filter;
 use crate::kernel::Options;
+use crate::logs::Word;
 use crate::model::{Incident, Notice};
 use crate::screen;
 use crate::screen::query::Query;
 use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
+use crate::text;
 use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
@@ -34,6 +36,8 @@ pub struct Live {
     /// One JSON object on a line for each error
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub logs: LogWords,
     /// Stop after this time: 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = when::parse_duration)]
     pub duration: Option<Duration>,
@@ -42,6 +46,22 @@ pub struct Live {
     pub count: Option<u64>,
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// Which logs of proxies to follow.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LogWords {
+    /// Follow this log of a proxy too, for errors that are encrypted on the wire: nginx:FILE, nginx-access:FILE,
+    /// haproxy:FILE, apache:FILE, caddy:FILE. The error logs of a running nginx or Apache are found without it;
+    /// `off`: do not look for them
+    #[arg(long, value_name = "FORMAT:FILE")]
+    pub log: Vec<Word>,
+}
+
+impl LogWords {
+    pub fn wanted(&self) -> crate::logs::Wanted {
+        self.log.iter().collect()
+    }
 }
 
 /// How much the kernel side may keep.
@@ -54,19 +74,22 @@ pub struct Tuning {
     /// Bytes of each request and answer that are kept, 0 to 256
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub head: u32,
+    /// Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen
+    #[arg(long)]
+    pub no_tls: bool,
 }
 
 impl Tuning {
     pub fn options(&self) -> Options {
-        Options { ring_bytes: self.ring << 20, head: self.head, ..Options::default() }
+        Options { ring_bytes: self.ring << 20, head: self.head, tls: !self.no_tls, ..Options::default() }
     }
 }
 
 impl Live {
     /// What prints the incidents of a recording.
     pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
-        let tuning = Tuning { ring: 0, head: 0 };
-        Live { filter, plain: !json, json, duration: None, count, tuning }
+        let tuning = Tuning { ring: 0, head: 0, no_tls: false };
+        Live { filter, plain: !json, json, logs: LogWords::default(), duration: None, count, tuning }
     }
 
     pub fn run(self) -> anyhow::Result<u8> {
@@ -81,7 +104,7 @@ impl Live {
             stopper.at_signals().context("cannot wait for signals")?;
         }
         let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str));
-        let choice = Choice { kernel: self.tuning.options(), proxies: wanted };
+        let choice = Choice { kernel: self.tuning.options(), proxies: wanted, logs: self.logs.wanted() };
         let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
         if full_screen {
             return show(watch, stop, &stopper, self);
@@ -152,9 +175,9 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
     Snapshot {
         proxies: watch.proxies().iter().map(|(pid, name)| WatchedProxy { name: name.clone(), pid: *pid }).collect(),
         upstreams: traffic
-            .connects
+            .connections
             .iter()
-            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), connections: counts.iter().sum() })
+            .map(|(addr, count)| UpstreamSeen { addr: addr.to_string(), connections: *count })
             .collect(),
         requests: Some(traffic.requests),
         lost,
@@ -175,6 +198,23 @@ fn greet(watch: &Watch) {
     for probe in watch.probes().iter().filter(|probe| !probe.attached) {
         eprintln!("trace502: without {}: {}", probe.name, probe.lost);
     }
+    for line in logs_told(watch) {
+        eprintln!("trace502: {line}");
+    }
+}
+
+/// Which logs are followed, in words.
+pub fn logs_told(watch: &Watch) -> Vec<String> {
+    let mut told = Vec::new();
+    for (source, exists) in watch.logs() {
+        let path = source.path.display().to_string();
+        let path = text::safe(&path);
+        told.push(match exists {
+            true => format!("following the log {path}"),
+            false => format!("the log {path} does not exist yet; it is read once it does"),
+        });
+    }
+    told
 }
 
 /// What a watch leaves behind.

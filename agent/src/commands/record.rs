@@ -1,18 +1,16 @@
 //! `trace502 record` and `trace502 replay`: the kernel's events to a file, and the same attribution from it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::live::{End, Live, Printer, Tuning};
-use crate::correlate::Engine;
-use crate::decode;
+use super::live::{End, Live, LogWords, Printer, Tuning};
 use crate::filter::Filter;
-use crate::kernel::offsets::Names;
-use crate::model::{Nanos, Notice};
-use crate::recording::{Counts, Ending, Entry, Reader, Recorder, RecordingError, Replay as Tape};
+use crate::model::Notice;
+use crate::recording::{Counts, Ending, Play, Reader, Recorder, RecordingError, Replay as Tape};
+use crate::sinks::json;
 use crate::watch::{Choice, Stop, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
@@ -25,6 +23,11 @@ pub struct Record {
     /// Treat these as proxies too: names of executables or process ids
     #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
     pub proxy: Vec<String>,
+    /// Also print each error as one JSON object on a line, as `replay --json` will
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub logs: LogWords,
     /// Stop after this time: 30s, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = when::parse_duration)]
     pub duration: Option<Duration>,
@@ -44,8 +47,8 @@ impl Record {
     pub fn run(self) -> anyhow::Result<u8> {
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
         stopper.at_signals().context("cannot wait for signals")?;
-        let choice =
-            Choice { kernel: self.tuning.options(), proxies: Wanted::new(self.proxy.iter().map(String::as_str)) };
+        let proxies = Wanted::new(self.proxy.iter().map(String::as_str));
+        let choice = Choice { kernel: self.tuning.options(), proxies, logs: self.logs.wanted() };
         let mut recorder = None;
         let mut watch = Watch::start::<StartError>(&choice, |header| {
             let started = Recorder::create(&self.output, header)?;
@@ -69,7 +72,14 @@ impl Record {
             if !on {
                 watch.finish(&mut notices);
             }
-            incidents += notices.drain(..).filter(|notice| matches!(notice, Notice::Incident(_))).count();
+            for notice in notices.drain(..) {
+                if let Notice::Incident(incident) = notice {
+                    incidents += 1;
+                    if self.json {
+                        print(&json::line(&incident)?)?;
+                    }
+                }
+            }
             if recorder.as_ref().is_some_and(Recorder::failed) {
                 on = false;
             }
@@ -84,6 +94,15 @@ impl Record {
             when::show_size(summary.bytes)
         );
         Ok(0)
+    }
+}
+
+/// The recording is what counts: whoever read the lines may have seen enough.
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the records"),
+        _ => Ok(()),
     }
 }
 
@@ -104,23 +123,24 @@ pub struct Replay {
 impl Replay {
     pub fn run(self) -> anyhow::Result<u8> {
         let file = self.file.display().to_string();
-        let mut tape = Tape::new(Reader::open(&self.file).with_context(|| file.clone())?);
-        let names = serde_json::from_value(tape.reader().header().names.clone()).unwrap_or_default();
+        let reader = Reader::open(&self.file).map_err(|error| match error {
+            // It names the file itself.
+            RecordingError::File { .. } => anyhow::Error::new(error),
+            other => anyhow::Error::new(other).context(file.clone()),
+        })?;
+        let mut tape = Tape::new(reader);
         let mut printer = Printer::new(Live::printing(self.filter, self.json, self.count));
-        let mut play = Play { engine: Engine::new(), names, totals: Totals::default(), clock: 0 };
+        let mut play = Play::new(tape.reader().header());
         let mut notices = Vec::new();
-        while play.step(&mut tape, &mut notices).with_context(|| file.clone())? {
+        let mut on = true;
+        while on {
+            on = play.step(&mut tape, &mut notices).with_context(|| file.clone())?;
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice
                     && !printer.print(&incident)?
                 {
                     return Ok(0);
                 }
-            }
-        }
-        for notice in notices {
-            if let Notice::Incident(incident) = notice {
-                printer.print(&incident)?;
             }
         }
         if let Ending::Cut { at } = tape.reader().ending() {
@@ -132,59 +152,8 @@ impl Replay {
                 tape.mismatches()
             );
         }
-        printer.close(&End { counters: play.engine.counters(), totals: play.totals, unprinted: 0 })?;
+        let (counters, lost) = play.end();
+        printer.close(&End { counters, totals: Totals { lost, ..Totals::default() }, unprinted: 0 })?;
         Ok(0)
-    }
-}
-
-/// The engine, fed from a recording as it was fed then.
-struct Play {
-    engine: Engine,
-    names: Names,
-    totals: Totals,
-    clock: Nanos,
-}
-
-impl Play {
-    /// `false` after the last entry, when the engine has said its last words too.
-    fn step(
-        &mut self,
-        tape: &mut Tape<std::io::BufReader<std::fs::File>>,
-        notices: &mut Vec<Notice>,
-    ) -> anyhow::Result<bool> {
-        match tape.next_step()? {
-            Some(Entry::Event(record)) => match decode::decode(&record, &self.names) {
-                Ok(seen) => {
-                    self.clock = self.clock.max(seen.at);
-                    self.engine.observe(&seen, tape);
-                }
-                Err(_) => *self.totals.lost.entry("decode".into()).or_default() += 1,
-            },
-            Some(Entry::Tick(now)) => {
-                self.clock = self.clock.max(now);
-                self.engine.tick(now, tape);
-            }
-            Some(Entry::Lost(counts)) => self.lost(counts),
-            Some(Entry::Finish) => self.engine.finish(tape),
-            Some(Entry::Log { .. } | Entry::Asked(_) | Entry::End(_)) => {}
-            None => {
-                // A recording that was cut off has no last words of its own; elsewhere nothing is left to say.
-                self.engine.finish(tape);
-                notices.append(&mut self.engine.drain());
-                return Ok(false);
-            }
-        }
-        notices.append(&mut self.engine.drain());
-        Ok(true)
-    }
-
-    fn lost(&mut self, counts: Counts) {
-        let records = counts.iter().filter(|(place, _)| place.starts_with("ring_")).map(|(_, count)| count).sum();
-        for (place, count) in counts {
-            *self.totals.lost.entry(place).or_default() += count;
-        }
-        if records > 0 {
-            self.engine.lost(self.clock, records);
-        }
     }
 }

@@ -90,8 +90,22 @@ pub const OPTIONS: &[Opt] = &[
         Live,
         "Treat these processes as proxies, besides the well-known ones (nginx, haproxy, envoy ...); a reload adds some, a restart takes some away",
     ),
+    opt(
+        "log",
+        Many("FORMAT:FILE"),
+        &[],
+        Restart,
+        "Follow these logs of proxies too, for errors that are encrypted on the wire: nginx:FILE, nginx-access:FILE, haproxy:FILE, apache:FILE, caddy:FILE; the error logs of a running nginx or Apache are found without it, `off` does not look for them",
+    ),
     opt("head-bytes", One("N"), &["256"], Restart, "Bytes kept of the head of each request and answer, 0 to 256"),
     opt("ring-size", One("SIZE"), &["16MiB"], Restart, "Ring buffer between kernel and agent, a power of two"),
+    opt(
+        "no-tls",
+        Switch,
+        &[],
+        Restart,
+        "Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen",
+    ),
     opt("max-series", One("N"), &["2000"], Live, "Series of each metric; what comes after is counted under `other`"),
     opt(
         "series-idle",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::options::{Change, OPTIONS};
+use crate::logs::{SourceError, Word};
 use crate::when;
 
 /// Settings of the agent, complete.
@@ -19,8 +20,10 @@ pub struct Settings {
     pub history_max_age: Duration,
     pub history_max_size: u64,
     pub proxy: Vec<String>,
+    pub log: Vec<Word>,
     pub head_bytes: u16,
     pub ring_size: u64,
+    pub no_tls: bool,
     pub max_series: usize,
     pub series_idle: Duration,
     pub instance: Option<String>,
@@ -47,8 +50,10 @@ impl Settings {
             history_max_age: needed(from, "history-max-age", when::parse_duration),
             history_max_size: needed(from, "history-max-size", |w| at_least(when::parse_size(w)?, 1 << 20, "1MiB")),
             proxy: many(from, "proxy", proxy_name),
+            log: words(from, "log", log),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
             ring_size: needed(from, "ring-size", ring_size),
+            no_tls: switch(from, "no-tls"),
             max_series: needed(from, "max-series", |w| within(w, 10, 1_000_000)) as usize,
             series_idle: needed(from, "series-idle", when::parse_duration),
             instance: one(from, "instance", instance_name),
@@ -92,8 +97,10 @@ impl Settings {
             "history-max-age" => vec![when::show_duration(self.history_max_age)],
             "history-max-size" => vec![when::show_size(self.history_max_size)],
             "proxy" => self.proxy.clone(),
+            "log" => self.log.iter().map(ToString::to_string).collect(),
             "head-bytes" => vec![self.head_bytes.to_string()],
             "ring-size" => vec![when::show_size(self.ring_size)],
+            "no-tls" => flag(self.no_tls),
             "max-series" => vec![self.max_series.to_string()],
             "series-idle" => vec![when::show_duration(self.series_idle)],
             "instance" => self.instance.iter().cloned().collect(),
@@ -153,10 +160,17 @@ fn needed<T: Default>(from: &mut dyn Words, key: &'static str, parse: impl Fn(&s
 }
 
 fn many<T>(from: &mut dyn Words, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-    let words = from.words(key).to_vec();
-    if words.len() == 1 && words[0] == "off" {
+    if let [off] = from.words(key)
+        && off == "off"
+    {
         return vec![];
     }
+    words(from, key, parse)
+}
+
+/// Every word of an option, `off` as well.
+fn words<T>(from: &mut dyn Words, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    let words = from.words(key).to_vec();
     let mut values = Vec::with_capacity(words.len());
     for word in &words {
         match parse(word) {
@@ -165,6 +179,17 @@ fn many<T>(from: &mut dyn Words, key: &'static str, parse: impl Fn(&str) -> Resu
         }
     }
     values
+}
+
+/// A service has no working directory of its own.
+fn log(word: &str) -> Result<Word, String> {
+    let word: Word = word.parse().map_err(|error: SourceError| crate::text::safe(&error.to_string()).into_owned())?;
+    match &word {
+        Word::Follow(source) if !source.path.is_absolute() => {
+            Err(format!("`{}` is no absolute path", crate::text::safe(&source.path.display().to_string())))
+        }
+        _ => Ok(word),
+    }
 }
 
 fn switch(from: &mut dyn Words, key: &'static str) -> bool {

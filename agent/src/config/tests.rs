@@ -32,6 +32,7 @@ fn other_value(key: &str) -> &'static [&'static str] {
         "history-max-age" | "series-idle" => &["90m"],
         "history-max-size" => &["3MiB"],
         "proxy" => &["my-proxy", "4711"],
+        "log" => &["nginx:/var/log/nginx/error.log", "off"],
         "head-bytes" => &["64"],
         "ring-size" => &["1MiB"],
         "max-series" => &["1000"],
@@ -74,6 +75,24 @@ fn every_row_is_a_flag_a_key_and_a_setting() {
     let again = file(&by_file.print()).unwrap();
     assert_eq!(again.settings, by_file.settings, "{}", by_file.print());
     assert_eq!(file(&defaults.print()).unwrap().settings, defaults.settings);
+}
+
+#[test]
+fn a_log_is_named_by_format_and_absolute_path() {
+    let settings = file("log = ['haproxy:/var/log/haproxy.log', 'off']").unwrap().settings;
+    assert_eq!(
+        settings.log.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["haproxy:/var/log/haproxy.log", "off"]
+    );
+    for (text, says) in [
+        ("/var/log/x", "names no log format"),
+        ("nginx:error.log", "no absolute path"),
+        ("nginx:", "names no file"),
+        ("\\u001b[2J:x", "names no log format"),
+    ] {
+        let error = file(&format!("log = [\"{text}\"]")).unwrap_err().to_string();
+        assert!(error.contains(says) && !error.contains('\u{1b}'), "{error:?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub struct Counters {
     pub failures: u64,
     /// Facts that were told twice.
     pub duplicates: u64,
+    /// Lines of proxies' logs that told of an error.
+    pub lines: u64,
+    /// Of those, the ones that told an incident by themselves.
+    pub logged: u64,
     /// Kernel records that were lost on the way here.
     pub lost: u64,
     /// Attempts forgotten before their client's outcome was known.

@@ -8,12 +8,15 @@ use super::failures::Failures;
 use super::late;
 use super::pending::{Pending, Pendings};
 use super::tries::{End, State, Tries, Try};
-use crate::model::{Handover, Nanos, Phase};
+use crate::logs::{Format, LogError};
+use crate::model::{Endpoint, Handover, Nanos, Phase, Seen};
 use crate::proxies::Closes;
 use crate::text::{MILLI, SECOND};
 
 /// An attempt may seem to begin this much before its request: clocks are read on two CPUs.
 const SLACK: Nanos = MILLI;
+/// A line of a log is written this soon after what it tells.
+const SAID: Nanos = 500 * MILLI;
 /// Where it is not known when the request began.
 const BLIND: Nanos = 5 * SECOND;
 /// Between the close of an attempt that was not bound and the write it led to.
@@ -47,8 +50,9 @@ impl Joined {
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let late = pending.owner.kind.closes == Closes::AfterWrite;
-    let proven = if late { late::proven(pending, tries) } else { None };
+    let proven = if late && !pending.logged { late::proven(pending, tries) } else { None };
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
+        _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) => exact(pending, tries),
@@ -72,6 +76,34 @@ fn agree(joined: &Joined, tries: &Tries) -> bool {
     });
     let Some(Some(first)) = kinds.next() else { return false };
     kinds.all(|kind| kind == Some(first))
+}
+
+/// The attempts that a line of the log means: by process, upstream and time, and by what else the log says.
+fn logged(pending: &Pending, tries: &Tries) -> Joined {
+    let mut joined = Joined::default();
+    let Some(line) = &pending.line else { return joined };
+    let since = pending.at.saturating_sub(line.coarse_micros.saturating_mul(1_000)).saturating_sub(SAID);
+    let meant = |t: &&Try| {
+        !t.used && t.at >= since && t.at <= pending.at.saturating_add(SAID) && t.end != End::Well && is_meant(t, line)
+    };
+    let mut found = tries.of_process(pending.pid).filter(meant);
+    // From the newest: the line is written when the attempt has failed.
+    joined.own.extend(found.next().map(|t| t.seq));
+    joined.rivals.extend(found.map(|t| t.seq));
+    if !joined.rivals.is_empty() && line.upstream_local_port.is_none() && line.format != Format::Apache {
+        joined.doubt = Some("its log names the upstream and the second, and several attempts on it failed then");
+    }
+    joined
+}
+
+fn is_meant(t: &Try, line: &LogError) -> bool {
+    let there = line.upstream.as_deref().is_some_and(|upstream| match &t.attempt.endpoint {
+        Endpoint::Tcp(addr) => upstream.parse() == Ok(*addr),
+        Endpoint::Unix(path) => upstream.strip_prefix("unix:") == Some(path),
+    });
+    let port = |own: u16| t.attempt.conn.flow.is_some_and(|flow| flow.local.port() == own);
+    let thread = line.format != Format::Apache || line.tid.is_none_or(|tid| tid == t.tid);
+    there && thread && line.upstream_local_port.is_none_or(port)
 }
 
 fn exact(pending: &Pending, tries: &Tries) -> Joined {
@@ -195,6 +227,9 @@ pub fn complete(pending: &Pending, joined: &Joined, tries: &Tries, now: Nanos) -
     let until = pending.until();
     if now >= until {
         return Ok(());
+    }
+    if pending.seen == Seen::Inferred {
+        return Err(until);
     }
     let last = joined.own.last().and_then(|seq| tries.get(*seq));
     let at = match (pending.owner.kind.closes, last) {

@@ -101,7 +101,9 @@ pub fn guessed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         return Joined { own: same, ..Joined::default() };
     }
     // Where the end would have been seen, what ended at another time is none of it.
-    if matches!(pending.seen, Seen::Wire | Seen::Closed | Seen::Garbled) && near.iter().all(|(_, t)| !is_unix(t)) {
+    if matches!(pending.seen, Seen::Wire | Seen::Tls | Seen::Closed | Seen::Garbled)
+        && near.iter().all(|(_, t)| !is_unix(t))
+    {
         return Joined::default();
     }
     let bound: Vec<u64> = near.iter().filter(|(_, t)| own(t)).map(|(_, t)| t.seq).collect();

@@ -6,6 +6,7 @@
 
 mod content;
 mod counters;
+mod descriptors;
 pub mod failures;
 #[cfg(test)]
 pub mod fixture;
@@ -13,6 +14,10 @@ pub mod flows;
 pub mod history;
 mod join;
 mod late;
+#[cfg(test)]
+mod line_tests;
+mod lines;
+mod logged;
 pub mod names;
 mod owner;
 mod past;
@@ -27,16 +32,20 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
+pub use descriptors::Counted;
+pub use lines::writer as log_writer;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::descriptors::Descriptors;
 use self::failures::Route;
+use self::lines::{Known as Told, Lines};
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
-use crate::host::{DescriptorFacts, Host};
+use crate::host::Host;
 use crate::model::{
     Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
     Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
@@ -47,9 +56,6 @@ use crate::text::{self, MILLI, SECOND};
 const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
-/// How long figures of a process are taken as they are.
-const STILL: Nanos = 10 * MILLI;
-const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
 
@@ -59,6 +65,7 @@ enum Timer {
     Try(u64),
     Pending(u64),
     Outcome(u64),
+    Line(u64),
 }
 
 pub struct Engine {
@@ -70,11 +77,11 @@ pub struct Engine {
     owners: Owners,
     /// Errors that were reported, so that none is twice.
     done: Recent<(Cookie, u32)>,
+    lines: Lines,
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
-    /// Open descriptors of proxies, and when that was asked.
-    descriptors: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
+    descriptors: Descriptors,
     out: Vec<Notice>,
     counters: Counters,
 }
@@ -95,9 +102,10 @@ impl Engine {
             past: Past::new(),
             owners: Owners::default(),
             done: Recent::new(DONE),
+            lines: Lines::default(),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
-            descriptors: BTreeMap::new(),
+            descriptors: Descriptors::default(),
             out: Vec::new(),
             counters: Counters::default(),
         }
@@ -112,7 +120,7 @@ impl Engine {
         self.expire();
         let at = seen.at;
         match &seen.fact {
-            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error.outcome), host),
+            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
@@ -130,6 +138,7 @@ impl Engine {
             Fact::ClientLeft { client, request } => {
                 self.past.left.insert((*client, *request), at);
             }
+            Fact::Rescued { client } => self.rescued(*client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
             Fact::Listening(listening) => self.past.history.listening(at, listening),
@@ -138,14 +147,14 @@ impl Engine {
             }
             Fact::Exec(proc) => {
                 self.owners.forget(proc.pid);
-                self.past.history.exec(proc);
+                self.past.history.exec(at, proc);
             }
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
                 self.past.history.fork(at, *parent, child);
             }
-            Fact::Exit { proc, status } => {
-                self.death(at, proc, *status);
+            Fact::Exit { proc, parent, status } => {
+                self.death(at, proc, *parent, *status);
                 self.settle_exit(proc.pid, host);
                 self.owners.forget(proc.pid);
             }
@@ -199,14 +208,13 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         Counters {
             attempts_overflow: self.tries.overflow,
-            memory_overflow: self.past.overflow(),
+            memory_overflow: self.past.overflow() + self.lines.overflow,
             done_overflow: self.done.overflow,
             ..self.counters.clone()
         }
     }
 
-    /// An error of a client, however it was seen. The kernel's own come through `observe`; this is the door for
-    /// those that a proxy's log or its TLS library shows. One that was told before is not told again.
+    /// An error of a client that the kernel side or a TLS library shows. One that was told before is not told again.
     pub fn client_error(
         &mut self,
         at: Nanos,
@@ -230,38 +238,26 @@ impl Engine {
         let owner = self.owners.of(task.pid, &error.conn.comm, host);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
-        let mut answers = Answers::default();
+        let line = None;
+        let (pid, tid, error) = (task.pid, task.tid, error.clone());
+        let answers = Answers::default();
+        let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
+        let mut told = Told::new(&pending);
+        if self.lines.logged_before(&told) {
+            self.counters.duplicates += 1;
+            return;
+        }
+        if let Some(line) = self.lines.of(&mut told) {
+            pending.attach(line.error);
+        }
+        self.lines.remember(told);
         // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
         if self.tries.of_client(key).next().is_none() {
-            answers.note_descriptors(task.pid, self.descriptors(at, task.pid, host));
+            let counted = self.descriptors.at(at, pending.asked(), pid, host);
+            pending.answers.note_descriptors(pid, counted);
         }
-        self.pending.insert(Pending {
-            seq,
-            at,
-            pid: task.pid,
-            tid: task.tid,
-            error: error.clone(),
-            seen,
-            owner,
-            answers,
-            lossy,
-        });
+        self.pending.insert(pending);
         self.resolve(seq, self.clock.max(at), host);
-    }
-
-    /// Asked of a process a few times a second at most: a proxy has thousands of them.
-    fn descriptors(&mut self, at: Nanos, pid: u32, host: &mut dyn Host) -> Option<DescriptorFacts> {
-        if let Some((asked, facts)) = self.descriptors.get(&pid)
-            && at.saturating_sub(*asked) < STILL
-        {
-            return *facts;
-        }
-        let facts = host.descriptors(pid);
-        if self.descriptors.len() >= PROXIES {
-            self.descriptors.pop_first();
-        }
-        self.descriptors.insert(pid, (at, facts));
-        facts
     }
 
     fn attempt(
@@ -388,6 +384,7 @@ impl Engine {
                 now,
                 owner: &one.owner,
                 client: None,
+                line: None,
                 past: &self.past,
                 host: RefCell::new(host),
                 answers: RefCell::new(&mut one.answers),
@@ -489,11 +486,11 @@ impl Engine {
         }
     }
 
-    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, status: ExitStatus) {
+    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, parent: Option<u32>, status: ExitStatus) {
         let history = &mut self.past.history;
-        let parent = history.parent_of(proc.pid);
+        let parent = history.parent_of(proc.pid).or(parent);
         let inherited = parent.and_then(|p| history.life_of(p)).is_some_and(|life| !life.listened.is_empty());
-        let death = history.exit(at, proc, status);
+        let death = history.exit(at, proc, parent, status);
         if death.life.listened.is_empty() && !inherited {
             return;
         }
@@ -578,6 +575,7 @@ impl Engine {
                 Timer::Try(seq) => self.look_again(seq, at, host),
                 Timer::Pending(seq) => self.resolve(seq, at, host),
                 Timer::Outcome(seq) => self.outcome(seq),
+                Timer::Line(seq) => self.line_alone(seq, at, host),
             }
         }
     }
@@ -585,6 +583,7 @@ impl Engine {
     fn expire(&mut self) {
         self.past.expire(self.clock);
         self.tries.expire(self.clock);
+        self.lines.expire(self.clock);
         self.done.forget_before(self.clock.saturating_sub(DONE_MEMORY));
     }
 
@@ -601,11 +600,13 @@ enum Known {
     Duplicate,
 }
 
-fn seen_as(outcome: ClientOutcome) -> Seen {
-    match outcome {
+fn seen_as(error: &ClientError) -> Seen {
+    match error.outcome {
+        ClientOutcome::Status(_) if error.conn.secured => Seen::Tls,
         ClientOutcome::Status(_) => Seen::Wire,
         ClientOutcome::Garbled => Seen::Garbled,
         ClientOutcome::Closed => Seen::Closed,
+        ClientOutcome::Unseen => Seen::Inferred,
     }
 }
 
@@ -654,6 +655,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             closed_first: false,
             ahead: false,
             application: false,
+            secured: false,
             blind: false,
             check: false,
             after_call: false,

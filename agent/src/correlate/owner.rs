@@ -29,7 +29,7 @@ impl Owners {
         if let Some(owner) = self.known.get(&pid) {
             return owner.clone();
         }
-        let facts = host.process(pid);
+        let facts = if pid == 0 { None } else { host.process(pid) };
         let exe = facts.as_ref().and_then(|f| f.exe.as_deref()).map(|exe| exe.rsplit('/').next().unwrap_or(exe));
         let name = facts.as_ref().map_or(comm, |f| f.name.as_str());
         let kind = exe.and_then(proxies::by_name).or_else(|| proxies::by_name(name)).or_else(|| proxies::by_name(comm));
@@ -42,6 +42,10 @@ impl Owners {
         };
         let name = kind.map_or_else(|| text::clipped(name, 32), |kind| kind.name.to_owned());
         let owner = Owner { pid, kind: kind.unwrap_or(proxies::OTHER), name, group };
+        if pid == 0 {
+            // Nobody in particular: a log that names no process.
+            return owner;
+        }
         if self.known.len() >= PROCESSES {
             self.known.pop_first();
         }

@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::owner::Owner;
 use crate::causes::Answers;
-use crate::model::{ClientError, Cookie, Nanos, Seen};
+use crate::logs::LogError;
+use crate::model::{ClientError, ClientOutcome, Cookie, Nanos, Seen};
 use crate::proxies::{Birth, Closes};
 use crate::text::MILLI;
 
 /// The kernel side hands over an attempt that looked well right after the error; this is how long that may take.
 pub const HANDED_OVER: Nanos = MILLI;
-/// The same where no attempt is known yet.
-pub const NOTHING: Nanos = 10 * MILLI;
+/// The same where no attempt is known yet: the proxy's log may say why there is none.
+pub const NOTHING: Nanos = 30 * MILLI;
 /// Where it is not known whether a proxy closes or writes first.
 pub const CLOSES_NEAR: Nanos = 40 * MILLI;
 /// A proxy that writes first closes the upstream at once, unless it has to wait for a processor in between.
 pub const CLOSES_AFTER: Nanos = 400 * MILLI;
 /// Its failing connect() calls were before; a close may still come.
 pub const IN_CALL: Nanos = 5 * MILLI;
+/// What was inferred waits for the line of a log that tells it, and for an answer that shows it was none.
+pub const INFERRED: Nanos = 300 * MILLI;
+/// The same where the proxy waits for a second before it tries again.
+pub const TRIED_AGAIN: Nanos = 1_200 * MILLI;
 const PENDING: usize = 8_192;
 
 #[derive(Debug)]
@@ -32,6 +37,10 @@ pub struct Pending {
     pub answers: Answers,
     /// Kernel records were lost while it was gathered or before.
     pub lossy: bool,
+    /// What the proxy's log says of it.
+    pub line: Option<Box<LogError>>,
+    /// Only the log told of it: nothing is known of its connection.
+    pub logged: bool,
 }
 
 impl Pending {
@@ -46,11 +55,30 @@ impl Pending {
     /// The last moment at which an attempt of it may still be told.
     pub fn until(&self) -> Nanos {
         let window = match self.owner.kind.closes {
+            _ if self.logged => 0,
+            _ if self.seen == Seen::Inferred && self.owner.kind.retries_later => TRIED_AGAIN,
+            _ if self.seen == Seen::Inferred => INFERRED,
             Closes::BeforeWrite => NOTHING,
             Closes::AfterWrite => CLOSES_AFTER,
             Closes::Either => CLOSES_NEAR,
         };
         self.at.saturating_add(window)
+    }
+
+    /// Something else says what was seen already: a line of the log, which knows more than the encrypted wire.
+    pub fn attach(&mut self, line: LogError) {
+        if self.error.outcome == ClientOutcome::Unseen {
+            self.seen = Seen::Log;
+            self.error.outcome = line.status.map_or(ClientOutcome::Unseen, ClientOutcome::Status);
+        }
+        if self.line.as_ref().is_none_or(|old| super::lines::is_end(&line) && !super::lines::is_end(old)) {
+            self.line = Some(Box::new(line));
+        }
+    }
+
+    /// The client's own bytes say nothing.
+    pub fn unreadable(&self) -> bool {
+        self.line.is_some() || self.seen == Seen::Inferred
     }
 
     pub fn exact(&self) -> bool {
@@ -93,6 +121,20 @@ impl Pendings {
 
     pub fn get(&self, seq: u64) -> Option<&Pending> {
         self.all.get(&seq)
+    }
+
+    pub fn get_mut(&mut self, seq: u64) -> Option<&mut Pending> {
+        self.all.get_mut(&seq)
+    }
+
+    pub fn seq_of(&self, key: (Cookie, u32)) -> Option<u64> {
+        self.by_client.get(&key).copied()
+    }
+
+    /// What was inferred of this client and is not told yet.
+    pub fn inferred(&self, client: Cookie) -> Vec<u64> {
+        let own = self.by_client.range((client, 0)..=(client, u32::MAX)).map(|(_, seq)| *seq);
+        own.filter(|seq| self.get(*seq).is_some_and(|pending| pending.seen == Seen::Inferred)).collect()
     }
 
     pub fn of_client(&self, key: (Cookie, u32)) -> Option<&Pending> {

@@ -9,6 +9,7 @@ use super::tries::{End, State, Try};
 use crate::causes::death::STOPS;
 use crate::causes::{self, Case, Cause, Finding, Opinion, Verdict};
 use crate::host::Host;
+use crate::logs::{Hint, LogError};
 use crate::model::{
     AttemptSummary, ClientOutcome, Confidence, Evidence, Group, Handover, Incident, Nanos, Process, RECORD_VERSION,
     Request, Upstream,
@@ -61,6 +62,7 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
         now,
         owner: &last.owner,
         client: Some(&pending.error),
+        line: pending.line.as_deref(),
         past,
         host: RefCell::new(host),
         answers: RefCell::new(&mut last.answers),
@@ -96,6 +98,7 @@ fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Hos
         now,
         owner: &pending.owner,
         client: Some(&pending.error),
+        line: pending.line.as_deref(),
         past,
         host: RefCell::new(host),
         answers: RefCell::new(&mut pending.answers),
@@ -115,6 +118,9 @@ fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Hos
     let name = &pending.owner.name;
     let why = cause.is_none().then(|| match blind {
         Some(why) => why,
+        None if let Some(line) = &pending.line => {
+            ("wire_not_visible", format!("{}; what led to it was not seen", said(name, line)))
+        }
         None if conn.blind => ("wire_not_visible", format!("part of what {name} does is not visible to the probes")),
         None if conn.old => {
             ("agent_started_later", format!("the connection is older than trace502, and no attempt of {name} was seen"))
@@ -156,6 +162,9 @@ fn unexplained(case: &Case<'_>, lossy: bool) -> (&'static str, String) {
 fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement, past: &Past) -> bool {
     let cause = judgement.cause.as_ref().map(|(cause, _)| cause.id);
     let last = own.last();
+    if pending.logged {
+        return true;
+    }
     let left = past.left.get(&pending.key()).is_some_and(|at| at <= pending.at);
     // The client went first, and the proxy merely put the pieces away.
     if left && last.is_some_and(|t| t.end != End::Failed) {
@@ -163,11 +172,19 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
     }
     match pending.error.outcome {
         ClientOutcome::Status(502..=504) => true,
-        // The application's own 500 is its own affair.
-        ClientOutcome::Status(_) => match last {
-            Some(t) => cause.is_some_and(|c| c != "upstream_error") && t.attempt.conn.status != Some(500),
-            None => matches!(cause, Some("dns_failure" | "proxy_limit")),
-        },
+        // The application's own 500 is its own affair, also when another upstream had failed before it.
+        ClientOutcome::Status(_) => {
+            let made = |cause: &Cause| cause.id == "proxy_limit" || (pending.owner.kind.own_500)(cause.group, cause.id);
+            let answered = last.is_some_and(|t| t.attempt.conn.status == Some(500));
+            !answered && judgement.cause.as_ref().is_some_and(|(cause, _)| made(cause))
+        }
+        ClientOutcome::Unseen => {
+            let Some(last) = last else { return false };
+            let waited = last.at.saturating_sub(last.began()) >= WAITED;
+            // A retry that rescued, a health check, a client that left: what cannot be told apart is left out.
+            let failed = last.end == End::Failed || (last.end == End::GivenUp && waited);
+            failed && joined.doubt.is_none() && !stopping(pending, past)
+        }
         ClientOutcome::Garbled => matches!(cause, Some("invalid_response" | "tls_mismatch" | "h2_mismatch")),
         ClientOutcome::Closed => {
             let Some(last) = last else { return false };
@@ -237,6 +254,9 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         confidence = confidence.min(Confidence::Likely);
         missing.push(format!("which attempt was this request's: {doubt}"));
     }
+    if let Some(line) = &pending.line {
+        evidence.push(Evidence { t_us: 0, kind: "log".into(), text: said(&pending.owner.name, line) });
+    }
     evidence.push(Evidence { t_us: 0, kind: outcome_kind(pending).into(), text: outcome(pending) });
     evidence.sort_by_key(|e| e.t_us);
     evidence.extend(missing.into_iter().map(|text| Evidence {
@@ -253,12 +273,12 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         time: text::rfc3339(wall),
         status: match pending.error.outcome {
             ClientOutcome::Status(status) => Some(status),
-            ClientOutcome::Garbled | ClientOutcome::Closed => None,
+            ClientOutcome::Garbled | ClientOutcome::Closed | ClientOutcome::Unseen => None,
         },
         seen: pending.seen,
         proxy: proxy(pending, host),
-        client: conn.flow.map(|f| f.remote.to_string()),
-        request: request(pending),
+        client: conn.flow.map(|f| if f.remote.port() == 0 { f.remote.ip().to_string() } else { f.remote.to_string() }),
+        request: request(pending, own.last()),
         upstream,
         cause: id.into(),
         group,
@@ -285,6 +305,7 @@ fn outcome_kind(pending: &Pending) -> &'static str {
         ClientOutcome::Status(_) => "error_sent",
         ClientOutcome::Garbled => "garbled_sent",
         ClientOutcome::Closed => "closed_unanswered",
+        ClientOutcome::Unseen => "answer_unseen",
     }
 }
 
@@ -294,11 +315,14 @@ fn outcome(pending: &Pending) -> String {
         ClientOutcome::Status(status) => format!("{name} answered the client with {status}"),
         ClientOutcome::Garbled => format!("{name} handed the client bytes that are no HTTP"),
         ClientOutcome::Closed => format!("{name} closed the client's connection with its request unanswered"),
+        ClientOutcome::Unseen => format!("{name} answered the client with something that cannot be read"),
     }
 }
 
-fn request(pending: &Pending) -> Request {
-    match http::request(&pending.error.conn.request_head) {
+/// Where the client's bytes cannot be read, what went to the upstream is what there is to tell it by.
+fn request(pending: &Pending, last: Option<&Try>) -> Request {
+    let sent = || http::request(&last.filter(|_| pending.unreadable())?.attempt.conn.request_head);
+    match http::request(&pending.error.conn.request_head).or_else(sent) {
         Some(head) => Request {
             path: Some(text::clipped(head.path(), 256)),
             method: Some(head.method),
@@ -306,6 +330,36 @@ fn request(pending: &Pending) -> Request {
         },
         None => Request::default(),
     }
+}
+
+/// What the proxy's log says, in words of ours: a line is foreign text.
+fn said(name: &str, line: &LogError) -> String {
+    let errno = |errno: &Option<i32>| errno.map_or_else(String::new, |errno| format!(" with {}", text::errno(errno)));
+    let what = match &line.hint {
+        Hint::Connect { errno: number } => format!("connect() failed{}", errno(number)),
+        Hint::ConnectTimeout => "connecting took too long".into(),
+        Hint::ClosedEarly => "the upstream closed too early".into(),
+        Hint::Receive { errno: number } => format!("the answer broke off{}", errno(number)),
+        Hint::Send { errno: number } => format!("sending the request failed{}", errno(number)),
+        Hint::SendTimeout => "sending the request took too long".into(),
+        Hint::ResponseTimeout => "the answer took too long".into(),
+        Hint::InvalidResponse => "the answer is not valid".into(),
+        Hint::HeaderTooBig => "the header of the answer is too big".into(),
+        Hint::NoLiveUpstream => "no upstream was left to try".into(),
+        Hint::Unresolved { name } => format!("{} did not resolve", text::clipped(name, 100)),
+        Hint::TlsHandshake => "the TLS handshake with the upstream failed".into(),
+        Hint::TlsTimeout => "the TLS handshake with the upstream took too long".into(),
+        Hint::TlsVerify => "the upstream's certificate was not accepted".into(),
+        Hint::Rejected => "the upstream refused the request inside its connection".into(),
+        Hint::QueueTimeout => "the request waited too long for a free connection".into(),
+        Hint::ProxyLimit => "the proxy reached a limit of its own".into(),
+        Hint::PassedOn => "the upstream answered this status itself".into(),
+        Hint::StatusOnly => "the request failed".into(),
+        Hint::Other => "the upstream failed".into(),
+    };
+    let at = line.upstream.as_ref().map_or_else(String::new, |at| format!(" ({})", text::clipped(at, 140)));
+    let status = line.status.map_or_else(String::new, |status| format!(", {status}"));
+    format!("{name}'s log says: {what}{at}{status}")
 }
 
 fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
@@ -319,6 +373,7 @@ fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 
@@ -332,6 +387,7 @@ fn process(case: &Case<'_>, pid: u32) -> Process {
         exe: clip(facts.exe),
         unit: clip(facts.unit),
         container: clip(facts.container),
+        container_name: clip(facts.container_name),
     }
 }
 

@@ -228,6 +228,12 @@ fn from_ready_to_the_end() {
 fn each_thread_holds_only_what_it_needs() {
     let agent = Running::start("");
     until("readiness", || agent.get("/readyz").contains(" 200 "));
+    // A thread has its name a moment after it runs.
+    let names = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid)).unwrap();
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect::<String>()
+    };
+    until("its threads", || ["engine", "http", "history"].iter().all(|name| names().contains(name)));
     let kept = KEPT.iter().filter(|k| k.until.is_none()).fold(0u64, |bits, k| bits | 1 << k.bit);
     let mut seen = Vec::new();
     for task in fs::read_dir(format!("/proc/{}/task", agent.pid)).unwrap() {

@@ -7,7 +7,7 @@ use crate::when::Micros;
 
 /// A process as one would say it: its unit, its container, or its name.
 pub fn who(process: &Process) -> String {
-    match (&process.unit, &process.container) {
+    match (&process.unit, process.container_label()) {
         (Some(unit), _) => safe(unit).to_string(),
         (None, Some(container)) => format!("{} in container {}", safe(&process.name), safe(container)),
         (None, None) => safe(&process.name).to_string(),
@@ -17,7 +17,7 @@ pub fn who(process: &Process) -> String {
 /// Name and pid, and the unit or container where there is one.
 pub fn place(process: &Process) -> String {
     let name = safe(&process.name);
-    match (&process.unit, &process.container) {
+    match (&process.unit, process.container_label()) {
         (Some(unit), _) => format!("{name} (pid {}, {})", process.pid, safe(unit)),
         (None, Some(container)) => format!("{name} (pid {}, container {})", process.pid, safe(container)),
         (None, None) => format!("{name} (pid {})", process.pid),

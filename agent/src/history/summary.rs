@@ -65,7 +65,7 @@ impl Summary {
         let upstream = incident.upstream.as_ref();
         let process = upstream.and_then(|u| u.process.as_ref());
         let process = match process {
-            Some(p) => match (&p.unit, &p.container) {
+            Some(p) => match (&p.unit, p.container_label()) {
                 (Some(unit), _) => format!("{} ({unit})", p.name),
                 (None, Some(container)) => format!("{} (container {container})", p.name),
                 (None, None) => p.name.clone(),

@@ -85,7 +85,7 @@ pub fn container(path: &str) -> Option<String> {
     if parts.iter().any(|part| part.contains("conmon")) {
         return None;
     }
-    if let Some(id) = parts.iter().rev().find_map(|part| id_in(part)) {
+    if let Some(id) = container_id(path) {
         return Some(id[..12].to_owned());
     }
     parts.iter().enumerate().find_map(|(at, part)| {
@@ -96,6 +96,11 @@ pub fn container(path: &str) -> Option<String> {
         let old_lxc = (*part == "lxc").then(|| parts.get(at + 1).copied()).flatten();
         machine.or(nspawn).or(lxc).or(old_lxc).filter(|name| !name.is_empty()).map(|name| name.replace("\\x2d", "-"))
     })
+}
+
+/// The whole id of the innermost container.
+pub fn container_id(path: &str) -> Option<&str> {
+    path.split('/').rev().find_map(id_in)
 }
 
 /// `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`, `libpod-ID.scope`, `…:cri-containerd:ID`, or the id alone.

@@ -17,6 +17,8 @@ const WORD: usize = 160;
 const PATH: usize = 1024;
 const WORDS: usize = 3;
 const THREADS: usize = 64;
+/// Flag of a task in the kernel.
+const PF_EXITING: u64 = 4;
 /// Descriptors looked at for logs: a proxy opens them before its connections.
 const FILES: usize = 1024;
 /// Descriptors counted one by one.
@@ -28,6 +30,8 @@ pub struct Stat {
     pub name: String,
     pub state: char,
     pub parent: u32,
+    /// On its way out: memory, files and control group may be gone already, and are no longer its own.
+    pub exiting: bool,
     pub cpu_ticks: u64,
     /// Since boot; tells a process from a later one with the same pid.
     pub start_ticks: u64,
@@ -77,6 +81,11 @@ impl Procfs {
 
     pub fn identity(&self, pid: u32) -> Option<Identity> {
         Some(parse_status(&self.read(pid, "status")?))
+    }
+
+    /// Its number in its own process namespace.
+    pub fn innermost(&self, pid: u32) -> Option<u32> {
+        parse_innermost(&self.read(pid, "status")?)
     }
 
     pub fn exe(&self, pid: u32) -> Option<String> {
@@ -216,6 +225,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         name,
         state: field(3)?.chars().next()?,
         parent: field(4)?.parse().ok()?,
+        exiting: ticks(9)? & PF_EXITING != 0,
         cpu_ticks: ticks(14)?.saturating_add(ticks(15)?),
         start_ticks: ticks(22)?,
     })
@@ -237,6 +247,12 @@ pub fn parse_status(bytes: &[u8]) -> Identity {
         }
     }
     identity
+}
+
+/// The last number of the `NSpid:` line.
+fn parse_innermost(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// The first words, without what looks like a secret and without the padding of a process that renamed itself.
@@ -349,6 +365,13 @@ mod tests {
         );
         assert_eq!(open_files(b"Max open files unlimited unlimited files"), Some(u64::MAX));
         assert_eq!(open_files(b"Max open files\n"), None);
+    }
+
+    #[test]
+    fn the_innermost_number_is_the_last() {
+        assert_eq!(parse_innermost(b"Name:\tx\nNSpid:\t4711\t29\nCpus:\t1\n"), Some(29));
+        assert_eq!(parse_innermost(b"Name:\tx\n"), None);
+        assert_eq!(Procfs::new("/proc").innermost(std::process::id()), Some(std::process::id()));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::cgroup::{self, Groups, Mounts};
-use super::proc::Procfs;
+use super::containers::Containers;
+use super::proc::{Procfs, Stat};
 use super::{Activity, MemoryFacts, ProcessFacts, same_service};
 use crate::model::Nanos;
 
@@ -31,11 +32,12 @@ struct Entry {
 pub struct Processes {
     known: HashMap<u32, Entry>,
     mounts: Mounts,
+    containers: Containers,
 }
 
 impl Processes {
     pub fn new(procfs: &Path) -> Self {
-        Self { known: HashMap::new(), mounts: Mounts::read(procfs) }
+        Self { known: HashMap::new(), mounts: Mounts::read(procfs), containers: Containers::default() }
     }
 
     /// Reads a process now, whatever is remembered: it was executed, or is seen for the first time.
@@ -76,7 +78,10 @@ impl Processes {
     pub fn get(&mut self, proc: &Procfs, pid: u32) -> Option<ProcessFacts> {
         let stat = proc.stat(pid).filter(|_| pid != 0);
         let now = Instant::now();
-        let Some(stat) = stat.filter(|stat| stat.alive()) else {
+        // What is read of a process on its way out is wrong: who was known stays what it was.
+        let known = self.known.get(&pid).map(|entry| entry.start_ticks);
+        let leaves = |stat: &Stat| stat.exiting && known.is_some_and(|start| start == 0 || start == stat.start_ticks);
+        let Some(stat) = stat.filter(|stat| stat.alive() && !leaves(stat)) else {
             let entry = self.known.get_mut(&pid)?;
             entry.facts.alive = false;
             entry.used = now;
@@ -97,6 +102,9 @@ impl Processes {
         let memory = old.filter(|entry| entry.start_ticks == stat.start_ticks).and_then(|entry| entry.memory.clone());
         let groups = proc.read(pid, "cgroup").map(|bytes| Groups::parse(&bytes)).unwrap_or_default();
         let path = groups.path().map(str::to_owned);
+        let container = path.as_deref().and_then(cgroup::container);
+        let id = container.as_ref().and(path.as_deref()).and_then(cgroup::container_id);
+        let container_name = id.and_then(|id| self.containers.name(proc, pid, id));
         let facts = ProcessFacts {
             pid,
             parent: stat.parent,
@@ -106,7 +114,8 @@ impl Processes {
             started: seen.unwrap_or(started),
             alive: true,
             unit: path.as_deref().and_then(cgroup::unit),
-            container: path.as_deref().and_then(cgroup::container),
+            container,
+            container_name,
             cgroup: path,
             netns: proc.namespace(pid, "net").unwrap_or_default(),
             uid: proc.identity(pid).map(|identity| identity.uid).unwrap_or_default(),
@@ -279,6 +288,28 @@ mod tests {
         assert_eq!((facts.name.as_str(), facts.cmdline[0].as_str()), ("new", "new"));
         fs::remove_dir_all(dir.path().join("70")).unwrap();
         assert_eq!(processes.get(&proc, 70).unwrap(), ProcessFacts { alive: false, ..facts });
+    }
+
+    #[test]
+    fn a_process_on_its_way_out_stays_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |flags: u32, start: u64, group: &str| {
+            fs::create_dir_all(dir.path().join("71")).unwrap();
+            let stat = format!("71 (init) S 1 1 1 0 -1 {flags} 0 0 0 0 5 5 0 0 20 0 1 0 {start} 0 0");
+            fs::write(dir.path().join("71/stat"), stat).unwrap();
+            fs::write(dir.path().join("71/cgroup"), format!("0::{group}\n")).unwrap();
+        };
+        let (proc, mut processes) = (Procfs::new(dir.path()), Processes::new(dir.path()));
+        write(0, 100, "/shop.service");
+        processes.get(&proc, 71).unwrap();
+        // The first process of a container waits there for the others to end, in the top group.
+        write(4, 100, "/");
+        processes.known.get_mut(&71).unwrap().read = None;
+        let facts = processes.get(&proc, 71).unwrap();
+        assert_eq!((facts.unit.as_deref(), facts.alive), (Some("shop.service"), false));
+        // Of a stranger the little that is left is better than nothing.
+        write(4, 900, "/late.service");
+        assert_eq!(processes.get(&proc, 71).unwrap().unit.as_deref(), Some("late.service"));
     }
 
     #[test]

@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, HEAD, Kind, Offsets, Settings};
+use trace502_ebpf::{COMM, HEAD, Kind, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
+use super::detach::Detacher;
 use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
-use super::traffic::{Counter, TargetRow, ThreadRow, Traffic};
+use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
+use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -28,11 +30,13 @@ pub struct Options {
     pub head: u32,
     /// Ask the verifier for its log.
     pub verbose: bool,
+    /// Look inside the TLS libraries of proxies.
+    pub tls: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { ring_bytes: 8 << 20, head: HEAD as u32, verbose: false }
+        Options { ring_bytes: 8 << 20, head: HEAD as u32, verbose: false, tls: true }
     }
 }
 
@@ -60,9 +64,12 @@ pub struct Kernel {
     /// What came of the first program that needed a trampoline.
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
+    detacher: Detacher<Vec<UProbeLink>>,
+    libraries: Libraries,
+    tls: Vec<tls_library::Attached>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
-    connects: HashMap<MapData, TargetRow, [u64; CONNECT_BUCKETS]>,
+    connects: HashMap<MapData, DialledRow, TimesRow>,
     counter: Counter,
 }
 
@@ -85,18 +92,37 @@ impl Kernel {
         let types = aya::Btf::parse(&blob, aya::Endianness::default());
         let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
         let mut bpf = open(options, &offsets, &settings, &types)?;
-        verify(&mut bpf, &types, &missing);
+        verify(&mut bpf, &types, &missing, options);
         let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
         for probe in PROBES {
-            reports.push(attach(&mut bpf, probe, &types, &missing, &mut trampolines));
+            reports.push(if wanted(probe, options) {
+                attach(&mut bpf, probe, &types, &missing, &mut trampolines)
+            } else {
+                let report = ProbeReport::of(probe);
+                ProbeReport { error: Some("switched off".into()), ..report }
+            });
         }
         let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
         let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
         let connects = HashMap::try_from(take("CONNECT_TIMES")?).map_err(|_| LoadError::Map("CONNECT_TIMES"))?;
         let counter = Counter::default();
-        Ok(Kernel { bpf, names, reports, missing, trampolines, libc: Vec::new(), lost, threads, connects, counter })
+        Ok(Kernel {
+            bpf,
+            names,
+            reports,
+            missing,
+            trampolines,
+            libc: Vec::new(),
+            detacher: Detacher::default(),
+            libraries: Libraries::default(),
+            tls: Vec::new(),
+            lost,
+            threads,
+            connects,
+            counter,
+        })
     }
 
     /// The first required probe that is not attached is an error.
@@ -148,14 +174,69 @@ impl Kernel {
         }
     }
 
+    /// Looks inside the TLS library that this proxy has mapped. One that cannot be hooked is no error: what its
+    /// clients say stays unseen.
+    pub fn watch_tls(&mut self, pid: u32) -> Visible {
+        if let Some(attached) = self.tls.iter().find(|attached| attached.pid == pid) {
+            let name = attached.name.clone();
+            return self
+                .add_class(pid, PROC_TLS)
+                .map_or_else(|e| Visible::Refused(e.to_string()), |()| Visible::Hooked(name));
+        }
+        if !self.reports.iter().any(|report| report.name == "tls" && report.attached) {
+            return Visible::None;
+        }
+        let mut refused = None;
+        for library in self.libraries.of(pid) {
+            match self.hook_tls(pid, &library) {
+                Ok(links) => {
+                    self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
+                    return match self.add_class(pid, PROC_TLS) {
+                        Ok(()) => Visible::Hooked(library.name),
+                        Err(error) => Visible::Refused(error.to_string()),
+                    };
+                }
+                Err(error) => refused = Some(chain(&error)),
+            }
+        }
+        refused.map_or(Visible::None, Visible::Refused)
+    }
+
+    /// Every call of a library that it has, or none.
+    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
+        let mut links = Vec::new();
+        for ((_, back, by_success), at) in CALLS.iter().zip(library.calls) {
+            let Some(at) = at else { continue };
+            // The return first: a call that is seen to begin is seen to end.
+            for name in [*back, ENTRY] {
+                let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
+                let location = UProbeAttachLocation::AbsoluteOffset(at);
+                let cookie = (name != ENTRY && *by_success).then_some(1);
+                let point = UProbeAttachPoint { location, cookie };
+                let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
+                links.push(program.take_link(link)?);
+            }
+        }
+        Ok(links)
+    }
+
+    fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
+        let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
+        let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
+        let class = map.get(&pid, 0).unwrap_or(0);
+        map.insert(pid, class | more, 0).map_err(|error| LoadError::Refused(error.to_string()))
+    }
+
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
-        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
-        let (gone, kept): (Vec<_>, Vec<_>) = self.libc.drain(..).partition(|attached| attached.pid == pid);
-        self.libc = kept;
-        for attached in gone {
-            // The process is gone, and its hook with it.
-            let _ = program.detach(attached.link);
+        let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
+        let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
+            let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
+            links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
+        }
+        if !links.is_empty() {
+            self.detacher.drop_later(links);
         }
     }
 
@@ -220,9 +301,10 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
 
 /// Verification is most of a start, and each program is verified by itself: side by side, on what CPUs there are.
 /// What is refused here is tried again, and told, where its probe is attached.
-fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing]) {
+fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Options) {
     let preferred = |name: &str| {
-        let mut providers = PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none());
+        let mut providers =
+            PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none() && wanted(probe, options));
         providers.find_map(|(place, probe)| {
             let (_, hook) = probe.providers[0].iter().find(|(program, _)| *program == name)?;
             Some((place, *hook))
@@ -246,6 +328,11 @@ fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing]) {
     });
 }
 
+/// Whether the user left it switched on.
+fn wanted(probe: &Probe, options: &Options) -> bool {
+    options.tls || probe.name != "tls"
+}
+
 /// The member that a probe needs and this kernel lacks.
 fn lacking<'a>(probe: &Probe, missing: &'a [Missing]) -> Option<&'a Missing> {
     missing.iter().find(|missing| probe.needs.contains(&missing.field))
@@ -258,16 +345,7 @@ fn attach(
     missing: &[Missing],
     trampolines: &mut Trampolines,
 ) -> ProbeReport {
-    let mut report = ProbeReport {
-        name: probe.name,
-        hook: probe.providers[0][0].1.to_string(),
-        provider: None,
-        required: probe.required,
-        attached: false,
-        error: None,
-        verifier: None,
-        lost: probe.lost,
-    };
+    let mut report = ProbeReport::of(probe);
     if let Some(lacking) = lacking(probe, missing) {
         report.error = Some(lacking.to_string());
         return report;
@@ -282,7 +360,8 @@ fn attach(
         }
         match provided {
             Ok(()) => {
-                let hooks: Vec<String> = provider.iter().map(|(_, hook)| hook.to_string()).collect();
+                let mut hooks: Vec<String> = provider.iter().map(|(_, hook)| hook.to_string()).collect();
+                hooks.dedup();
                 report.hook = hooks.join(" ");
                 report.provider = Some(provider[0].1.provider().to_owned());
                 report.attached = true;
@@ -333,7 +412,7 @@ fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), Progr
         Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
         Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
         Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
-        Hook::LibcConnect => <&mut UProbe>::try_from(program)?.load(),
+        Hook::LibcConnect | Hook::Tls => <&mut UProbe>::try_from(program)?.load(),
     }
 }
 
@@ -342,6 +421,7 @@ fn unload(bpf: &mut Ebpf, name: &str) {
     let _ = match bpf.program_mut(name) {
         Some(Program::BtfTracePoint(program)) => program.unload(),
         Some(Program::FExit(program)) => program.unload(),
+        Some(Program::UProbe(program)) => program.unload(),
         _ => Ok(()),
     };
 }

@@ -11,6 +11,8 @@ pub enum Hook {
     Iter(&'static str),
     /// Behind the system call of the C library's connect(), in each proxy.
     LibcConnect,
+    /// The calls of the TLS library, in each proxy.
+    Tls,
 }
 
 impl std::fmt::Display for Hook {
@@ -18,6 +20,7 @@ impl std::fmt::Display for Hook {
         match self {
             Hook::TpBtf(name) | Hook::Fexit(name) | Hook::Iter(name) => f.write_str(name),
             Hook::LibcConnect => f.write_str("libc connect()"),
+            Hook::Tls => f.write_str("TLS library calls"),
         }
     }
 }
@@ -29,7 +32,7 @@ impl Hook {
             Hook::TpBtf(_) => "tp_btf",
             Hook::Fexit(_) => "fexit",
             Hook::Iter(_) => "iter",
-            Hook::LibcConnect => "uprobe",
+            Hook::LibcConnect | Hook::Tls => "uprobe",
         }
     }
 }
@@ -90,6 +93,8 @@ pub const PROBES: &[Probe] = &[
                 ("inet_sent", Hook::Fexit("inet_sendmsg")),
                 ("inet6_sent", Hook::Fexit("inet6_sendmsg")),
                 ("unix_sent", Hook::Fexit("unix_stream_sendmsg")),
+                ("inet_paged", Hook::Fexit("inet_sendpage")),
+                ("unix_paged", Hook::Fexit("unix_stream_sendpage")),
             ],
         ],
         needs: &[],
@@ -174,6 +179,18 @@ pub const PROBES: &[Probe] = &[
         ],
         needs: &["task_nsproxy", "nsproxy_net"],
         lost: "connects that fail at once: unix sockets, no route, no free port",
+    },
+    Probe {
+        name: "tls",
+        required: false,
+        providers: &[&[
+            ("tls_called", Hook::Tls),
+            ("tls_shook", Hook::Tls),
+            ("tls_read", Hook::Tls),
+            ("tls_wrote", Hook::Tls),
+        ]],
+        needs: &[],
+        lost: "errors of clients that speak TLS",
     },
     Probe {
         name: "existing_listeners",

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::probes::Probe;
+
 #[derive(Clone, Debug, Serialize)]
 pub struct ProbeReport {
     pub name: &'static str,
@@ -18,4 +20,20 @@ pub struct ProbeReport {
     pub verifier: Option<String>,
     /// What is lost without it.
     pub lost: &'static str,
+}
+
+impl ProbeReport {
+    /// One that nobody has tried to attach.
+    pub fn of(probe: &Probe) -> ProbeReport {
+        ProbeReport {
+            name: probe.name,
+            hook: probe.providers[0][0].1.to_string(),
+            provider: None,
+            required: probe.required,
+            attached: false,
+            error: None,
+            verifier: None,
+            lost: probe.lost,
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub struct Ring {
 /// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Woken {
-    /// There may be records.
+    /// There may be records, or something at the descriptor that was waited for, too.
     Records,
     /// The time was up.
     Time,
@@ -26,14 +26,16 @@ impl Ring {
         Ring { ring }
     }
 
-    /// Waits for records, for the stop descriptor, or for the time to be up. Signals end a wait early.
-    pub fn wait(&self, stop: BorrowedFd<'_>, timeout: Duration) -> Woken {
+    /// Waits for records, for the stop descriptor, for one more, or for the time to be up. Signals end a wait early.
+    pub fn wait(&self, stop: BorrowedFd<'_>, also: Option<BorrowedFd<'_>>, timeout: Duration) -> Woken {
         let watch = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds = [watch(self.ring.as_raw_fd()), watch(stop.as_raw_fd())];
+        // A negative number is passed over.
+        let also = also.map_or(-1, |fd| fd.as_raw_fd());
+        let mut fds = [watch(self.ring.as_raw_fd()), watch(stop.as_raw_fd()), watch(also)];
         // A deadline in the future is not met early: a wait of zero would spin.
         let millis = timeout.as_millis().clamp(u128::from(timeout > Duration::ZERO), 60_000) as i32;
-        // SAFETY: two valid pollfds.
-        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) };
+        // SAFETY: three valid pollfds.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 3, millis) };
         if ready > 0 && fds[1].revents != 0 {
             Woken::Stop
         } else if ready > 0 {

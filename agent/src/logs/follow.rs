@@ -2,11 +2,10 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use thiserror::Error;
 
@@ -16,9 +15,7 @@ use crate::host::monotonic;
 use crate::model::Nanos;
 
 /// Read from one log in one turn, so that a flood in one does not keep the others waiting.
-const TURN: usize = 1 << 20;
-/// How long a wait lasts at most: not every filesystem tells of changes.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+const TURN: usize = 1 << 18;
 const LOGS: usize = 256;
 
 #[derive(Debug, Error)]
@@ -108,6 +105,16 @@ impl Follower {
         Ok(())
     }
 
+    /// No longer follows a log.
+    pub fn remove(&mut self, source: &Source) {
+        self.tails.retain(|tail| tail.source != *source);
+    }
+
+    /// What is followed, and whether it exists.
+    pub fn followed(&self) -> impl Iterator<Item = (&Source, bool)> {
+        self.tails.iter().map(|tail| (&tail.source, tail.file.is_some()))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.tails.is_empty()
     }
@@ -116,17 +123,16 @@ impl Follower {
         self.health
     }
 
-    /// Waits until a log has grown, but never longer than a tenth of a second.
-    pub fn wait(&self, most: Duration) {
-        let most = most.min(LONGEST_WAIT);
-        match &self.changes {
-            Some(changes) => changes.wait(most),
-            None => std::thread::sleep(most),
-        }
+    /// Readable when a log has changed. Not every filesystem tells: read from time to time anyway.
+    pub fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.changes.as_ref().map(|changes| changes.fd.as_fd())
     }
 
     /// Reads what was written since the last time and hands over the errors. Says whether there is more to read.
     pub fn read(&mut self, mut each: impl FnMut(Followed)) -> bool {
+        if let Some(changes) = &self.changes {
+            changes.forget();
+        }
         let zone = zone();
         let mut more = false;
         for tail in &mut self.tails {
@@ -233,7 +239,7 @@ fn zone() -> i32 {
     i32::try_from(local.tm_gmtoff).unwrap_or(0)
 }
 
-/// inotify: tells that something changed, never what; that is read from the files themselves.
+/// inotify: tells that something changed.
 struct Changes {
     fd: OwnedFd,
 }
@@ -264,15 +270,11 @@ impl Changes {
         }
     }
 
-    fn wait(&self, most: Duration) {
-        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let millis = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `poll` is one pollfd, and one is announced.
-        if unsafe { libc::poll(&mut poll, 1, millis) } > 0 {
-            let mut events = [0_u8; 4096];
-            // SAFETY: pointer and length are those of `events`; the descriptor does not block.
-            while unsafe { libc::read(self.fd.as_raw_fd(), events.as_mut_ptr().cast(), events.len()) } > 0 {}
-        }
+    /// What changed is read from the files: only that something did counts.
+    fn forget(&self) {
+        let mut events = [0_u8; 4096];
+        // SAFETY: pointer and length are those of `events`; the descriptor does not block.
+        while unsafe { libc::read(self.fd.as_raw_fd(), events.as_mut_ptr().cast(), events.len()) } > 0 {}
     }
 }
 

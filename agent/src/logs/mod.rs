@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use follow::{Followed, Follower, Health, LogsError};
 pub use parser::{LONGEST, Parser};
-pub use source::{Source, SourceError, discover};
+pub use source::{Source, SourceError, Wanted, Word, discover};
 
 /// Whose log it is, and which of its logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Format {
     /// error_log of nginx.
     Nginx,

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::Format;
 
 /// A log and its format: `nginx:/var/log/nginx/error.log`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     pub format: Format,
     pub path: PathBuf,
@@ -40,6 +40,57 @@ impl FromStr for Source {
             return Err(SourceError::Path(text.to_owned()));
         }
         Ok(Self { format, path: path.into() })
+    }
+}
+
+/// What the user says of logs: one to follow, or that none shall be looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    Follow(Source),
+    Off,
+}
+
+impl FromStr for Word {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        if text == "off" { Ok(Word::Off) } else { text.parse().map(Word::Follow) }
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Word::Follow(source) => source.fmt(f),
+            Word::Off => f.write_str("off"),
+        }
+    }
+}
+
+/// The logs to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub sources: Vec<Source>,
+    /// Also those that running proxies have open.
+    pub find: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted { sources: Vec::new(), find: true }
+    }
+}
+
+impl<'a> FromIterator<&'a Word> for Wanted {
+    fn from_iter<I: IntoIterator<Item = &'a Word>>(words: I) -> Self {
+        let mut wanted = Wanted::default();
+        for word in words {
+            match word {
+                Word::Follow(source) => wanted.sources.push(source.clone()),
+                Word::Off => wanted.find = false,
+            }
+        }
+        wanted
     }
 }
 
@@ -87,6 +138,14 @@ mod tests {
         assert!(matches!("/var/log/x".parse::<Source>(), Err(SourceError::Format(_))));
         assert!(matches!("nginx:".parse::<Source>(), Err(SourceError::Path(_))));
         assert!(matches!("nginx".parse::<Source>(), Err(SourceError::Path(_))));
+    }
+
+    #[test]
+    fn off_only_turns_off_the_search() {
+        let words: Vec<Word> = ["caddy:/a", "off"].iter().map(|word| word.parse().unwrap()).collect();
+        assert_eq!(Wanted::from_iter(&words), Wanted { sources: vec!["caddy:/a".parse().unwrap()], find: false });
+        assert!(Wanted::default().find);
+        assert_eq!(words.iter().map(ToString::to_string).collect::<Vec<_>>(), ["caddy:/a", "off"]);
     }
 
     #[test]

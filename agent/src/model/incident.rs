@@ -33,11 +33,13 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// The word of `--status` and of the `status` label: a number, `closed` or `garbled`.
+    /// The word of `--status` and of the `status` label: a number, `closed`, `garbled`, or `unknown` where nobody
+    /// could read the answer.
     pub fn status_word(&self) -> String {
         match (self.status, self.seen) {
             (Some(status), _) => status.to_string(),
             (None, Seen::Garbled) => "garbled".into(),
+            (None, Seen::Inferred | Seen::Log) => "unknown".into(),
             (None, _) => "closed".into(),
         }
     }
@@ -106,7 +108,17 @@ pub struct Process {
     pub tid: Option<u32>,
     pub exe: Option<String>,
     pub unit: Option<String>,
+    /// First digits of its id.
     pub container: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+}
+
+impl Process {
+    /// Its container as people call it: by name, else by id.
+    pub fn container_label(&self) -> Option<&str> {
+        self.container_name.as_deref().or(self.container.as_deref())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,6 +38,10 @@ pub enum Fact {
         client: Cookie,
         request: u32,
     },
+    /// An upstream answered a client whose bytes cannot be read, after an attempt for it had failed.
+    Rescued {
+        client: Cookie,
+    },
     ResetSent(Packet),
     Dropped(Packet),
     Listening(Listening),
@@ -52,6 +56,8 @@ pub enum Fact {
     /// Wait status as wait() shows it.
     Exit {
         proc: Proc,
+        /// Whose child it was, where that is known.
+        parent: Option<u32>,
         status: ExitStatus,
     },
     Signal {
@@ -111,6 +117,8 @@ pub enum ClientOutcome {
     Garbled,
     /// The proxy closed it with the request unanswered.
     Closed,
+    /// An answer that could not be read was written after every attempt had failed.
+    Unseen,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -180,6 +188,8 @@ pub struct Connection {
     pub ahead: bool,
     /// TLS: application data was sent, so the handshake had come to its end.
     pub application: bool,
+    /// What is known of it was seen inside the owner's TLS library.
+    pub secured: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
     /// The proxy opened it for itself, to see whether the upstream is well.

@@ -9,6 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: true,
     none_left: &[503],
+    own_500: |_, _| false,
     // Its buffers are of 16 KiB unless told otherwise, less what it keeps for rewriting.
     header_full: |bytes| bytes.is_multiple_of(1024) || bytes % 16_384 >= 15_360,
     resolves_ahead: true,

@@ -1,6 +1,7 @@
 //! lighttpd: writes to the client first, closes the upstream after, and answers 500 for a broken upstream.
 
 use super::{Birth, Closes, Protocol, Proxy, Setting};
+use crate::model::Group;
 
 pub static PROXY: Proxy = Proxy {
     name: "lighttpd",
@@ -9,6 +10,9 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[503],
+    own_500: |group, cause| {
+        matches!(group, Group::Response | Group::Process) || matches!(cause, "host_unreachable" | "accept_queue_full")
+    },
     header_full: |_| false,
     resolves_ahead: false,
     retries_later: false,

@@ -14,6 +14,8 @@ mod squid;
 mod traefik;
 mod varnish;
 
+use crate::model::Group;
+
 /// When a proxy closes a failed upstream connection, seen from its write to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closes {
@@ -97,6 +99,8 @@ pub struct Proxy {
     pub oldest_first: bool,
     /// What it answers when it has no upstream left to try.
     pub none_left: &'static [u16],
+    /// Whether it makes a 500 of a failure of this group and cause. All others with that status are the application's.
+    pub own_500: fn(Group, &str) -> bool,
     /// Whether its buffer for a header is full after this many bytes.
     pub header_full: fn(u64) -> bool,
     /// It resolves names in the background, not for each request.

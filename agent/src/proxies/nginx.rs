@@ -9,6 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[502],
+    own_500: |_, _| false,
     header_full: |bytes| bytes.is_multiple_of(1024),
     resolves_ahead: false,
     retries_later: false,

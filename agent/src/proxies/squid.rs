@@ -9,6 +9,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Hint,
     oldest_first: false,
     none_left: &[503],
+    own_500: |_, _| false,
     header_full: |_| false,
     resolves_ahead: false,
     retries_later: false,

@@ -1,6 +1,7 @@
 //! Traefik: like Caddy, with 500 for what it cannot parse.
 
 use super::{Birth, Closes, Protocol, Proxy, Setting};
+use crate::model::Group;
 
 pub static PROXY: Proxy = Proxy {
     name: "traefik",
@@ -9,6 +10,7 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Hint,
     oldest_first: false,
     none_left: &[503],
+    own_500: |group, _| matches!(group, Group::Response | Group::Process),
     header_full: |_| false,
     resolves_ahead: true,
     retries_later: false,

@@ -18,6 +18,8 @@ pub fn request(request: &Request) -> String {
 pub fn outcome(incident: &Incident) -> String {
     match (incident.status, incident.seen) {
         (_, Seen::Garbled) => "the client got bytes that are no HTTP response".into(),
+        (None, Seen::Inferred) => "the client got an answer that could not be read, after every attempt failed".into(),
+        (None, Seen::Log) => "the client's request failed, as the proxy's log says".into(),
         (None, _) => "the client's connection was closed without an answer".into(),
         (Some(status), Seen::Wire) => format!("the client got {status}"),
         (Some(status), Seen::Tls) => format!("the client got {status} (seen inside TLS)"),

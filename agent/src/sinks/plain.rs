@@ -119,7 +119,10 @@ impl Block {
 fn named(process: &Process) -> String {
     let mut parts = vec![format!("pid {}", process.pid)];
     parts.extend(process.unit.clone());
-    parts.extend(process.container.as_ref().map(|id| format!("container {id}")));
+    parts.extend(process.container.as_ref().map(|id| match &process.container_name {
+        Some(name) => format!("container {name} {id}"),
+        None => format!("container {id}"),
+    }));
     format!("{} ({})", process.name, parts.join(", "))
 }
 

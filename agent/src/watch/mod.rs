@@ -1,6 +1,7 @@
 //! The running watch: kernel records in, notices out. The one thread that owns the kernel side, the host and the
 //! engine; whoever shows or keeps what it says stands behind a bounded channel.
 
+mod logs;
 mod proxies;
 mod stop;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use trace502_ebpf::Kind;
 
+use self::logs::Logs;
 use self::proxies::Tracked;
 pub use self::proxies::Wanted;
 pub use self::stop::{Stop, Stopper};
@@ -22,6 +24,7 @@ use crate::kernel::preflight::{self, Preflight};
 use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
+use crate::logs::{LogsError, Source};
 use crate::model::{Fact, Nanos, Notice, Observation};
 use crate::recording::{Header, RecordingHost, Tape};
 
@@ -40,6 +43,8 @@ pub enum WatchError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Logs(#[from] LogsError),
 }
 
 /// What the user may choose of a watch.
@@ -47,6 +52,7 @@ pub enum WatchError {
 pub struct Choice {
     pub kernel: Options,
     pub proxies: Wanted,
+    pub logs: crate::logs::Wanted,
 }
 
 /// What came in and what did not, in figures that only grow.
@@ -63,6 +69,7 @@ pub struct Watch {
     engine: Engine,
     tape: Option<Tape>,
     tracked: Tracked,
+    logs: Logs,
     totals: Totals,
     kernel_lost: [u64; Kind::COUNT],
     next_beat: Nanos,
@@ -76,12 +83,18 @@ impl Watch {
         choice: &Choice,
         record: impl FnOnce(&Header) -> Result<Option<Tape>, E>,
     ) -> Result<Watch, E> {
+        // Before the probes, which take a second: a log that cannot be read is told at once.
+        let mut logs = Logs::start(&choice.logs).map_err(WatchError::Logs)?;
         let mut kernel = attach(&choice.kernel)?;
         let tape = record(&header(&kernel))?;
         let mut symbols = Symbols::new(Path::new("/"));
         let mut host =
             LiveHost::open(Box::new(move |at| symbols.name(at).map(str::to_owned))).map_err(WatchError::Host)?;
         let tracked = Tracked::start(&mut kernel, &choice.proxies, &mut host).map_err(WatchError::Load)?;
+        for pid in tracked.proxies().keys() {
+            logs.came(*pid, 0);
+        }
+        logs.look(monotonic(), tracked.proxies(), &mut host);
         let ring = Ring::new(kernel.take_ring().map_err(WatchError::Load)?);
         kernel.find_existing();
         Ok(Watch {
@@ -91,6 +104,7 @@ impl Watch {
             engine: Engine::new(),
             tape,
             tracked,
+            logs,
             totals: Totals::default(),
             kernel_lost: [0; Kind::COUNT],
             next_beat: 0,
@@ -101,13 +115,19 @@ impl Watch {
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
     pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
         let now = monotonic();
-        let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat);
-        let woken = self.ring.wait(stop.as_fd(), Duration::from_nanos(due.saturating_sub(now)));
+        let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
+        let timeout = Duration::from_nanos(due.saturating_sub(now));
+        let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
         // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
         // that was told before it is in: until then, time stands where the records are.
-        let now = monotonic();
-        let drained = self.take_in() < BATCH;
-        self.pass(if drained { now } else { self.engine.clock() });
+        let mut now = monotonic();
+        if self.take_in() < BATCH {
+            // A line tells what the kernel side has told before it.
+            self.read_logs(monotonic());
+        } else {
+            now = self.engine.clock();
+        }
+        self.pass(now);
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }
@@ -120,6 +140,7 @@ impl Watch {
                 break;
             }
         }
+        self.read_logs(monotonic());
         self.pass(monotonic());
         self.beat(monotonic());
         if let Some(tape) = &self.tape {
@@ -137,7 +158,7 @@ impl Watch {
 
     /// Takes in at most a batch of records; returns how many.
     fn take_in(&mut self) -> usize {
-        let Watch { kernel, ring, host, engine, tape, tracked, totals, .. } = self;
+        let Watch { kernel, ring, host, engine, tape, tracked, logs, totals, .. } = self;
         ring.drain(BATCH, |record| {
             if let Some(tape) = tape {
                 tape.event(record);
@@ -151,9 +172,27 @@ impl Watch {
             };
             *totals.events.entry(kind_of(record)).or_default() += 1;
             host.inner().observe(&seen);
-            follow(tracked, kernel, &seen);
+            follow(tracked, kernel, logs, &seen);
             engine.observe(&seen, host);
         })
+    }
+
+    /// Takes in what proxies' logs say.
+    fn read_logs(&mut self, now: Nanos) {
+        let Watch { host, engine, tape, tracked, logs, totals, .. } = self;
+        let mut errors = Vec::new();
+        logs.read(now, tracked.proxies(), host.inner(), |at, error| errors.push((at, error)));
+        for (at, error) in errors {
+            *totals.events.entry("log").or_default() += 1;
+            if let Some(tape) = tape {
+                tape.log(at, error.clone());
+            }
+            engine.log(at, &error, host);
+        }
+        let long = logs.health().long;
+        if long > 0 {
+            totals.lost.insert("long_log_lines".into(), long);
+        }
     }
 
     /// Sees to what is due by now.
@@ -173,6 +212,7 @@ impl Watch {
     fn beat(&mut self, now: Nanos) {
         self.next_beat = now + BEAT;
         self.beaten = true;
+        self.logs.look(now, self.tracked.proxies(), self.host.inner());
         let lost = self.kernel.lost();
         let mut news = BTreeMap::new();
         let mut records = 0;
@@ -224,6 +264,16 @@ impl Watch {
     /// Traffic since the start, well or not.
     pub fn traffic(&mut self) -> Traffic {
         self.kernel.traffic()
+    }
+
+    /// What a process of a proxy is, or was, called.
+    pub fn proxy_name(&self, pid: u32) -> Option<&str> {
+        self.tracked.name(pid)
+    }
+
+    /// Logs that are followed, and whether they exist yet.
+    pub fn logs(&self) -> impl Iterator<Item = (&Source, bool)> {
+        self.logs.followed()
     }
 
     /// Proxies that are watched: process id and name.
@@ -281,13 +331,23 @@ fn header(kernel: &Kernel) -> Header {
 }
 
 /// Keeps to proxies as they come and go.
-fn follow(tracked: &mut Tracked, kernel: &mut Kernel, seen: &Observation) {
+fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Observation) {
     match &seen.fact {
         Fact::Exec(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
             tracked.came(proc.pid, &proc.comm);
             kernel.watch_connect(proc.pid);
+            kernel.watch_tls(proc.pid);
+            logs.came(proc.pid, seen.at);
         }
-        Fact::Exit { proc, .. } if tracked.went(proc.pid) => kernel.forget(proc.pid),
+        // By then it has its libraries: at its start it had none.
+        Fact::Listening(listening) if listening.is_proxy => {
+            kernel.watch_connect(listening.pid);
+            kernel.watch_tls(listening.pid);
+        }
+        Fact::Exit { proc, .. } if tracked.went(proc.pid) => {
+            kernel.forget(proc.pid);
+            logs.went(proc.pid);
+        }
         _ => {}
     }
 }

@@ -142,16 +142,17 @@ pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
     if family == AF_INET || family == AF_INET6 {
         // Shared with a child, or told at its start.
         if tgid == task.tid() {
-            found(sk, tgid, task.comm(), 0, 0);
+            found(sk, tgid, task.comm(), task.cgroup(), 0);
         }
     } else if family == AF_UNIX {
-        unix_listener(sk, tgid, task.comm());
+        unix_listener(sk, tgid, task);
     }
     0
 }
 
 #[inline(always)]
-fn unix_listener(sk: Sock, tgid: u32, comm: [u8; COMM]) {
+fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
+    let comm = task.comm();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
@@ -164,7 +165,7 @@ fn unix_listener(sk: Sock, tgid: u32, comm: [u8; COMM]) {
         record.tuple =
             Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: kernel::netns(sk.0) };
         record.comm = comm;
-        record.cgroup = 0;
+        record.cgroup = task.cgroup();
         record.cookie = conn::cookie(sk);
         record.queue = kernel::receive_queue(sk.0 as u64);
         record.limit = kernel::accept_queue(sk.0 as u64).1;

@@ -7,3 +7,4 @@ mod payload;
 mod process;
 mod reset;
 mod state;
+mod tls;

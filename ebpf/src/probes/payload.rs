@@ -8,10 +8,11 @@ use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use trace502_ebpf::*;
 
-use crate::kernel::{self, AF_UNIX, Payload, Sock};
+use crate::head::{self, Source};
+use crate::kernel::{self, AF_UNIX, Sock};
 use crate::maps::PROCS;
-use crate::probes::state;
-use crate::{conn, emit, thread};
+use crate::probes::{state, tls};
+use crate::{client, conn, emit, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -19,8 +20,6 @@ const MSG_PEEK: i32 = 2;
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
-/// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
-const HEAD_WRITE: i32 = 4096;
 /// The largest TLS alert, encrypted; no request fits into it.
 const ALERT: u64 = 31;
 
@@ -46,6 +45,17 @@ macro_rules! sendmsg {
     };
 }
 
+macro_rules! sendpage {
+    ($name:ident, $function:literal) => {
+        // int FUNCTION(struct socket *sock, struct page *page, int offset, size_t size, int flags)
+        // Until 6.5: the way of sendfile() and splice(), whose bytes we cannot read, but which are an answer.
+        #[fexit(function = $function)]
+        pub fn $name(ctx: FExitContext) -> i32 {
+            on_send(kernel::sock_of(ctx.arg(0)), ctx.arg(5))
+        }
+    };
+}
+
 macro_rules! recvmsg {
     ($name:ident, $function:literal) => {
         // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size, int flags)
@@ -59,6 +69,8 @@ macro_rules! recvmsg {
 sendmsg!(inet_sent, "inet_sendmsg");
 sendmsg!(inet6_sent, "inet6_sendmsg");
 sendmsg!(unix_sent, "unix_stream_sendmsg");
+sendpage!(inet_paged, "inet_sendpage");
+sendpage!(unix_paged, "unix_stream_sendpage");
 recvmsg!(inet_received, "inet_recvmsg");
 recvmsg!(inet6_received, "inet6_recvmsg");
 recvmsg!(unix_received, "unix_stream_recvmsg");
@@ -69,7 +81,8 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
-        ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret),
+        ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret as u64),
+        ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
 }
@@ -92,64 +105,34 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         }
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
+        ROLE_SECURED if ret > 0 => tls::link(sk, conn),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
+        ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
         _ => 0,
     }
 }
 
 #[inline(always)]
 fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
-    let new = conn::client_read(conn, n);
-    if conn.request_len < HEAD as u16 {
-        append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
-    }
     let (tgid, tid) = emit::current();
     conn.tgid = tgid;
     conn.tid = tid;
-    let Some(thread) = thread::of(tid) else { return 0 };
-    if new {
-        if conn.bound != 0 && conn.request == 1 {
+    let new = client::received(conn, n, Source::Call);
+    if new && conn.request == 1 {
+        if conn.bound != 0 {
             state::read_by(sk, conn, tgid);
         }
-        if !conn::is_http1(conn) && conn.request_len > 3 {
-            // TLS, HTTP/2 or a protocol of its own: not ours to read.
-            conn.role = ROLE_OPAQUE;
+        if conn::looks_tls(conn) && class_of(tgid) & PROC_TLS != 0 {
+            return tls::begin(sk, conn);
         }
-        thread::asked(thread, conn);
-    } else {
-        thread::continued(thread, conn);
     }
+    client::asked(conn, tid, new);
     0
 }
 
 #[inline(always)]
-fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
-    conn.reply_bytes += ret as u64;
-    match conn.phase {
-        PHASE_ASKED => {}
-        PHASE_ANSWERED if conn.reply_len < 12 => {}
-        PHASE_ANSWERED if ret < HEAD_WRITE && next_answer(ret as u64) => {
-            conn.flags |= CONN_AHEAD;
-            conn.request += 1;
-            conn.reply_len = 0;
-            conn.reply_bytes = ret as u64;
-        }
-        _ => return 0,
-    }
-    append(&mut conn.reply_head, &mut conn.reply_len, ret as u64, &mut conn.flags);
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
-    if (100..200).contains(&status) && status != 101 {
-        conn.reply_len = 0;
-        return 0;
-    }
-    let why = answer(conn, status);
-    if conn.phase == PHASE_ASKED {
-        conn.phase = PHASE_ANSWERED;
-        // It was read by the thread that waits for it, whoever writes it.
-        if let Some(thread) = thread::of(conn.tid) {
-            thread::answered(thread, conn, why != 0);
-        }
-    }
+fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+    let why = client::sent(conn, n, Source::Call);
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
@@ -158,43 +141,6 @@ fn client_sent(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         }
     }
     0
-}
-
-/// The status of an answer to a client is known: why it is news, 0 if it is not.
-#[inline(always)]
-fn answer(conn: &mut Conn, status: u16) -> u16 {
-    match status {
-        0 => {}
-        conn::NO_HTTP => {
-            if conn.reply_len >= 12 {
-                conn.status = 1;
-            }
-            if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
-                return WHY_GARBLED;
-            }
-            conn.role = ROLE_OPAQUE;
-        }
-        // Upgraded, or a tunnel: what follows is not HTTP.
-        101 => conn.role = ROLE_OPAQUE,
-        200 if conn.request_head[0] == b'C' && conn.request_head[1] == b'O' && conn.request_head[2] == b'N' => {
-            conn.role = ROLE_OPAQUE;
-        }
-        500 | 502 | 503 | 504 => {
-            conn.status = status;
-            return WHY_STATUS;
-        }
-        _ => conn.status = status,
-    }
-    0
-}
-
-/// A small write after an answer began may be the next answer of a pipeline.
-#[inline(always)]
-fn next_answer(n: u64) -> bool {
-    let mut peek = [0; 16];
-    // A body that cannot be read says nothing about the connection.
-    let mut blind = 0;
-    first_bytes(&mut peek, n, &mut blind) && peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1'
 }
 
 #[inline(always)]
@@ -221,7 +167,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     }
     if !tls && conn.request_len < HEAD as u16 {
-        append(&mut conn.request_head, &mut conn.request_len, n, &mut conn.flags);
+        head::append(&mut conn.request_head, &mut conn.request_len, n, Source::Call, &mut conn.flags);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             conn::keep(sk, conn);
         }
@@ -234,7 +180,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
     let mut first = [0; 16];
-    first_bytes(&mut first, n, &mut conn.flags) && first[3] == HEADERS
+    head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) && first[3] == HEADERS
 }
 
 /// Record type of TLS application data.
@@ -249,7 +195,7 @@ fn tls_sent(conn: &mut Conn, n: u64) -> bool {
         return false;
     }
     let mut first = [0; 16];
-    if !first_bytes(&mut first, n, &mut conn.flags) || first[0] != APPLICATION_DATA {
+    if !head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) || first[0] != APPLICATION_DATA {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -280,7 +226,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
         return 0;
     }
-    append(&mut conn.reply_head, &mut conn.reply_len, n, &mut conn.flags);
+    head::append(&mut conn.reply_head, &mut conn.reply_len, n, Source::Call, &mut conn.flags);
     if conn.phase == PHASE_ANSWERED && known {
         return 0;
     }
@@ -362,15 +308,37 @@ fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
         if sk.kind() == SOCK_STREAM {
             return adopt_unix(sk, receiving);
         }
-    } else if sk.protocol() == IPPROTO_UDP && sk.remote_port() == DNS_PORT {
-        dns(sk, ret, receiving);
+    } else if sk.protocol() == IPPROTO_UDP {
+        match sk.remote_port() {
+            DNS_PORT if class_of(emit::current().0) & PROC_PROXY != 0 => {
+                dns(sk, ret, receiving, None);
+            }
+            0 if !receiving => return adopt_resolver(sk),
+            _ => {}
+        }
     }
     None
+}
+
+/// A UDP socket that is not connected sends: its first datagram says what it is for.
+#[inline(always)]
+fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
+    if class_of(emit::current().0) & PROC_PROXY == 0 {
+        return None;
+    }
+    let (addr, port) = kernel::destination()?;
+    let conn = conn::track(sk, if port == DNS_PORT { ROLE_RESOLVER } else { ROLE_OPAQUE })?;
+    conn.tuple.remote = addr;
+    conn.tuple.remote_port = port;
+    Some(conn)
 }
 
 #[inline(always)]
 fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
+    if receiving {
+        conn::unix_read_by(sk, tgid);
+    }
     if class_of(tgid) & PROC_PROXY == 0 {
         return None;
     }
@@ -384,118 +352,30 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
         conn.role = ROLE_CLIENT;
     } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
         conn.role = ROLE_UPSTREAM;
+        conn::unix_dialled(sk, peer, conn.cookie);
     }
     Some(conn)
 }
 
-#[inline(always)]
-fn dns(sk: Sock, ret: i32, receiving: bool) {
-    let (tgid, _) = emit::current();
-    if class_of(tgid) & PROC_PROXY == 0 {
-        return;
-    }
+#[inline(never)]
+fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
     emit::record::<DnsRecord>(Kind::Dns, |record| {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Dns, IN_TASK, size_of::<DnsRecord>());
         kernel::tuple(sk.0, &mut record.tuple);
+        if let Some(server) = server {
+            record.tuple.remote = server.remote;
+            record.tuple.remote_port = server.remote_port;
+        }
         record.received = receiving as u32;
         record.total = ret as u32;
         record._pad = 0;
         let want = (ret as u64).min(DNS as u64) as u32;
-        record.kept = match buffer(ret as u64) {
+        record.kept = match head::buffer(ret as u64) {
             Some((at, _)) if kernel::copy_user(record.message.as_mut_ptr(), want.min(DNS as u32), at) == 0 => want,
             _ => 0,
         };
     });
-}
-
-/// Address and length of the first piece of the running call's payload that is not empty.
-#[inline(always)]
-fn buffer(n: u64) -> Option<(u64, u64)> {
-    match kernel::payload() {
-        Payload::Buffer(at) => Some((at, n)),
-        Payload::Vectors(vectors, count) => {
-            let first = kernel::vector(vectors, 0)?;
-            if first.1 == 0 && count > 1 {
-                return kernel::vector(vectors, 1);
-            }
-            Some(first)
-        }
-        Payload::Blind => None,
-    }
-}
-
-/// Copies up to 16 bytes of the running call's payload.
-#[inline(always)]
-fn first_bytes(to: &mut [u8; 16], n: u64, flags: &mut u16) -> bool {
-    match buffer(n) {
-        Some((at, len)) if len.min(n) >= 16 => kernel::copy_user(to.as_mut_ptr(), 16, at) == 0,
-        Some(_) => false,
-        None => {
-            *flags |= CONN_BLIND;
-            false
-        }
-    }
-}
-
-/// Pieces of a vectored call that are looked at: Varnish writes "HTTP/1.1", " ", "503" as three.
-const PIECES: u64 = 4;
-/// A first piece of this size says enough: the others are not looked at.
-const ENOUGH: u64 = 64;
-
-/// Appends the payload of the running call to a head, as far as there is room.
-#[inline(always)]
-fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, flags: &mut u16) {
-    // One way for both kinds of call: each of its own is walked through again by the verifier.
-    let (at, size, vectors, count) = match kernel::payload() {
-        Payload::Buffer(at) => (at, n, 0, 0),
-        Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
-            Some((at, size)) => (at, size, vectors, count),
-            None => return,
-        },
-        Payload::Blind => {
-            *flags |= CONN_BLIND;
-            emit::lost(0);
-            return;
-        }
-    };
-    let mut size = size.min(n);
-    let mut left = n - size;
-    piece(head, len, at, size);
-    for index in 1..PIECES {
-        if index >= count || left == 0 || size >= ENOUGH {
-            break;
-        }
-        let Some((at, whole)) = kernel::vector(vectors, index) else { break };
-        size = whole.min(left);
-        left -= size;
-        piece(head, len, at, size);
-    }
-}
-
-/// Room for what comes after the first piece: the halves add up to a head whatever the verifier assumes.
-const HALF: u32 = HEAD as u32 / 2;
-
-#[inline(always)]
-fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
-    let start = *len as u32;
-    let limit = conn::head_limit();
-    if start >= limit {
-        return;
-    }
-    let take = n.min((limit - start) as u64) as u32;
-    let (to, take) = if start == 0 {
-        (head.as_mut_ptr(), take.min(HEAD as u32))
-    } else if start < HALF {
-        // The mask says to the verifier what the comparison said to the compiler.
-        let start = core::hint::black_box(start) & (HALF - 1);
-        // SAFETY: start < HALF < HEAD.
-        (unsafe { head.as_mut_ptr().add(start as usize) }, take.min(HALF))
-    } else {
-        return;
-    };
-    if take != 0 && kernel::copy_user(to, take, at) == 0 {
-        *len = (start + take) as u16;
-    }
+    0
 }

@@ -27,6 +27,7 @@ struct About {
     tgid: u32,
     other: u32,
     comm: [u8; COMM],
+    cgroup: u64,
     code: u32,
     class: u32,
     rss_pages: u64,
@@ -43,7 +44,7 @@ fn tell(kind: Kind, about: About) {
         record.other = about.other;
         record.comm = about.comm;
         emit::comm(&mut record.other_comm);
-        record.cgroup = emit::cgroup();
+        record.cgroup = about.cgroup;
         record.code = about.code;
         record.class = about.class;
         record.rss_pages = about.rss_pages;
@@ -71,7 +72,8 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
         }
     };
     let _ = PROCS.insert(&tgid, &class, BPF_ANY.into());
-    tell(Kind::Exec, About { tgid, other: task.parent(), comm, code: 0, class, rss_pages: 0, si_code: 0 });
+    let (other, cgroup) = (task.parent(), emit::cgroup());
+    tell(Kind::Exec, About { tgid, other, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0
 }
 
@@ -90,7 +92,9 @@ pub fn forked(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let _ = PROCS.insert(&pid, &class, BPF_ANY.into());
-    tell(Kind::Fork, About { tgid: pid, other: tgid, comm: child.comm(), code: 0, class, rss_pages: 0, si_code: 0 });
+    // Where its parent is, unless it was born elsewhere; it is not there yet when the hook runs.
+    let (comm, cgroup) = (child.comm(), emit::cgroup());
+    tell(Kind::Fork, About { tgid: pid, other: tgid, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0
 }
 
@@ -118,6 +122,7 @@ pub fn exited(ctx: BtfTracePointContext) -> i32 {
             tgid,
             other: task.parent(),
             comm: task.comm(),
+            cgroup: emit::cgroup(),
             code: task.exit_code(),
             class,
             rss_pages: 0,
@@ -150,6 +155,7 @@ pub fn signalled(ctx: BtfTracePointContext) -> i32 {
             tgid,
             other: sender,
             comm: target.comm(),
+            cgroup: target.cgroup(),
             code: signal as u32,
             class,
             rss_pages: 0,
@@ -170,6 +176,7 @@ pub fn chosen(ctx: BtfTracePointContext) -> i32 {
             tgid,
             other: 0,
             comm: task.comm(),
+            cgroup: task.cgroup(),
             code: 0,
             class: class_of(tgid),
             rss_pages: task.resident_pages(),
@@ -178,7 +185,7 @@ pub fn chosen(ctx: BtfTracePointContext) -> i32 {
     } else {
         let tgid: i32 = ctx.arg(0);
         let tgid = tgid as u32;
-        About { tgid, other: 0, comm: [0; COMM], code: 0, class: class_of(tgid), rss_pages: 0, si_code: 0 }
+        About { tgid, other: 0, comm: [0; COMM], cgroup: 0, code: 0, class: class_of(tgid), rss_pages: 0, si_code: 0 }
     };
     tell(Kind::Oom, about);
     0

@@ -6,7 +6,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, Ptr, Skb, Sock};
 use crate::maps::{TARGETS, constant};
-use crate::probes::state;
+use crate::probes::{state, tls};
 use crate::{conn, emit};
 
 // void tcp_receive_reset(struct sock *sk)
@@ -26,6 +26,10 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
             if conn.bound != 0 {
                 peer_reset(sk, conn);
             }
+        }
+        ROLE_SECURED => {
+            conn.reset = emit::now();
+            tls::left(sk, conn);
         }
         ROLE_PEER => peer_reset(sk, conn),
         _ => {}

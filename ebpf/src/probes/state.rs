@@ -7,7 +7,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS};
-use crate::probes::listen;
+use crate::probes::{listen, tls};
 use crate::{conn, emit, thread};
 
 const IPPROTO_TCP: u16 = 6;
@@ -21,6 +21,9 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
+            ROLE_SECURED => {
+                tls::state(sk, conn, old, new);
+            }
             ROLE_LISTENER if new == TCP_ESTABLISHED => {
                 conn::accepted(sk, conn);
                 // A proxy may be its own upstream.
@@ -164,22 +167,21 @@ const NO_PEER: Peer = Peer {
 
 #[inline(never)]
 fn count_connect(conn: &Conn) -> i32 {
-    let key = target(&conn.tuple);
+    let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
-    match CONNECT_TIMES.get_ptr_mut(&key) {
-        Some(counts) => {
-            // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
-            let counts = unsafe { &mut *counts };
-            if bucket < CONNECT_BUCKETS {
-                counts[bucket] += 1;
-            }
-        }
-        None => {
-            if let Some(empty) = NO_CONNECTS.get_ptr(0) {
-                // SAFETY: a slot that nobody writes.
-                let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
-            }
+    if CONNECT_TIMES.get_ptr(&key).is_none()
+        && let Some(empty) = NO_CONNECTS.get_ptr(0)
+    {
+        // SAFETY: a slot that nobody writes.
+        let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+    }
+    if let Some(times) = CONNECT_TIMES.get_ptr_mut(&key) {
+        // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
+        let times = unsafe { &mut *times };
+        if bucket < CONNECT_BUCKETS {
+            times.counts[bucket] += 1;
+            times.micros += micros;
         }
     }
     0
@@ -237,7 +239,7 @@ pub fn link(sk: Sock, conn: &mut Conn) {
 }
 
 #[inline(never)]
-fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
+pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     let Some(flow) = mirrored(sk) else { return };
     if flow.cookie != conn.bound {
         return;
@@ -298,7 +300,11 @@ pub fn left(sk: Sock, conn: &Conn) -> i32 {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::ClientLeft, 0, size_of::<FlowRecord>());
-        kernel::tuple(sk.0, &mut record.tuple);
+        if sk.0.is_null() {
+            record.tuple = conn.tuple;
+        } else {
+            kernel::tuple(sk.0, &mut record.tuple);
+        }
         record.cookie = conn.cookie;
         record.location = 0;
         record.reason = 0;

@@ -10,6 +10,7 @@ mod fpm;
 mod none;
 mod process;
 mod response;
+mod secure;
 mod wait;
 
 use std::any::Any;
@@ -33,6 +34,8 @@ pub struct Fault {
     pub causes: &'static [&'static str],
     pub prepare: fn(&Setup) -> Result<Plan>,
     pub confidence: Confidence,
+    /// Behind these the proof cannot be seen.
+    pub unproven: &'static [Kind],
     pub says: &'static [&'static str],
     /// It disturbs the whole proxy, so nothing else runs meanwhile.
     pub alone: bool,
@@ -44,12 +47,17 @@ const fn fault(
     causes: &'static [&'static str],
     prepare: fn(&Setup) -> Result<Plan>,
 ) -> Fault {
-    Fault { name, answers, causes, prepare, confidence: Confidence::Certain, says: &[], alone: false }
+    Fault { name, answers, causes, prepare, confidence: Confidence::Certain, unproven: &[], says: &[], alone: false }
 }
 
 impl Fault {
     const fn likely(mut self) -> Self {
         self.confidence = Confidence::Likely;
+        self
+    }
+
+    const fn likely_behind(mut self, kinds: &'static [Kind]) -> Self {
+        self.unproven = kinds;
         self
     }
 
@@ -83,6 +91,7 @@ pub fn all() -> Vec<Fault> {
         firewall::FAULTS,
         wait::FAULTS,
         response::FAULTS,
+        secure::FAULTS,
         apps::FAULTS,
         fpm::FAULTS,
         none::FAULTS,
@@ -157,11 +166,13 @@ impl Plan {
     pub fn expect(&self, fault: &Fault, kind: Kind) -> Expect {
         let mut says: Vec<String> = fault.says.iter().map(|word| (*word).to_owned()).collect();
         says.extend(self.says.iter().cloned());
+        // Goroutines change threads: with several requests at once their attempts are told apart by less than proof.
+        let unproven = kind == Kind::Caddy || fault.unproven.contains(&kind);
+        let most = if unproven { Confidence::Likely } else { Confidence::Certain };
         Expect {
             answers: fault.answers(kind),
             causes: fault.causes,
-            // Goroutines change threads: with several requests at once their attempts are told apart by less than proof.
-            confidence: if kind == Kind::Caddy { fault.confidence.min(Confidence::Likely) } else { fault.confidence },
+            confidence: fault.confidence.min(most),
             says,
             upstream: self.upstream.clone(),
         }
@@ -252,7 +263,12 @@ impl<'a> Session<'a> {
 
     /// An answer that was got by other means.
     pub fn note(&self, path: String, client: String, answer: Answer, judged: bool) {
-        self.exchanges.borrow_mut().push(Exchange { path, client, answer, judged });
+        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: false, judged });
+    }
+
+    /// What a client got that spoke TLS.
+    pub fn note_secure(&self, path: String, client: String, answer: Answer, judged: bool) {
+        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: true, judged });
     }
 
     /// A request that may fail on the way to the fault, and is not judged.

@@ -30,7 +30,8 @@ const MODULES: [&str; 13] = [
 ];
 
 fn config(site: &Site) -> String {
-    let (dir, port) = (site.dir.display(), site.port);
+    let (dir, port, secure) = (site.dir.display(), site.port, site.secure);
+    let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
     let mut text = String::new();
     for module in MODULES {
         let _ = writeln!(text, "LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so");
@@ -40,7 +41,7 @@ fn config(site: &Site) -> String {
     let _ = write!(
         text,
         "ServerName lab.test\nServerRoot {dir}\nDefaultRuntimeDir {dir}\nPidFile {dir}/apache.pid\nUser www-data\nGroup www-data\n\
-         Listen 127.0.0.1:{port}\nListenBacklog 4096\nErrorLog {dir}/error.log\nLogLevel info\n\
+         Listen 127.0.0.1:{port}\nListen 127.0.0.1:{secure}\nListenBacklog 4096\nErrorLog {dir}/error.log\nLogLevel info\n\
          LogFormat \"%r %>s\" lab\nCustomLog {dir}/access.log lab\n\
          StartServers {children}\nServerLimit {children}\nThreadsPerChild 128\nThreadLimit 128\nMaxRequestWorkers {}\n\
          MinSpareThreads 1\nMaxSpareThreads {}\n\
@@ -52,6 +53,11 @@ fn config(site: &Site) -> String {
     for route in site.routes {
         mount(&mut text, route);
     }
+    let _ = writeln!(
+        text,
+        "<VirtualHost 127.0.0.1:{secure}>\nProtocols h2 http/1.1\nSSLEngine on\nSSLCertificateFile {cert}\n\
+         SSLCertificateKeyFile {key}\nSSLProxyEngine on\nSSLProxyCACertificateFile {ca}\n</VirtualHost>"
+    );
     text
 }
 

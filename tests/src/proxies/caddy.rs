@@ -25,6 +25,12 @@ fn config(site: &Site) -> String {
         handle(&mut text, site, route);
     }
     text.push_str("}\n");
+    let (secure, cert, key) = (site.secure, site.world.certs.cert("good"), site.world.certs.key("good"));
+    let _ = writeln!(text, "https://:{secure} {{\nbind 127.0.0.1\nlog\ntls {cert} {key}");
+    for route in site.routes {
+        handle(&mut text, site, route);
+    }
+    text.push_str("}\n");
     text
 }
 

@@ -10,6 +10,9 @@ use crate::route::{Route, Speaks, Special, unix_path};
 use crate::world::RESOLVER;
 
 pub fn launch(site: &Site) -> Result<Launch> {
+    let certs = &site.world.certs;
+    let both = std::fs::read_to_string(certs.cert("good"))? + &std::fs::read_to_string(certs.key("good"))?;
+    site.write("both.pem", &both)?;
     let path = site.write("haproxy.cfg", &config(site))?;
     Ok(program("haproxy")?.args(["-W", "-db", "-f", &path]))
 }
@@ -26,13 +29,15 @@ fn config(site: &Site) -> String {
         let _ = writeln!(rules, "  use_backend b_{id} if {{ path_beg /{name}/ }}");
         backend(&mut backends, site, route);
     }
-    let (port, threads) = (site.port, site.workers);
+    let (port, secure, threads) = (site.port, site.secure, site.workers);
+    let both = site.file("both.pem");
     format!(
         "global\n  uid {NOBODY}\n  gid {NOBODY}\n  maxconn 4096\n  nbthread {threads}\n  log stdout format raw local0 info\n\
          resolvers lab\n  nameserver one {RESOLVER}\n  resolve_retries 2\n  timeout resolve 1s\n  timeout retry 300ms\n\
          defaults\n  mode http\n  log global\n  option httplog\n  timeout connect 1s\n  timeout client 60s\n  timeout server 1s\n  \
          timeout queue 1s\n\
-         frontend lab\n  bind 127.0.0.1:{port} backlog 4096\n{rules}{backends}"
+         frontend lab\n  bind 127.0.0.1:{port} backlog 4096\n  \
+         bind 127.0.0.1:{secure} backlog 4096 ssl crt {both} alpn h2,http/1.1\n{rules}{backends}"
     )
 }
 

@@ -64,6 +64,8 @@ pub struct Site<'a> {
     pub world: &'a World,
     pub dir: PathBuf,
     pub port: u16,
+    /// The same behind TLS, with HTTP/2 for those who ask for it.
+    pub secure: u16,
     pub routes: &'a [Route],
     /// Processes or threads that serve.
     pub workers: usize,
@@ -88,6 +90,8 @@ pub const NOBODY: u32 = 65534;
 pub struct Proxy {
     pub kind: Kind,
     pub addr: SocketAddr,
+    /// Port of the same routes behind TLS.
+    pub secure: u16,
     kid: Kid,
     unit: Option<Unit>,
     dir: PathBuf,
@@ -103,7 +107,8 @@ impl Proxy {
     pub fn start_with(kind: Kind, world: &World, routes: &[Route], workers: usize, name: &str) -> Result<Self> {
         let dir = world.dir().join(name);
         std::fs::create_dir_all(&dir)?;
-        let site = Site { world, dir: dir.clone(), port: world.port(), routes, workers };
+        let (port, secure) = (world.port(), world.port());
+        let site = Site { world, dir: dir.clone(), port, secure, routes, workers };
         let mut launch = match kind {
             Kind::Nginx | Kind::Fpm => nginx::launch(&site),
             Kind::Haproxy => haproxy::launch(&site),
@@ -116,8 +121,8 @@ impl Proxy {
         launch.cgroups = unit.as_ref().map(Unit::procs).unwrap_or_default();
         launch.binds = world.binds();
         let kid = launch.within(Some(world.proxies.handle())).log(&dir.join("output.log"))?.start()?;
-        let proxy =
-            Self { kind, addr: SocketAddr::from(([127, 0, 0, 1], site.port)), kid, unit, dir, had: Mutex::default() };
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let proxy = Self { kind, addr, secure, kid, unit, dir, had: Mutex::default() };
         proxy.wait_ready()?;
         Ok(proxy)
     }

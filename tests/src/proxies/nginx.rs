@@ -23,7 +23,8 @@ fn config(site: &Site) -> String {
         upstream(&mut upstreams, route);
         location(&mut locations, site, route);
     }
-    let (dir, port, workers) = (site.dir.display(), site.port, site.workers);
+    let (dir, port, secure, workers) = (site.dir.display(), site.port, site.secure, site.workers);
+    let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
     format!(
         "worker_processes {workers};\nuser www-data;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log info;\n\
          events {{ worker_connections 4096; }}\n\
@@ -38,7 +39,8 @@ fn config(site: &Site) -> String {
          grpc_connect_timeout 1s; grpc_send_timeout 1s; grpc_read_timeout 1s;\n\
          fastcgi_connect_timeout 1s; fastcgi_send_timeout 1s; fastcgi_read_timeout 1s;\n\
          {upstreams}\
-         server {{\nlisten 127.0.0.1:{port} backlog=4096;\n{locations}}}\n}}\n"
+         ssl_certificate {cert}; ssl_certificate_key {key};\n\
+         server {{\nlisten 127.0.0.1:{port} backlog=4096;\nlisten 127.0.0.1:{secure} ssl http2 backlog=4096;\n{locations}}}\n}}\n"
     )
 }
 

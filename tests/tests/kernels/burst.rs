@@ -9,7 +9,7 @@ use crate::rig::*;
 
 #[test]
 fn every_failure_of_a_burst_is_delivered_or_counted() {
-    const FAILURES: u64 = 20_000;
+    const FAILURES: u64 = 100_000;
     let mut rig = rig();
     let nobody = free_port();
     let before = rig.kernel.lost()[Kind::Attempt as usize];

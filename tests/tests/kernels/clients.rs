@@ -48,6 +48,40 @@ fn an_error_is_seen_in_write_send_and_sendmsg() {
 }
 
 #[test]
+fn a_request_is_seen_in_read_readv_recv_and_recvmsg() {
+    type Read = fn(i32, &mut [u8]) -> isize;
+    // SAFETY: all of them get a valid descriptor and a buffer of its length.
+    let read: Read = |from, room| unsafe { libc::read(from, room.as_mut_ptr().cast(), room.len()) };
+    // SAFETY: as above.
+    let recv: Read = |from, room| unsafe { libc::recv(from, room.as_mut_ptr().cast(), room.len(), 0) };
+    // SAFETY: as above.
+    let readv: Read = |from, room| unsafe { libc::readv(from, halves(room).as_ptr(), 2) };
+    // SAFETY: as above; all zeroes is a valid msghdr.
+    let recvmsg: Read = |from, room| unsafe {
+        let mut halves = halves(room);
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = halves.as_mut_ptr();
+        message.msg_iovlen = halves.len();
+        libc::recvmsg(from, &raw mut message, 0)
+    };
+    for read in [read, recv, readv, recvmsg] {
+        let mut rig = rig();
+        let (front, address) = listen();
+        let (mut client, mut served) = client_of(&front);
+        client.write_all(REQUEST).unwrap();
+        assert_eq!(read(served.as_raw_fd(), &mut [0; 256]) as usize, REQUEST.len());
+        served.write_all(ERROR).unwrap();
+        is_502(&rig.client_error(address));
+    }
+}
+
+/// A first buffer that is too small for the request, and the rest.
+fn halves(room: &mut [u8]) -> [libc::iovec; 2] {
+    let (first, rest) = room.split_at_mut(8);
+    [first, rest].map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() })
+}
+
+#[test]
 fn a_status_split_over_several_buffers_is_seen() {
     let error = answered_with(|to| {
         let pieces = [&b"HTTP/1.1"[..], b" ", b"503", b" Backend fetch failed\r\n\r\n"].map(IoSlice::new);
@@ -157,6 +191,7 @@ fn an_attempt_that_looked_well_is_handed_over_after_the_error() {
         read_some(&mut served);
         let mut proxy = ask(at);
         let (mut upstream, _) = back.accept().unwrap();
+        read_some(&mut upstream);
         upstream.write_all(b"HTTP/1.1 200 OK\r\nX-Endless: ").unwrap();
         drop(upstream);
         read_some(&mut proxy);
@@ -171,6 +206,7 @@ fn an_attempt_that_looked_well_is_handed_over_after_the_error() {
         let attempt = rig.attempt(at);
         rig.closes_late(false);
         assert_eq!((attempt.handover, attempt.conn.status), (Handover::Asked, Some(200)), "late: {late}");
+        assert!(attempt.conn.fin.is_some() && !attempt.conn.fin_early, "the answer had begun before its end came");
         assert_eq!(attempt.bound.unwrap().client, error.conn.cookie);
     }
 }

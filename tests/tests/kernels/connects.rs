@@ -5,10 +5,12 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use trace502::model::*;
 
+use crate::namespace;
 use crate::rig::*;
 
 #[test]
@@ -20,7 +22,11 @@ fn a_refused_connect_tells_who_asked_and_that_nobody_listens() {
     assert_eq!(attempt.handover, Handover::Failed);
     assert_eq!(attempt.conn.phase, Phase::Connecting);
     assert_eq!(attempt.conn.errno, Some(libc::ECONNREFUSED));
-    assert_eq!(attempt.conn.owner.pid, std::process::id());
+    // SAFETY: no arguments.
+    let tid = unsafe { libc::gettid() } as u32;
+    assert_eq!(attempt.conn.owner, Task { pid: std::process::id(), tid });
+    assert_eq!(attempt.conn.comm, std::fs::read_to_string("/proc/thread-self/comm").unwrap().trim_end());
+    assert_ne!((attempt.conn.cgroup, attempt.conn.flow.unwrap().netns), (0, 0));
     assert!(attempt.conn.reset.unwrap() >= attempt.conn.opened.unwrap());
     assert_eq!(attempt.listener, ListenerSeen::Absent);
     let local = attempt.conn.flow.unwrap().local;
@@ -73,15 +79,41 @@ fn a_full_accept_queue_is_read_when_the_proxy_gives_up() {
 fn a_connect_without_a_route_fails_in_the_call() {
     let mut rig = rig();
     let target: SocketAddr = "192.0.2.1:9".parse().unwrap();
-    let error = std::thread::spawn(move || {
-        // SAFETY: moves only this thread into an empty network namespace.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-        TcpStream::connect(target).unwrap_err()
-    });
-    assert_eq!(error.join().unwrap().raw_os_error(), Some(libc::ENETUNREACH));
+    let error = namespace::empty(move || TcpStream::connect(target).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
     let failed = connect_failed(&mut rig, Endpoint::Tcp(target));
     assert_eq!(failed.errno, libc::ENETUNREACH);
     assert_ne!(failed.netns, 0);
+}
+
+#[test]
+fn a_connect_that_a_route_forbids_fails_in_the_call() {
+    let mut rig = rig();
+    let target: SocketAddr = "192.0.2.2:9".parse().unwrap();
+    let error = namespace::with_loopback(move || {
+        let route = ["route", "add", "prohibit", "192.0.2.0/24"];
+        assert!(Command::new("ip").args(route).status().unwrap().success());
+        TcpStream::connect(target).unwrap_err()
+    });
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    assert_eq!(connect_failed(&mut rig, Endpoint::Tcp(target)).errno, libc::EACCES);
+}
+
+#[test]
+fn a_connect_that_succeeds_is_counted_and_tells_how_long_it_took() {
+    let mut rig = rig();
+    let (_listener, at) = listen();
+    let before = connects(&mut rig, at);
+    drop(ask(at));
+    assert_eq!(connects(&mut rig, at), before + 1);
+    let conn = rig.attempt(at).conn;
+    assert!(conn.established.unwrap() > conn.opened.unwrap() && conn.asked.unwrap() >= conn.established.unwrap());
+}
+
+/// Connects to this address so far, of any duration.
+fn connects(rig: &mut Rig, to: SocketAddr) -> u64 {
+    let traffic = rig.kernel.traffic();
+    traffic.connections.get(&to).copied().unwrap_or_default()
 }
 
 fn connect_failed(rig: &mut Rig, to: Endpoint) -> ConnectFailed {
@@ -147,14 +179,8 @@ fn a_full_unix_backlog_turns_a_proxy_away() {
 #[test]
 fn no_free_port_is_told() {
     let mut rig = rig();
-    let (_listener, at) = listen();
-    let error = std::thread::spawn(move || {
-        // SAFETY: a new namespace for this thread only; its loopback is brought up below.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-        loopback_up();
-        let range = "/proc/thread-self/../../sys/net/ipv4/ip_local_port_range";
-        let range = if std::path::Path::new(range).exists() { range } else { "/proc/sys/net/ipv4/ip_local_port_range" };
-        std::fs::write(range, "40000 40001").unwrap();
+    let error = namespace::with_loopback(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
         let there = TcpListener::bind("127.0.0.1:1234").unwrap();
         let to = there.local_addr().unwrap();
         let mut kept = Vec::new();
@@ -165,20 +191,7 @@ fn no_free_port_is_told() {
             }
         }
     });
-    assert_eq!(error.join().unwrap().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     let failed = connect_failed(&mut rig, Endpoint::Tcp("127.0.0.1:1234".parse().unwrap()));
     assert_eq!(failed.errno, libc::EADDRNOTAVAIL);
-    let _ = at;
-}
-
-fn loopback_up() {
-    // SAFETY: plain ioctls on a socket of our own; ifreq is all zeroes but for name and flags.
-    unsafe {
-        let socket = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0));
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-        assert_eq!(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request), 0);
-    }
 }

@@ -1,8 +1,11 @@
 //! What was there before the agent: found without a restart of anything.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 
+use trace502::kernel::{Kernel, Options, Ring};
 use trace502::model::*;
+use trace502_ebpf::PROC_PROXY;
 
 use crate::rig::*;
 
@@ -15,17 +18,29 @@ fn connections_and_listeners_that_exist_are_picked_up() {
     upstream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     read_some(&mut proxy);
 
+    let path = std::env::temp_dir().join(format!("t502-{}-existing.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let unix = UnixListener::bind(&path).unwrap();
+
     // A second agent starts only now. (The first sees all this too; its facts are not looked at.)
-    let mut late = trace502::kernel::Kernel::load(&trace502::kernel::Options::default()).unwrap();
-    late.track(std::process::id(), trace502_ebpf::PROC_PROXY).unwrap();
+    let mut late = Kernel::load(&Options::default()).unwrap();
+    late.track(std::process::id(), PROC_PROXY).unwrap();
     late.find_existing();
-    let mut ring = trace502::kernel::Ring::new(late.take_ring().unwrap());
+    let mut ring = Ring::new(late.take_ring().unwrap());
     let mut seen = Vec::new();
     ring.drain(usize::MAX, |record| seen.push(trace502::decode::decode(record, &late.names).unwrap().fact));
     assert!(
         seen.iter().any(|fact| matches!(fact, Fact::Listening(found) if found.endpoint == Endpoint::Tcp(at))),
         "the listener is not among {seen:#?}"
     );
+    let endpoint = Endpoint::Unix(path.display().to_string());
+    let found = seen.iter().find_map(|fact| match fact {
+        Fact::Listening(found) if found.endpoint == endpoint => Some((found.pid, found.cgroup != 0)),
+        _ => None,
+    });
+    assert_eq!(found, Some((std::process::id(), true)));
+    drop(unix);
+    std::fs::remove_file(path).unwrap();
 
     proxy.write_all(REQUEST).unwrap();
     read_some(&mut upstream);
@@ -43,4 +58,34 @@ fn connections_and_listeners_that_exist_are_picked_up() {
         .expect("the attempt on a connection that existed before");
     assert!(attempt.conn.old && attempt.conn.reused && attempt.conn.reset.is_some());
     assert!(attempt.peer.as_ref().is_some_and(|peer| peer.sent_reset), "{attempt:?}");
+}
+
+#[test]
+fn as_much_is_kept_of_a_head_as_was_asked_for() {
+    for head in [0, 16] {
+        let mut sparing = Kernel::load(&Options { head, ..Options::default() }).unwrap();
+        sparing.track(std::process::id(), PROC_PROXY).unwrap();
+        let mut ring = Ring::new(sparing.take_ring().unwrap());
+        let (listener, at) = listen();
+        let mut proxy = ask(at);
+        let (mut upstream, _) = listener.accept().unwrap();
+        read_some(&mut upstream);
+        upstream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        abort(upstream);
+        read_some(&mut proxy);
+        drop(proxy);
+        let mut kept = Vec::new();
+        ring.drain(usize::MAX, |record| {
+            if let Fact::Attempt(attempt) = trace502::decode::decode(record, &sparing.names).unwrap().fact
+                && attempt.endpoint == Endpoint::Tcp(at)
+            {
+                kept.push((attempt.conn.request_head, attempt.conn.request_bytes as usize));
+            }
+        });
+        for (kept, whole) in &kept {
+            assert_eq!((kept.as_slice(), *whole), (&REQUEST[..head as usize], REQUEST.len()));
+        }
+        // Without the first bytes of an answer it is not known whether it is one.
+        assert_eq!(kept.len(), usize::from(head != 0));
+    }
 }

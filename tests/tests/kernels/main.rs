@@ -5,10 +5,17 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
+mod blind;
 mod burst;
 mod clients;
 mod connects;
+mod dns;
 mod existing;
+mod firewall;
+mod memory;
+mod namespace;
 mod processes;
 mod rig;
+mod tls;
 mod upstreams;
+mod uring;

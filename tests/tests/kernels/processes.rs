@@ -1,6 +1,8 @@
 //! Listeners and processes: who listens, who dies, who killed whom.
 
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use trace502::model::*;
@@ -26,10 +28,8 @@ fn a_listener_is_told_when_it_comes_and_goes() {
 }
 
 /// A child that listens, and so matters, until it is told to go.
-fn listening_child(rig: &mut Rig) -> Child {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["--exact", "processes::child_waits", "--ignored"]).env("T502_CHILD", "1");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+pub fn listening_child(rig: &mut Rig) -> Child {
+    let mut command = child_command("/proc/self/exe".as_ref());
     let child = command.spawn().unwrap();
     let pid = child.id();
     rig.wait("listener of the child", |seen| match &seen.fact {
@@ -37,6 +37,14 @@ fn listening_child(rig: &mut Rig) -> Child {
         _ => None,
     });
     child
+}
+
+/// This test program under some name, to run [`child_waits`].
+fn child_command(name: &Path) -> Command {
+    let mut command = Command::new(name);
+    command.args(["--exact", "processes::child_waits", "--ignored"]).env("T502_CHILD", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Not a test: what a child of these tests runs.
@@ -51,20 +59,41 @@ fn child_waits() {
     std::io::stdin().read_line(&mut line).unwrap();
     match line.trim() {
         "abort" => std::process::abort(),
+        "segv" => fault(),
+        "eat" => eat(),
         code => std::process::exit(code.parse().unwrap_or(1)),
     }
 }
 
-fn exit_of(rig: &mut Rig, pid: u32) -> ExitStatus {
+/// Writes where nothing is, where a core may be written.
+fn fault() -> ! {
+    std::env::set_current_dir(std::env::temp_dir()).unwrap();
+    let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit is a plain structure. The write is what this process dies of.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const all);
+        std::ptr::without_provenance_mut::<u8>(16).write_volatile(1);
+    }
+    unreachable!("address 16 can be written")
+}
+
+/// Takes memory until the kernel ends it.
+fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(vec![1_u8; 1 << 20]);
+    }
+}
+
+pub fn exit_of(rig: &mut Rig, pid: u32) -> ExitStatus {
     rig.wait(&format!("exit of {pid}"), |seen| match &seen.fact {
-        Fact::Exit { proc, status } if proc.pid == pid => Some(*status),
+        Fact::Exit { proc, status, .. } if proc.pid == pid => Some(*status),
         _ => None,
     })
 }
 
 #[test]
 fn an_exit_is_told_with_its_status() {
-    use std::io::Write as _;
     let mut rig = rig();
     let mut child = listening_child(&mut rig);
     child.stdin.take().unwrap().write_all(b"3\n").unwrap();
@@ -74,13 +103,69 @@ fn an_exit_is_told_with_its_status() {
 
 #[test]
 fn a_crash_is_told_with_its_signal() {
-    use std::io::Write as _;
     let mut rig = rig();
     let mut child = listening_child(&mut rig);
     child.stdin.take().unwrap().write_all(b"abort\n").unwrap();
     child.wait().unwrap();
     let ExitStatus::Signal { signal, .. } = exit_of(&mut rig, child.id()) else { panic!("not a signal") };
     assert_eq!(signal, libc::SIGABRT);
+}
+
+#[test]
+fn a_segmentation_fault_is_the_kernels_signal_and_tells_whether_a_core_was_written() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let mut rig = rig();
+    let mut child = listening_child(&mut rig);
+    child.stdin.take().unwrap().write_all(b"segv\n").unwrap();
+    let status = child.wait().unwrap();
+    let pid = child.id();
+    let _ = std::fs::remove_file(std::env::temp_dir().join("core"));
+    let _ = std::fs::remove_file(std::env::temp_dir().join(format!("core.{pid}")));
+    assert_eq!(status.signal(), Some(libc::SIGSEGV));
+    rig.wait("signal of the kernel", |seen| match &seen.fact {
+        Fact::Signal { target, signal: libc::SIGSEGV, from_kernel: true, .. } if target.pid == pid => Some(()),
+        _ => None,
+    });
+    let told = exit_of(&mut rig, pid);
+    assert_eq!(told, ExitStatus::Signal { signal: libc::SIGSEGV, core: status.core_dumped() });
+}
+
+#[test]
+fn workers_of_a_proxy_and_what_becomes_of_them_is_told() {
+    let mut rig = rig();
+    let me = std::process::id();
+    // A child of a proxy is one as long as it runs the same program.
+    let mut child = std::process::Command::new("sh").args(["-c", "read _"]).stdin(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let worker = rig.wait("fork", |seen| match &seen.fact {
+        Fact::Fork { parent, child } if child.pid == pid => Some((*parent, child.clone())),
+        _ => None,
+    });
+    assert_eq!((worker.0, worker.1.is_proxy), (me, true));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let told = rig.told().iter().any(|seen| matches!(&seen.fact, Fact::Exit { proc, .. } if proc.pid == pid));
+    assert!(!told, "it became something else");
+}
+
+#[test]
+fn a_proxy_is_known_by_the_name_it_is_executed_under() {
+    let mut rig = rig();
+    rig.kernel.set_names(&[("t502-proxy", trace502_ebpf::PROC_PROXY)]).unwrap();
+    let name = std::env::temp_dir().join(format!("t502-{}", std::process::id())).join("t502-proxy");
+    std::fs::create_dir_all(name.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &name).unwrap();
+    let mut child = child_command(&name).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"5\n").unwrap();
+    child.wait().unwrap();
+    std::fs::remove_dir_all(name.parent().unwrap()).unwrap();
+    let pid = child.id();
+    let executed = rig.wait("exec", |seen| match &seen.fact {
+        Fact::Exec(proc) if proc.pid == pid => Some(proc.clone()),
+        _ => None,
+    });
+    assert!(executed.is_proxy && executed.comm == "t502-proxy" && executed.cgroup != 0);
+    assert_eq!(exit_of(&mut rig, pid), ExitStatus::Code(5));
 }
 
 #[test]

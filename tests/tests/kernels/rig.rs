@@ -39,6 +39,7 @@ impl Rig {
         kernel.complete().expect("every required probe attaches");
         kernel.track(std::process::id(), PROC_PROXY).unwrap();
         kernel.watch_connect(std::process::id());
+        kernel.watch_tls(std::process::id());
         kernel.find_existing();
         let ring = Ring::new(kernel.take_ring().unwrap());
         Rig { kernel, ring, seen: Vec::new(), from: 0, never: UnixStream::pair().unwrap() }
@@ -48,10 +49,18 @@ impl Rig {
     pub fn closes_late(&mut self, late: bool) {
         let class = if late { PROC_PROXY | PROC_LATE } else { PROC_PROXY };
         self.kernel.track(std::process::id(), class).unwrap();
+        self.kernel.watch_tls(std::process::id());
+    }
+
+    /// Runs this while this process is nobody of interest.
+    pub fn plays_no_proxy(&mut self, act: impl FnOnce()) {
+        self.kernel.track(std::process::id(), 0).unwrap();
+        act();
+        self.kernel.track(std::process::id(), PROC_PROXY).unwrap();
     }
 
     pub fn pump(&mut self, wait: Duration) -> usize {
-        self.ring.wait(self.never.0.as_fd(), wait);
+        self.ring.wait(self.never.0.as_fd(), None, wait);
         let (ring, seen, names) = (&mut self.ring, &mut self.seen, &self.kernel.names);
         ring.drain(usize::MAX, |record| seen.push(decode::decode(record, names).expect("a record of our own decodes")))
     }

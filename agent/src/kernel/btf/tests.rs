@@ -206,7 +206,7 @@ fn every_probe_has_a_provider_on_every_kernel_of_the_fixtures() {
             Hook::TpBtf(name) => btf.tracepoint(name).is_some(),
             Hook::Fexit(name) => btf.func(name).is_some(),
             Hook::Iter(name) => btf.func(&format!("bpf_iter_{name}")).is_some(),
-            Hook::LibcConnect => true,
+            Hook::LibcConnect | Hook::Tls => true,
         };
         for probe in PROBES {
             let carried = probe.providers.iter().any(|provider| provider.iter().all(|(_, hook)| exists(hook)));
@@ -277,6 +277,7 @@ const FUNCTIONS: &[&str] = &[
     "inet_listen",
     "inet_recvmsg",
     "inet_sendmsg",
+    "inet_sendpage",
     "inet_stream_connect",
     "tcp_v4_connect",
     "tcp_v6_connect",
@@ -286,6 +287,7 @@ const FUNCTIONS: &[&str] = &[
     "unix_stream_connect",
     "unix_stream_recvmsg",
     "unix_stream_sendmsg",
+    "unix_stream_sendpage",
 ];
 
 const ENUMS: &[(&str, &[&str])] = &[

@@ -1,0 +1,288 @@
+//! One error, seen on the wire, by its log, or only inferred: always one incident, named after its best source.
+
+use super::fixture::*;
+use super::*;
+use crate::logs::{Format, Hint, LogError};
+use crate::model::Confidence::{Certain, Likely};
+use crate::model::*;
+
+/// What nginx writes of the request that [`World::error`] is about. The clock of the fixture's host starts at this.
+fn line(w: &World, hint: Hint) -> LogError {
+    let wall = 1_795_230_000_000_000 + (w.now / 1_000) as i64;
+    LogError {
+        format: Format::Nginx,
+        time_micros: Some(wall - wall % 1_000_000),
+        coarse_micros: 1_000_000,
+        pid: Some(PROXY.pid),
+        tid: Some(PROXY.tid),
+        connection: Some(1),
+        client: Some("127.0.0.1".parse().unwrap()),
+        client_port: None,
+        method: Some("GET".into()),
+        host: Some("shop.example".into()),
+        path: Some("/api/cart".into()),
+        upstream: Some(UPSTREAM.into()),
+        upstream_local_port: None,
+        status: Some(502),
+        hint,
+    }
+}
+
+fn refused_line(w: &World) -> LogError {
+    line(w, Hint::Connect { errno: Some(libc::ECONNREFUSED) })
+}
+
+fn say(w: &mut World, line: &LogError) {
+    w.engine.log(w.now, line, &mut w.host);
+    w.notices.extend(w.engine.drain());
+}
+
+/// The answer that nobody could read, on the connection of [`World::error`].
+fn unseen(w: &mut World) -> &mut World {
+    let mut error = w.error(ClientOutcome::Unseen);
+    error.conn.request_head = vec![0x16, 3, 1, 2, 0, 1];
+    w.see(Fact::Client(error))
+}
+
+fn failed(w: &mut World) -> &mut World {
+    let attempt = w.refused();
+    w.tell(attempt).pass(80_000)
+}
+
+#[test]
+fn an_error_on_the_wire_and_its_line_are_one_incident() {
+    for line_first in [true, false] {
+        let mut w = World::new("nginx");
+        failed(&mut w);
+        let line = refused_line(&w);
+        if line_first {
+            say(&mut w, &line);
+            w.pass(MILLI).answered(502);
+        } else {
+            w.answered(502).pass(30 * MILLI);
+            say(&mut w, &line);
+        }
+        w.pass(SECOND);
+        let i = w.expect("no_listener", Certain);
+        assert_eq!((i.seen, i.status), (Seen::Wire, Some(502)));
+        assert_eq!(i.evidence.iter().any(|e| e.kind == "log"), line_first);
+    }
+}
+
+#[test]
+fn what_could_only_be_inferred_is_named_after_the_log_that_tells_it() {
+    for line_first in [true, false] {
+        let mut w = World::new("nginx");
+        failed(&mut w);
+        let line = refused_line(&w);
+        if line_first {
+            say(&mut w, &line);
+            unseen(w.pass(MILLI));
+        } else {
+            unseen(&mut w).pass(30 * MILLI);
+            say(&mut w, &line);
+        }
+        let i = w.expect("no_listener", Certain);
+        assert_eq!((i.seen, i.status), (Seen::Log, Some(502)));
+        assert_eq!(i.client.as_deref(), Some("127.0.0.1:51234"));
+    }
+}
+
+#[test]
+fn without_a_log_it_is_inferred_after_a_while() {
+    let mut w = World::new("nginx");
+    unseen(failed(&mut w));
+    w.pass(pending::INFERRED - MILLI);
+    let now = w.now;
+    w.engine.tick(now, &mut w.host);
+    assert!(w.engine.drain().iter().all(|n| !matches!(n, Notice::Incident(_))));
+    let i = w.expect("no_listener", Certain);
+    assert_eq!((i.seen, i.status, i.status_word().as_str()), (Seen::Inferred, None, "unknown"));
+    // A line that comes late is the same error once more.
+    let line = refused_line(&w);
+    say(&mut w, &line);
+    w.incident();
+}
+
+#[test]
+fn what_was_inferred_of_a_request_that_a_retry_rescued_is_silent() {
+    let mut w = World::new("envoy");
+    unseen(failed(&mut w)).pass(100 * MILLI).see(Fact::Rescued { client: 7 });
+    assert!(w.all().is_empty());
+    assert_eq!(w.failures(), ["no_listener"]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_after_no_failure_is_no_error() {
+    let mut w = World::new("nginx");
+    unseen(&mut w).pass(SECOND);
+    assert!(w.all().is_empty(), "no attempt");
+    let mut w = World::new("nginx");
+    let mut left = w.attempt();
+    left.conn.closed_first = true;
+    w.tell(left).pass(50_000);
+    unseen(&mut w);
+    assert!(w.all().is_empty(), "given up at once: its client may have left");
+    let mut w = World::new("nginx");
+    failed(&mut w);
+    w.signal(PROXY.pid, libc::SIGTERM, proc(1, "systemd"));
+    unseen(&mut w);
+    assert!(w.all().is_empty(), "a proxy that is being stopped");
+}
+
+#[test]
+fn a_line_about_an_attempt_alone_proves_no_error() {
+    let mut w = World::new("nginx");
+    failed(&mut w);
+    let line = refused_line(&w);
+    say(&mut w, &line);
+    w.pass(10 * SECOND);
+    assert!(w.all().is_empty(), "the next try may have gone well");
+}
+
+#[test]
+fn the_end_of_a_request_that_only_the_log_tells_is_an_incident() {
+    let mut w = World::new("nginx");
+    let mut attempt = w.refused();
+    attempt.bound = None;
+    w.tell(attempt).pass(SECOND);
+    let line = LogError { upstream: Some("shop".into()), ..line(&w, Hint::NoLiveUpstream) };
+    say(&mut w, &line);
+    w.pass(SECOND);
+    let i = w.expect("no_live_upstream", Certain);
+    assert_eq!((i.seen, i.status), (Seen::Log, Some(502)));
+    assert_eq!(i.request.path.as_deref(), Some("/api/cart"));
+    assert_eq!(i.client.as_deref(), Some("127.0.0.1"));
+    assert!(i.evidence.iter().any(|e| e.kind == "log" && e.text.contains("no upstream was left")), "{i:#?}");
+}
+
+#[test]
+fn a_name_that_did_not_resolve_is_told_from_the_log() {
+    let mut w = World::new("nginx");
+    let line = LogError { upstream: None, ..line(&w, Hint::Unresolved { name: "nx\x1b[2J.example".into() }) };
+    say(&mut w, &line);
+    let i = w.expect("dns_failure", Likely);
+    assert!(serde_json::to_string(&i).unwrap().contains("nx\\\\x1b[2J.example"), "{i:#?}");
+}
+
+#[test]
+fn the_attempt_that_a_line_means_is_found_by_process_upstream_and_time() {
+    let mut w = World::new("caddy");
+    let mut attempt = w.attempt();
+    attempt.bound = None;
+    attempt.conn.reset = Some(w.now - 1_000);
+    attempt.conn.errno = Some(libc::ECONNRESET);
+    attempt.peer = Some(w.closed_peer(SERVER));
+    let port = attempt.conn.flow.unwrap().local.port();
+    let mut other = attempt.clone();
+    other.conn.cookie += 1;
+    other.conn.flow.as_mut().unwrap().local.set_port(port + 1);
+    other.conn.reset = None;
+    other.conn.errno = None;
+    other.conn.fin = Some(w.now - 1_000);
+    w.tell(attempt).tell(other).pass(MILLI);
+    let line = LogError {
+        format: Format::Caddy,
+        coarse_micros: 0,
+        tid: None,
+        client_port: Some(40_404),
+        upstream_local_port: Some(port),
+        ..line(&w, Hint::Receive { errno: Some(libc::ECONNRESET) })
+    };
+    say(&mut w, &line);
+    let i = w.expect("upstream_reset", Certain);
+    assert_eq!((i.seen, i.client.as_deref()), (Seen::Log, Some("127.0.0.1:40404")));
+}
+
+#[test]
+fn a_line_that_nothing_explains_says_so() {
+    let mut w = World::new("haproxy");
+    let line = LogError {
+        format: Format::Haproxy,
+        coarse_micros: 2_000,
+        upstream: Some("be/srv1".into()),
+        client_port: Some(40_404),
+        status: Some(503),
+        ..line(&w, Hint::Connect { errno: None })
+    };
+    say(&mut w, &line);
+    let i = w.expect("unattributed", Confidence::Unknown);
+    assert_eq!((i.why.as_deref(), i.status), (Some("wire_not_visible"), Some(503)));
+    assert!(i.summary.contains("haproxy's log says: connect() failed (be/srv1), 503"), "{}", i.summary);
+}
+
+#[test]
+fn errors_of_several_clients_each_keep_their_own_line() {
+    let mut w = World::new("haproxy");
+    let say_for = |w: &mut World, port: u16| {
+        let line = LogError {
+            format: Format::Haproxy,
+            coarse_micros: 2_000,
+            client_port: Some(port),
+            upstream: None,
+            status: Some(503),
+            ..line(w, Hint::NoLiveUpstream)
+        };
+        say(w, &line);
+    };
+    w.answered(503);
+    // Of the wire's client, and of another one that nobody saw.
+    say_for(&mut w, 51_234);
+    say_for(&mut w, 40_404);
+    let all = w.all();
+    let mut seen: Vec<_> = all.iter().map(|i| (i.client.as_deref().unwrap(), i.seen)).collect();
+    seen.sort_by_key(|(client, _)| *client);
+    assert_eq!(seen, [("127.0.0.1:40404", Seen::Log), ("127.0.0.1:51234", Seen::Wire)]);
+}
+
+#[test]
+fn a_log_in_another_time_zone_tells_the_same_moment() {
+    for zone in [-5, 0, 9] {
+        let mut w = World::new("nginx");
+        failed(&mut w);
+        let mut line = refused_line(&w);
+        line.time_micros = line.time_micros.map(|t| t + zone * 3_600_000_000);
+        w.answered(502);
+        say(&mut w, &line);
+        let nothing = LogError { hint: Hint::NoLiveUpstream, ..line };
+        say(&mut w, &nothing);
+        w.expect("no_listener", Certain);
+    }
+}
+
+#[test]
+fn the_two_logs_of_nginx_tell_one_error() {
+    let mut w = World::new("nginx");
+    let mut attempt = w.refused();
+    attempt.bound = None;
+    w.tell(attempt).pass(MILLI);
+    let reason = refused_line(&w);
+    say(&mut w, &reason);
+    w.pass(5 * MILLI);
+    let access = LogError {
+        format: Format::NginxAccess,
+        pid: None,
+        tid: None,
+        connection: None,
+        host: None,
+        upstream: None,
+        status: Some(502),
+        hint: Hint::StatusOnly,
+        ..reason
+    };
+    say(&mut w, &access);
+    let i = w.expect("no_listener", Certain);
+    assert_eq!((i.seen, i.status, i.proxy.pid), (Seen::Log, Some(502), PROXY.pid));
+}
+
+#[test]
+fn a_flood_of_lines_is_bounded_and_counted() {
+    let mut w = World::new("nginx");
+    for n in 0..6_000 {
+        let line = LogError { path: Some(format!("/{n}")), ..refused_line(&w) };
+        say(w.pass(1_000), &line);
+    }
+    assert!(w.engine.counters().memory_overflow >= 1_000);
+    assert_eq!(w.engine.counters().lines, 6_000);
+    assert!(w.all().is_empty());
+}

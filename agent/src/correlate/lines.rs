@@ -1,0 +1,314 @@
+//! What the logs of proxies say of errors, joined to the errors that were seen otherwise: one error is one incident.
+//!
+//! A line is matched to the error of the same process, time, client and request; only what contradicts keeps them
+//! apart, since a log may name another client than the socket does (a proxy in front, `real_ip`). A line that no
+//! error was seen for waits a moment for one. Then it is told by itself, if it speaks of the end of a request: a line
+//! about one attempt may have been followed by a try that went well.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::logs::{Format, Hint, LogError};
+use crate::model::{ClientOutcome, Cookie, Nanos, Seen};
+use crate::proxies::OTHER;
+use crate::text::{MILLI, SECOND};
+use crate::wire::http;
+
+use super::pending::Pending;
+
+/// How long a line waits for the error that it tells of: records of the kernel side come within milliseconds.
+pub const GRACE: Nanos = 100 * MILLI;
+/// Between an error and the end of its line: a log may be written a little later.
+const NEAR: Nanos = SECOND;
+/// Errors are kept about in the order of their times.
+const LONG_AGO: Nanos = 2 * NEAR;
+/// Attempts of one request lie minutes apart at most.
+const MEMORY: Nanos = 120 * SECOND;
+const LINES: usize = 4_096;
+const ERRORS: usize = 8_192;
+/// Clocks of the local time are a multiple of this apart: a log may be written in another zone than ours.
+const ZONES_MICROS: i64 = 900_000_000;
+/// A line cannot be read before it is written, but clocks are read one after the other.
+const AHEAD_MICROS: i64 = 2_000_000;
+
+/// The proxy that writes this log.
+pub fn writer(format: Format) -> &'static str {
+    match format {
+        Format::Nginx | Format::NginxAccess => "nginx",
+        Format::Haproxy => "haproxy",
+        Format::Apache => "apache",
+        Format::Caddy => "caddy",
+    }
+}
+
+/// Whether the line tells how a request ended, not how one of its attempts did.
+pub fn is_end(error: &LogError) -> bool {
+    match error.format {
+        Format::NginxAccess | Format::Haproxy | Format::Caddy => true,
+        Format::Nginx => matches!(error.hint, Hint::NoLiveUpstream | Hint::Unresolved { .. } | Hint::ProxyLimit),
+        // A balancer tries its next member after a failing connect().
+        Format::Apache => !matches!(error.hint, Hint::Connect { .. } | Hint::ConnectTimeout),
+    }
+}
+
+/// An error as a log tells it.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub seq: u64,
+    /// When it was read.
+    pub read: Nanos,
+    /// Between these the error lies.
+    pub from: Nanos,
+    pub to: Nanos,
+    pub error: LogError,
+    request: Option<http::Request>,
+}
+
+impl Line {
+    /// `wall`: the wall clock when it was read, in microseconds.
+    pub fn new(seq: u64, read: Nanos, wall: i64, error: LogError) -> Line {
+        let (from, to) = match error.time_micros {
+            Some(time) => {
+                let late = wall.saturating_sub(time).rem_euclid(ZONES_MICROS);
+                let late = if late > ZONES_MICROS - AHEAD_MICROS { 0 } else { late };
+                let from = read.saturating_sub(u64::try_from(late).unwrap_or(0).saturating_mul(1_000));
+                (from, read.min(from.saturating_add(error.coarse_micros.saturating_mul(1_000))))
+            }
+            None => (read.saturating_sub(NEAR), read),
+        };
+        let request = http::request(&head(&error));
+        Line { seq, read, from, to, error, request }
+    }
+
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.error.client.map(|ip| SocketAddr::new(ip, self.error.client_port.unwrap_or(0)))
+    }
+
+    pub fn head(&self) -> Vec<u8> {
+        head(&self.error)
+    }
+}
+
+/// The request as its client may have sent it.
+fn head(error: &LogError) -> Vec<u8> {
+    let Some(path) = &error.path else { return Vec::new() };
+    let method = error.method.as_deref().unwrap_or("GET");
+    let host = error.host.as_ref().map_or_else(String::new, |host| format!("Host: {host}\r\n"));
+    format!("{method} {path} HTTP/1.1\r\n{host}\r\n").into_bytes()
+}
+
+/// An error that is known.
+#[derive(Clone, Debug)]
+pub struct Known {
+    key: (Cookie, u32),
+    pid: u32,
+    kind: &'static str,
+    at: Nanos,
+    asked: Option<Nanos>,
+    client: Option<SocketAddr>,
+    request: Option<http::Request>,
+    status: Option<u16>,
+    /// Its bytes could be read.
+    readable: bool,
+    /// A log told it first.
+    logged: bool,
+    /// Logs that have told its end.
+    ends: Vec<Format>,
+}
+
+impl Known {
+    pub fn new(pending: &Pending) -> Known {
+        let conn = &pending.error.conn;
+        Known {
+            key: pending.key(),
+            pid: pending.pid,
+            kind: pending.owner.kind.name,
+            at: pending.at,
+            asked: conn.asked,
+            client: conn.flow.map(|flow| flow.remote),
+            request: http::request(&conn.request_head),
+            status: match pending.error.outcome {
+                ClientOutcome::Status(status) => Some(status),
+                _ => None,
+            },
+            readable: pending.error.outcome != ClientOutcome::Unseen,
+            logged: pending.seen == Seen::Log,
+            ends: pending.line.iter().filter(|line| is_end(line)).map(|line| line.format).collect(),
+        }
+    }
+
+    /// How well a line fits; `None` where it tells of another error.
+    fn fit(&self, line: &Line) -> Option<u32> {
+        let error = &line.error;
+        let end = is_end(error);
+        let same_process = error.pid.is_some_and(|pid| pid == self.pid);
+        let same_kind = writer(error.format) == self.kind || (self.kind == OTHER.name && same_process);
+        let other_process = self.pid != 0 && error.pid.is_some_and(|pid| pid != self.pid);
+        if !same_kind || other_process || !self.same_time(line, end) {
+            return None;
+        }
+        if end && (self.ends.contains(&error.format) || self.differs(self.status, error.status)) {
+            return None;
+        }
+        let mut fit = 1;
+        if let (Some(a), Some(b)) = (&self.request, &line.request) {
+            if !same_request(a, b) {
+                return None;
+            }
+            fit += 4;
+        }
+        if let (Some(a), Some(b)) = (self.client, line.client()) {
+            let ports = a.port() != 0 && b.port() != 0;
+            // Which client an error of a connection that cannot be read is about is told best by the log.
+            if a.ip() == b.ip() && ports && a.port() != b.port() && self.readable {
+                return None;
+            }
+            fit += 2 * u32::from(a.ip() == b.ip()) + 4 * u32::from(a == b && ports);
+        }
+        Some(fit)
+    }
+
+    fn differs(&self, a: Option<u16>, b: Option<u16>) -> bool {
+        matches!((a, b), (Some(a), Some(b)) if a != b)
+    }
+
+    /// The end of a request is told near its error, a failed attempt any time since the request began.
+    fn same_time(&self, line: &Line, end: bool) -> bool {
+        let since = match self.asked {
+            Some(asked) if !end => asked,
+            _ => self.at,
+        };
+        line.to.saturating_add(NEAR) >= since && line.from <= self.at.saturating_add(NEAR)
+    }
+}
+
+/// As far as both were kept.
+fn same_request(a: &http::Request, b: &http::Request) -> bool {
+    if a.method != b.method {
+        return false;
+    }
+    let (a_path, b_path) = (a.path(), b.path());
+    match a.whole_line && b.whole_line {
+        true => a_path == b_path,
+        false => a_path.starts_with(b_path) || b_path.starts_with(a_path),
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Lines {
+    waiting: VecDeque<Line>,
+    known: VecDeque<Known>,
+    /// Lines and errors forgotten because there were too many.
+    pub overflow: u64,
+}
+
+impl Lines {
+    /// The error that the line tells again. It will not be found for the same end twice.
+    pub fn told_before(&mut self, line: &Line) -> Option<(Cookie, u32)> {
+        let end = is_end(&line.error);
+        let late = self.known.iter_mut().rev().take_while(|known| known.at.saturating_add(LONG_AGO) >= line.from);
+        // Of an attempt, something must agree: it may be another request's, whose error is still to come.
+        let fits = late.filter_map(|known| Some((known.fit(line).filter(|fit| end || *fit > 1)?, known)));
+        let (_, known) = fits.max_by_key(|(fit, known)| (*fit, std::cmp::Reverse(known.at.abs_diff(line.to))))?;
+        if end {
+            known.ends.push(line.error.format);
+        }
+        Some(known.key)
+    }
+
+    /// The error that a log told before the wire did.
+    pub fn logged_before(&mut self, error: &Known) -> bool {
+        let same = |known: &&mut Known| {
+            let agree = match (&known.request, &error.request) {
+                (Some(a), Some(b)) => same_request(a, b),
+                _ => known.client.zip(error.client).is_none_or(|(a, b)| a.ip() == b.ip()),
+            };
+            known.logged
+                && known.kind == error.kind
+                && (known.pid == error.pid || known.pid == 0)
+                && known.at.abs_diff(error.at) <= NEAR
+                && !known.differs(known.status, error.status)
+                && agree
+        };
+        match self.known.iter_mut().find(same) {
+            Some(known) => {
+                known.logged = false;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub fn remember(&mut self, known: Known) {
+        if self.known.len() >= ERRORS {
+            self.known.pop_front();
+            self.overflow += 1;
+        }
+        self.known.push_back(known);
+    }
+
+    pub fn wait(&mut self, line: Line) {
+        if self.waiting.len() >= LINES {
+            self.waiting.pop_front();
+            self.overflow += 1;
+        }
+        self.waiting.push_back(line);
+    }
+
+    /// Takes the lines that tell of this error: all of its attempts, and its end once. The one that says most comes
+    /// back.
+    pub fn of(&mut self, known: &mut Known) -> Option<Line> {
+        let end = self.waiting.iter().enumerate().filter(|(_, line)| is_end(&line.error));
+        let end = end.filter_map(|(at, line)| Some((known.fit(line)?, at))).max_by_key(|(fit, _)| *fit);
+        let end = end.and_then(|(_, at)| self.waiting.remove(at));
+        if let Some(end) = &end {
+            known.ends.push(end.error.format);
+        }
+        let mut last = None;
+        // An attempt that may be another request's is left for it: the client must agree.
+        self.waiting.retain(|line| {
+            let fits = !is_end(&line.error) && known.fit(line).is_some_and(|fit| fit > 1);
+            if fits {
+                last = Some(line.clone());
+            }
+            !fits
+        });
+        match end {
+            Some(end) if !matches!(end.error.hint, Hint::StatusOnly) => Some(end),
+            end => last.or(end),
+        }
+    }
+
+    /// The line whose time is up, if it speaks for itself. An access log says only that a request failed: what the
+    /// error log said of its attempt comes with it.
+    pub fn alone(&mut self, seq: u64) -> Option<Line> {
+        let at = self.waiting.iter().position(|line| line.seq == seq && is_end(&line.error))?;
+        let line = self.waiting.remove(at)?;
+        if line.error.hint != Hint::StatusOnly {
+            return Some(line);
+        }
+        let same = |other: &Line| {
+            let request = other.request.is_some()
+                && other.request.as_ref().map(http::Request::path) == line.request.as_ref().map(http::Request::path);
+            writer(other.error.format) == writer(line.error.format)
+                && other.error.client == line.error.client
+                && request
+                && other.from <= line.to
+        };
+        let attempt = self.waiting.iter().rposition(same).and_then(|at| self.waiting.remove(at));
+        Some(match attempt {
+            Some(attempt) => Line { error: LogError { status: line.error.status, ..attempt.error }, ..attempt },
+            None => line,
+        })
+    }
+
+    pub fn expire(&mut self, now: Nanos) {
+        let before = now.saturating_sub(MEMORY);
+        while self.waiting.front().is_some_and(|line| line.read < before) {
+            self.waiting.pop_front();
+        }
+        while self.known.front().is_some_and(|known| known.at < before) {
+            self.known.pop_front();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which files of a proxy hold its TLS library, and where its calls begin: a shared OpenSSL, or one that is linked
+//! into the executable and kept its symbols.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use aya::programs::uprobe::UProbeLink;
+use object::read::ReadCache;
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+use serde::Serialize;
+
+use super::load::root_path;
+
+/// The calls that are hooked: name, program at their return, and whether they answer with success or failure
+/// instead of with how many bytes they moved.
+pub const CALLS: [(&str, &str, bool); 5] = [
+    ("SSL_do_handshake", "tls_shook", false),
+    ("SSL_read", "tls_read", false),
+    ("SSL_read_ex", "tls_read", true),
+    ("SSL_write", "tls_wrote", false),
+    ("SSL_write_ex", "tls_wrote", true),
+];
+
+/// The program at the beginning of each.
+pub const ENTRY: &str = "tls_called";
+
+/// A library without these is of no use.
+const NEEDED: [&str; 2] = ["SSL_read", "SSL_write"];
+
+/// Hooks in one process.
+pub struct Attached {
+    pub pid: u32,
+    /// The library, as the process calls it.
+    pub name: String,
+    pub links: Vec<UProbeLink>,
+}
+
+/// What can be seen of the TLS of one proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visible {
+    /// The file whose calls are hooked.
+    Hooked(String),
+    /// No TLS library that could be hooked is mapped.
+    None,
+    /// There is one, and it was refused.
+    Refused(String),
+}
+
+/// A TLS library as one process has it mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// As the process calls it.
+    pub name: String,
+    /// As we can open it.
+    pub path: PathBuf,
+    /// File offsets of its calls, in the order of [`CALLS`].
+    pub calls: [Option<u64>; CALLS.len()],
+}
+
+/// Offsets by device and inode: the workers of a proxy share their libraries.
+#[derive(Default)]
+pub struct Libraries {
+    known: HashMap<(u64, u64), Option<[Option<u64>; CALLS.len()]>>,
+}
+
+/// More files than any host's proxies have; the memory is only to spare work.
+const KNOWN: usize = 256;
+
+impl Libraries {
+    /// The TLS libraries of a process.
+    pub fn of(&mut self, pid: u32) -> Vec<Library> {
+        let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let exe = exe.to_string_lossy();
+        let mut found = Vec::new();
+        for (name, mapped) in candidates(&maps, &exe) {
+            let Some((path, file)) = open(pid, name, &mapped) else { continue };
+            let Ok(meta) = file.metadata() else { continue };
+            if self.known.len() >= KNOWN {
+                self.known.clear();
+            }
+            let calls = *self.known.entry((meta.dev(), meta.ino())).or_insert_with(|| calls(file));
+            if let Some(calls) = calls {
+                found.push(Library { name: name.to_owned(), path, calls });
+            }
+        }
+        found
+    }
+}
+
+/// Where a file is mapped, and its inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mapped {
+    range: String,
+    inode: u64,
+}
+
+/// Mapped files that may hold a TLS library, each once.
+fn candidates<'a>(maps: &'a str, exe: &str) -> BTreeMap<&'a str, Mapped> {
+    let mut found = BTreeMap::new();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(inode)) = (words.next(), words.nth(3)) else { continue };
+        let Some(start) = line.find('/') else { continue };
+        let name = line[start..].trim_end().trim_end_matches(" (deleted)");
+        let file = name.rsplit('/').next().unwrap_or_default();
+        if file.starts_with("libssl.so") || file.starts_with("libssl-") || name == exe.trim_end_matches(" (deleted)") {
+            let inode = inode.parse().unwrap_or(0);
+            found.entry(name).or_insert_with(|| Mapped { range: range.to_owned(), inode });
+        }
+    }
+    found
+}
+
+/// Opens a mapped file: by its path as long as that is the same file, else by its mapping (an upgrade replaced it).
+fn open(pid: u32, name: &str, mapped: &Mapped) -> Option<(PathBuf, File)> {
+    let by_name = root_path(pid, name);
+    let by_range = PathBuf::from(format!("/proc/{pid}/map_files/{}", mapped.range));
+    if let Ok(file) = File::open(&by_name)
+        && file.metadata().is_ok_and(|meta| meta.ino() == mapped.inode)
+    {
+        return Some((by_name, file));
+    }
+    let file = File::open(&by_range).ok()?;
+    Some((by_range, file))
+}
+
+/// Where the calls of [`CALLS`] are in an ELF file; `None` where it is no TLS library.
+fn calls(file: File) -> Option<[Option<u64>; CALLS.len()]> {
+    let cache = ReadCache::new(file);
+    let file = object::File::parse(&cache).ok()?;
+    let mut found = [None; CALLS.len()];
+    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        let Ok(name) = symbol.name() else { continue };
+        let Some(place) = CALLS.iter().position(|(call, _, _)| *call == name) else { continue };
+        if symbol.is_definition() && symbol.address() != 0 {
+            found[place] = found[place].or_else(|| offset_of(&file, symbol.address()));
+        }
+    }
+    let has = |call: &&str| CALLS.iter().zip(&found).any(|((name, _, _), at)| name == call && at.is_some());
+    NEEDED.iter().all(has).then_some(found)
+}
+
+fn offset_of<'a>(file: &object::File<'a, &'a ReadCache<File>>, address: u64) -> Option<u64> {
+    file.segments().find_map(|segment| {
+        let (offset, size) = segment.file_range();
+        let within = address.checked_sub(segment.address())?;
+        (within < size).then_some(offset + within)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_libraries_and_the_executable_are_candidates() {
+        let maps = "5500-5600 r-xp 00000000 08:01 11                 /usr/sbin/nginx\n\
+                    7f00-7f01 r--p 00000000 08:01 12                 /usr/lib/x86_64-linux-gnu/libssl.so.3\n\
+                    7f01-7f02 r-xp 00001000 08:01 12                 /usr/lib/x86_64-linux-gnu/libssl.so.3\n\
+                    7f03-7f04 r-xp 00000000 08:01 13                 /opt/old lib/libssl.so.1.1 (deleted)\n\
+                    7f05-7f06 r-xp 00000000 08:01 14                 /usr/lib/libcrypto.so.3\n\
+                    7f07-7f08 rw-p 00000000 00:00 0 \n";
+        let found = candidates(maps, "/usr/sbin/nginx");
+        let names: Vec<_> = found.keys().copied().collect();
+        assert_eq!(names, ["/opt/old lib/libssl.so.1.1", "/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/sbin/nginx"]);
+        assert_eq!(found["/usr/lib/x86_64-linux-gnu/libssl.so.3"], Mapped { range: "7f00-7f01".into(), inode: 12 });
+    }
+
+    #[test]
+    fn a_file_that_is_no_tls_library_has_no_calls() {
+        assert_eq!(calls(File::open("/proc/self/exe").unwrap()), None);
+        assert_eq!(calls(File::open("/proc/self/maps").unwrap()), None);
+    }
+}

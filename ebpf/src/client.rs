@@ -1,0 +1,103 @@
+//! What a client asked and what it was answered, on the wire or inside TLS.
+
+use trace502_ebpf::*;
+
+use crate::head::{self, Source};
+use crate::{conn, thread};
+
+/// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
+const HEAD_WRITE: u64 = 4096;
+
+/// The owner read `n` bytes of a client. Returns whether a new request began with them.
+#[inline(always)]
+pub fn received(conn: &mut Conn, n: u64, source: Source) -> bool {
+    let new = conn::client_read(conn, n);
+    if conn.request_len < HEAD as u16 {
+        head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
+    }
+    new
+}
+
+/// What was received is the thread's to serve.
+#[inline(always)]
+pub fn asked(conn: &mut Conn, tid: u32, new: bool) {
+    let Some(thread) = thread::of(tid) else { return };
+    if new {
+        if !conn::is_http1(conn) && conn.request_len > 3 {
+            // TLS, HTTP/2 or a protocol of its own: not ours to read.
+            conn.role = ROLE_OPAQUE;
+        }
+        thread::asked(thread, conn);
+    } else {
+        thread::continued(thread, conn);
+    }
+}
+
+/// The owner wrote `n` bytes to a client. Returns why that is news, 0 if it is not.
+#[inline(always)]
+pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
+    conn.reply_bytes += n;
+    match conn.phase {
+        PHASE_ASKED => {}
+        PHASE_ANSWERED if conn.reply_len < 12 => {}
+        PHASE_ANSWERED if n < HEAD_WRITE && next_answer(n, source) => {
+            conn.flags |= CONN_AHEAD;
+            conn.request += 1;
+            conn.reply_len = 0;
+            conn.reply_bytes = n;
+        }
+        _ => return 0,
+    }
+    head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
+    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    if (100..200).contains(&status) && status != 101 {
+        conn.reply_len = 0;
+        return 0;
+    }
+    let why = answer(conn, status);
+    if conn.phase == PHASE_ASKED {
+        conn.phase = PHASE_ANSWERED;
+        // It was read by the thread that waits for it, whoever writes it.
+        if let Some(thread) = thread::of(conn.tid) {
+            thread::answered(thread, conn, why != 0);
+        }
+    }
+    why
+}
+
+/// The status of an answer to a client is known: why it is news, 0 if it is not.
+#[inline(always)]
+fn answer(conn: &mut Conn, status: u16) -> u16 {
+    match status {
+        0 => {}
+        conn::NO_HTTP => {
+            if conn.reply_len >= 12 {
+                conn.status = 1;
+            }
+            if conn::is_http1(conn) && conn.flags & CONN_BLIND == 0 {
+                return WHY_GARBLED;
+            }
+            conn.role = ROLE_OPAQUE;
+        }
+        // Upgraded, or a tunnel: what follows is not HTTP.
+        101 => conn.role = ROLE_OPAQUE,
+        200 if conn.request_head[0] == b'C' && conn.request_head[1] == b'O' && conn.request_head[2] == b'N' => {
+            conn.role = ROLE_OPAQUE;
+        }
+        500 | 502 | 503 | 504 => {
+            conn.status = status;
+            return WHY_STATUS;
+        }
+        _ => conn.status = status,
+    }
+    0
+}
+
+/// A small write after an answer began may be the next answer of a pipeline.
+#[inline(always)]
+fn next_answer(n: u64, source: Source) -> bool {
+    let mut peek = [0; 16];
+    // A body that cannot be read says nothing about the connection.
+    let mut blind = 0;
+    head::first_bytes(&mut peek, n, source, &mut blind) && peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1'
+}

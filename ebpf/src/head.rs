@@ -1,0 +1,113 @@
+//! The first bytes of a request or an answer, put together from the buffers that carry them.
+
+use trace502_ebpf::{CONN_BLIND, HEAD};
+
+use crate::kernel::{self, Payload};
+use crate::{conn, emit};
+
+/// Where the bytes of a call lie.
+#[derive(Clone, Copy)]
+pub enum Source {
+    /// In the buffers of the running system call.
+    Call,
+    /// In one piece at an address of the process: plain text inside its TLS library.
+    At(u64),
+}
+
+/// Address and length of the first piece of the running call's payload that is not empty.
+#[inline(always)]
+pub fn buffer(n: u64) -> Option<(u64, u64)> {
+    match kernel::payload() {
+        Payload::Buffer(at) => Some((at, n)),
+        Payload::Vectors(vectors, count) => {
+            let first = kernel::vector(vectors, 0)?;
+            if first.1 == 0 && count > 1 {
+                return kernel::vector(vectors, 1);
+            }
+            Some(first)
+        }
+        Payload::Blind => None,
+    }
+}
+
+/// Copies the first 16 bytes of a call's payload.
+#[inline(always)]
+pub fn first_bytes(to: &mut [u8; 16], n: u64, source: Source, flags: &mut u16) -> bool {
+    let at = match source {
+        Source::Call => buffer(n),
+        Source::At(at) => Some((at, n)),
+    };
+    match at {
+        Some((at, len)) if len.min(n) >= 16 => kernel::copy_user(to.as_mut_ptr(), 16, at) == 0,
+        Some(_) => false,
+        None => {
+            *flags |= CONN_BLIND;
+            false
+        }
+    }
+}
+
+/// Pieces of a vectored call that are looked at: Varnish writes "HTTP/1.1", " ", "503" as three.
+const PIECES: u64 = 4;
+/// A first piece of this size says enough: the others are not looked at.
+const ENOUGH: u64 = 64;
+
+/// Appends the payload of a call to a head, as far as there is room.
+#[inline(always)]
+pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flags: &mut u16) {
+    if let Source::At(at) = source {
+        piece(head, len, at, n);
+        return;
+    }
+    // One way for both kinds of call: each of its own is walked through again by the verifier.
+    let (at, size, vectors, count) = match kernel::payload() {
+        Payload::Buffer(at) => (at, n, 0, 0),
+        Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
+            Some((at, size)) => (at, size, vectors, count),
+            None => return,
+        },
+        Payload::Blind => {
+            *flags |= CONN_BLIND;
+            emit::lost(0);
+            return;
+        }
+    };
+    let mut size = size.min(n);
+    let mut left = n - size;
+    piece(head, len, at, size);
+    for index in 1..PIECES {
+        if index >= count || left == 0 || size >= ENOUGH {
+            break;
+        }
+        let Some((at, whole)) = kernel::vector(vectors, index) else { break };
+        size = whole.min(left);
+        left -= size;
+        piece(head, len, at, size);
+    }
+}
+
+/// Room for what comes after the first piece: the halves add up to a head whatever the verifier assumes.
+const HALF: u32 = HEAD as u32 / 2;
+
+#[inline(always)]
+fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
+    let start = *len as u32;
+    let limit = conn::head_limit();
+    if start >= limit {
+        return;
+    }
+    let take = n.min((limit - start) as u64) as u32;
+    let (to, take) = if start == 0 {
+        (head.as_mut_ptr(), take.min(HEAD as u32))
+    } else if start < HALF {
+        // The mask says to the verifier what the comparison said to the compiler.
+        let start = core::hint::black_box(start) & (HALF - 1);
+        // SAFETY: start < HALF < HEAD.
+        (unsafe { head.as_mut_ptr().add(start as usize) }, take.min(HALF))
+    } else {
+        return;
+    };
+    if take != 0 && kernel::copy_user(to, take, at) == 0 {
+        *len = (start + take) as u16;
+    }
+}

@@ -1,0 +1,228 @@
+//! What clients say inside TLS, seen in the owner's own TLS library (OpenSSL and what is called like it).
+//!
+//! The library knows the plain text, the kernel knows the connection. They meet while the library reads from the
+//! socket: the thread is then inside a call whose first argument is the connection's `SSL`. From there on the story
+//! of the connection is kept by its cookie, since a program in the owner's code cannot reach socket storage, and is
+//! told in the same way as one on the wire. Keys are never looked at.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
+use aya_ebpf::macros::{uprobe, uretprobe};
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use trace502_ebpf::*;
+
+use crate::head::Source;
+use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
+use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
+use crate::probes::state;
+use crate::{client, conn, emit, thread};
+
+const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
+
+// int SSL_read(SSL *ssl, void *buf, int num)
+// int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)
+// int SSL_write(SSL *ssl, const void *buf, int num)
+// int SSL_write_ex(SSL *s, const void *buf, size_t num, size_t *written)
+// int SSL_do_handshake(SSL *ssl), SSL_accept(SSL *ssl), SSL_connect(SSL *ssl)
+#[uprobe]
+pub fn tls_called(ctx: ProbeContext) -> i32 {
+    let [ssl, buffer, len, moved] = kernel::call_arguments(ctx.as_ptr());
+    let (_, tid) = emit::current();
+    if let Some(thread) = thread::of(tid) {
+        thread.call = TlsCall { ssl, buffer, len, moved };
+    }
+    0
+}
+
+// The return of SSL_do_handshake and its kin.
+#[uretprobe]
+pub fn tls_shook(_: RetProbeContext) -> i32 {
+    let _ = returned(emit::current().1);
+    0
+}
+
+// The return of SSL_read and SSL_read_ex.
+#[uretprobe]
+pub fn tls_read(ctx: RetProbeContext) -> i32 {
+    let (tgid, tid) = emit::current();
+    let Some(call) = returned(tid) else { return 0 };
+    let Some(conn) = of(tgid, &call) else { return 0 };
+    let n = moved(&ctx, &call);
+    if n == 0 {
+        // The end that a client announces comes before that of the connection. What will be read later says -1.
+        if kernel::call_result(ctx.as_ptr()) == 0 && told_by_count(&ctx) && conn.role == ROLE_CLIENT {
+            state::left(Sock::NONE, conn);
+        }
+        return 0;
+    }
+    if conn.role == ROLE_CLIENT {
+        conn.tgid = tgid;
+        conn.tid = tid;
+        let new = client::received(conn, n, Source::At(call.buffer));
+        client::asked(conn, tid, new);
+    }
+    0
+}
+
+// The return of SSL_write and SSL_write_ex: what it did not take will be written again.
+#[uretprobe]
+pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
+    let (tgid, tid) = emit::current();
+    let Some(call) = returned(tid) else { return 0 };
+    let Some(conn) = of(tgid, &call) else { return 0 };
+    let n = moved(&ctx, &call);
+    if n == 0 || conn.role != ROLE_CLIENT {
+        return 0;
+    }
+    let why = client::sent(conn, n, Source::At(call.buffer));
+    if why != 0 {
+        conn::client_error(Sock::NONE, conn, why);
+        if why == WHY_GARBLED {
+            conn.role = ROLE_OPAQUE;
+        }
+    }
+    0
+}
+
+/// The call that this thread comes back from.
+#[inline(always)]
+fn returned(tid: u32) -> Option<TlsCall> {
+    let thread = THREADS.get_ptr_mut(tid)?;
+    // SAFETY: a map value; only this thread changes it.
+    let call = core::mem::replace(unsafe { &mut (*thread).call }, NO_CALL);
+    (call.ssl != 0).then_some(call)
+}
+
+/// The client connection that a call is about.
+#[inline(always)]
+fn of(tgid: u32, call: &TlsCall) -> Option<&'static mut Conn> {
+    let key = TlsKey { ssl: call.ssl, tgid, _pad: 0 };
+    let cookie = TLS_KEYS.get_ptr(&key)?;
+    // SAFETY: a plain number; the value lives as long as its map.
+    let conn = SECURED.get_ptr_mut(unsafe { &*cookie })?;
+    // SAFETY: a map value; one thread at a time calls the library for a connection.
+    Some(unsafe { &mut *conn })
+}
+
+/// Whether a call's result is how many bytes it moved; with a 1 where it is attached, it is success or failure.
+#[inline(always)]
+fn told_by_count(ctx: &RetProbeContext) -> bool {
+    // SAFETY: the context of this very program.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) == 0 }
+}
+
+#[inline(always)]
+fn moved(ctx: &RetProbeContext, call: &TlsCall) -> u64 {
+    let result = kernel::call_result(ctx.as_ptr());
+    if result <= 0 {
+        return 0;
+    }
+    if told_by_count(ctx) { result as u64 } else { kernel::read_user(call.moved).unwrap_or(0) }
+}
+
+/// A client began with TLS: nothing on the wire is its request.
+#[inline(always)]
+pub fn begin(sk: Sock, conn: &mut Conn) -> i32 {
+    conn.role = ROLE_SECURED;
+    conn.phase = PHASE_OPEN;
+    conn.request = 0;
+    conn.request_len = 0;
+    link(sk, conn)
+}
+
+/// The owner read from such a connection: inside a call of its TLS library it is known from now on.
+#[inline(always)]
+pub fn link(sk: Sock, conn: &mut Conn) -> i32 {
+    if conn.flags & CONN_SECURED != 0 {
+        return 0;
+    }
+    let (tgid, tid) = emit::current();
+    let Some(thread) = THREADS.get_ptr_mut(tid) else { return 0 };
+    // SAFETY: a map value of this very thread.
+    let ssl = unsafe { (*thread).call.ssl };
+    if ssl == 0 {
+        return 0;
+    }
+    conn.flags |= CONN_SECURED;
+    kernel::tuple(sk.0, &mut conn.tuple);
+    let key = TlsKey { ssl, tgid, _pad: 0 };
+    let cookie = conn.cookie;
+    if SECURED.insert(&cookie, &*conn, BPF_ANY.into()).is_err()
+        || TLS_KEYS.insert(&key, &cookie, BPF_ANY.into()).is_err()
+    {
+        emit::lost(Kind::Client as u32);
+        return 0;
+    }
+    if let Some(inside) = SECURED.get_ptr_mut(&cookie) {
+        // SAFETY: a map value; the thread that calls the library is this one.
+        let inside = unsafe { &mut *inside };
+        inside.role = ROLE_CLIENT;
+        inside.bound = ssl;
+        inside.tgid = tgid;
+    }
+    0
+}
+
+/// The connection underneath changes its state.
+#[inline(never)]
+pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
+    if conn.bound != 0 {
+        state::peer(sk, conn, old, new);
+    }
+    conn.last_state = old;
+    match new {
+        TCP_CLOSE_WAIT => {
+            conn.fin = emit::now();
+            left(sk, conn);
+        }
+        TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
+            if let Some(inside) = inside(conn)
+                && inside.phase == PHASE_ASKED
+                && inside.role == ROLE_CLIENT
+                && conn::is_http1(inside)
+            {
+                inside.flags |= CONN_CLOSED_FIRST;
+                conn::client_error(sk, inside, WHY_CLOSED);
+                inside.role = ROLE_OPAQUE;
+            }
+        }
+        _ => {}
+    }
+    if new == TCP_CLOSE {
+        forget(conn);
+    }
+    0
+}
+
+#[inline(always)]
+fn inside(conn: &Conn) -> Option<&'static mut Conn> {
+    let cookie = conn.cookie;
+    // SAFETY: a map value; the connection underneath is at its end.
+    SECURED.get_ptr_mut(&cookie).map(|inside| unsafe { &mut *inside })
+}
+
+/// The client is gone, whatever it still waited for.
+#[inline(always)]
+pub fn left(sk: Sock, conn: &Conn) -> i32 {
+    match inside(conn) {
+        Some(inside) if inside.role == ROLE_CLIENT => state::left(sk, inside),
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn forget(conn: &Conn) {
+    let Some(inside) = inside(conn) else { return };
+    let key = TlsKey { ssl: inside.bound, tgid: inside.tgid, _pad: 0 };
+    // The library may have given the address to a newer connection.
+    let same = TLS_KEYS.get_ptr(&key).is_some_and(|cookie| {
+        // SAFETY: a plain number in a map.
+        unsafe { *cookie == conn.cookie }
+    });
+    if same {
+        let _ = TLS_KEYS.remove(&key);
+    }
+    let cookie = conn.cookie;
+    let _ = SECURED.remove(&cookie);
+}

@@ -1,0 +1,118 @@
+//! A proxy and its upstream in real containers, each in a network namespace of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what failed")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trace502::model::{Confidence, Incident, Process};
+use trace502_tests::agent::Agent;
+use trace502_tests::client::{Answer, Ask, ask_once};
+use trace502_tests::guard::{self, until};
+use trace502_tests::netns::{self, Netns};
+use trace502_tests::podman::{Container, Podman, Root, missing};
+use trace502_tests::world::{HOST, Ports, World, sibling};
+
+const NGINX: &str = "
+daemon off; worker_processes 1; user www-data; pid /tmp/nginx.pid; error_log /tmp/error.log;
+events {}
+http {
+  access_log off;
+  client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+  server { listen 127.0.0.1:8080; location / { proxy_pass http://UPSTREAM; } }
+}
+";
+const MEMORY: &str = "48m";
+
+fn may_run() -> bool {
+    // SAFETY: geteuid cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: containers and probes need root");
+        return false;
+    }
+    if let Some(program) = missing() {
+        eprintln!("skipped: {program} is not installed; `cargo xtask setup --tests` installs it");
+        return false;
+    }
+    guard::sweep();
+    true
+}
+
+/// Asks the proxy inside its namespace.
+fn ask(netns: &Netns, path: &str) -> Option<Answer> {
+    let at: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+    let handle = netns.handle();
+    let asked = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                netns::enter(&handle).unwrap();
+                ask_once(at, &Ask::get(path)).ok()
+            })
+            .join()
+    });
+    asked.unwrap()
+}
+
+fn incident(agent: &Agent, path: &str) -> Incident {
+    let records = agent.records(1, Duration::from_secs(20), |r| r.incident.request.path.as_deref() == Some(path));
+    assert_eq!(records.len(), 1, "records of {path}; the agent said: {}", agent.log());
+    records[0].incident.clone()
+}
+
+fn assert_is(process: &Process, container: &Container) {
+    let label = (process.container.as_deref(), process.container_name.as_deref());
+    assert_eq!(label, (Some(&container.id[..12]), Some(container.name.as_str())), "{process:?}");
+}
+
+#[test]
+fn proxy_and_upstream_in_containers_are_named_and_an_oom_kill_in_one_is_told() {
+    if !may_run() {
+        return;
+    }
+    let world = World::new(Ports::Plenty).unwrap();
+    let podman = Podman::new(world.dir()).unwrap();
+    let address = format!("{HOST}:8000");
+    let agent = Agent::start(world.dir().join("agent.log"), &[]).unwrap();
+    agent.wait_ready(&world).unwrap();
+
+    let root = Root::new(world.dir().join("shop"), &[sibling("upstream").unwrap()]).unwrap();
+    let serve = format!("{address}=eat-memory");
+    let shop = podman.run("shop-api", &root, &world.host, MEMORY, &["/bin/upstream", &serve]).unwrap();
+    let root = Root::new(world.dir().join("web"), &["/usr/sbin/nginx".into()]).unwrap();
+    root.write("etc/nginx.conf", &NGINX.replace("UPSTREAM", &address)).unwrap();
+    let command = ["/bin/nginx", "-e", "/tmp/error.log", "-c", "/etc/nginx.conf"];
+    let web = podman.run("shop-web", &root, &world.proxies, "256m", &command).unwrap();
+
+    let well = || (ask(&world.proxies, "/well") == Some(Answer::Status(200))).then_some(());
+    let up = until(Duration::from_secs(30), well);
+    assert!(up.is_some(), "web: {}\nshop: {}", podman.logs(&web), podman.logs(&shop));
+
+    assert_eq!(ask(&world.proxies, "/die"), Some(Answer::Status(502)));
+    let died = incident(&agent, "/die");
+    assert_eq!((died.cause.as_str(), died.confidence), ("upstream_oom_killed", Confidence::Certain), "{died:?}");
+    assert_is(&died.proxy, &web);
+    let upstream = died.upstream.as_ref().unwrap();
+    assert_eq!(upstream.addr, address);
+    let process = upstream.process.as_ref().unwrap();
+    assert_is(process, &shop);
+    assert_eq!((process.pid, process.name.as_str()), (shop.pid, "upstream"));
+    assert!(died.summary.contains("48 MiB"), "{}", died.summary);
+    assert!(died.fix.iter().any(|fix| fix.contains("container shop-api")), "{:?}", died.fix);
+
+    // Podman knows that it was killed.
+    let over = || (podman.inspect(&shop, "{{.State.Running}}").ok()? == "false").then_some(());
+    assert!(until(Duration::from_secs(20), over).is_some(), "the container still runs");
+    // Not OOMKilled, which this podman does not notice with control groups of version 1.
+    assert_eq!(podman.inspect(&shop, "{{.State.ExitCode}}").unwrap(), "137");
+
+    // Its container is over, and what it was is still known.
+    assert_eq!(ask(&world.proxies, "/after"), Some(Answer::Status(502)));
+    let after = incident(&agent, "/after");
+    assert_eq!(after.cause, "upstream_oom_killed", "{after:?}");
+    assert_is(after.upstream.as_ref().unwrap().process.as_ref().unwrap(), &shop);
+
+    let strays = agent.records(1, Duration::ZERO, |r| r.incident.request.path.as_deref() == Some("/well"));
+    assert!(strays.iter().all(|r| r.incident.cause != "unattributed"), "{strays:?}");
+    agent.stop().unwrap();
+}

@@ -1,0 +1,229 @@
+//! Clients that speak TLS, seen inside the proxy's TLS library: here one of our own, linked into this program as some
+//! proxies have theirs. It is called like OpenSSL, and its cipher is none at all.
+
+use std::ffi::{c_int, c_void};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use trace502::kernel::tls_library::Visible;
+use trace502::model::*;
+
+use crate::rig::*;
+
+const ERROR: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
+
+/// A connection of our library: what it will give as plain text, and the socket underneath.
+#[repr(C)]
+pub struct Ssl {
+    stream: TcpStream,
+    plain: Vec<u8>,
+}
+
+impl Ssl {
+    /// Two steps, as OpenSSL has it: a record is read from the socket, then its plain text is handed out.
+    fn fill(&mut self) -> usize {
+        let mut record = [0; 4096];
+        let n = self.stream.read(&mut record).unwrap();
+        self.plain.extend(record[..n].iter().skip(RECORD.len()).map(|byte| byte ^ KEY));
+        n
+    }
+
+    fn take(&mut self, to: *mut u8, room: usize) -> usize {
+        let n = self.plain.len().min(room);
+        // SAFETY: the caller's buffer of that size.
+        unsafe { self.plain.as_ptr().copy_to(to, n) };
+        self.plain.drain(..n);
+        n
+    }
+}
+
+/// What the head of a handshake record looks like.
+const RECORD: &[u8] = &[0x16, 3, 1, 0, 0];
+/// Nothing that could be read on the wire by accident.
+const KEY: u8 = 0xa5;
+
+fn sealed(plain: &[u8]) -> Vec<u8> {
+    let hidden = plain.iter().map(|byte| byte ^ KEY);
+    RECORD.iter().copied().chain(hidden).collect()
+}
+
+/// # Safety
+/// `ssl` must be one of ours, `to` have room for `room` bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn SSL_read(ssl: *mut Ssl, to: *mut c_void, room: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let ssl = unsafe { &mut *ssl };
+    if ssl.plain.is_empty() && ssl.fill() == 0 {
+        return 0;
+    }
+    ssl.take(to.cast(), room as usize) as c_int
+}
+
+/// # Safety
+/// As `SSL_read`, and `read` must be a place for a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn SSL_read_ex(ssl: *mut Ssl, to: *mut c_void, room: usize, read: *mut usize) -> c_int {
+    // SAFETY: the caller's promise.
+    let ssl = unsafe { &mut *ssl };
+    if ssl.plain.is_empty() && ssl.fill() == 0 {
+        return 0;
+    }
+    let n = ssl.take(to.cast(), room);
+    // SAFETY: the caller's promise.
+    unsafe { *read = n };
+    1
+}
+
+/// # Safety
+/// `ssl` must be one of ours, `from` have `len` bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn SSL_write(ssl: *mut Ssl, from: *const c_void, len: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let (ssl, plain) = unsafe { (&mut *ssl, std::slice::from_raw_parts(from.cast::<u8>(), len as usize)) };
+    ssl.stream.write_all(&sealed(plain)).unwrap();
+    len
+}
+
+/// # Safety
+/// As `SSL_write`, and `written` must be a place for a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn SSL_write_ex(ssl: *mut Ssl, from: *const c_void, len: usize, written: *mut usize) -> c_int {
+    // SAFETY: the caller's promise.
+    let (ssl, plain) = unsafe { (&mut *ssl, std::slice::from_raw_parts(from.cast::<u8>(), len)) };
+    ssl.stream.write_all(&sealed(plain)).unwrap();
+    // SAFETY: the caller's promise.
+    unsafe { *written = len };
+    1
+}
+
+impl Ssl {
+    fn over(stream: TcpStream) -> Box<Ssl> {
+        Box::new(Ssl { stream, plain: Vec::new() })
+    }
+
+    fn read(&mut self) -> c_int {
+        let mut room = [0_u8; 4096];
+        // SAFETY: ours, and a buffer of that size.
+        unsafe { SSL_read(self, room.as_mut_ptr().cast(), room.len() as c_int) }
+    }
+
+    fn read_ex(&mut self) -> usize {
+        let (mut room, mut n) = ([0_u8; 4096], 0);
+        // SAFETY: ours, a buffer of that size, a number.
+        let done = unsafe { SSL_read_ex(self, room.as_mut_ptr().cast(), room.len(), &raw mut n) };
+        if done == 1 { n } else { 0 }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // SAFETY: ours, and bytes.
+        let n = unsafe { SSL_write(self, bytes.as_ptr().cast(), bytes.len() as c_int) };
+        assert_eq!(n as usize, bytes.len());
+    }
+
+    fn write_ex(&mut self, bytes: &[u8]) {
+        let mut n = 0;
+        // SAFETY: ours, bytes, a number.
+        assert_eq!(unsafe { SSL_write_ex(self, bytes.as_ptr().cast(), bytes.len(), &raw mut n) }, 1);
+        assert_eq!(n, bytes.len());
+    }
+}
+
+#[test]
+fn an_error_inside_tls_is_seen_with_its_request() {
+    for by_success in [false, true] {
+        let mut rig = rig();
+        let (front, address) = listen();
+        let (mut client, served) = client_of(&front);
+        let mut served = Ssl::over(served);
+        client.write_all(&sealed(REQUEST)).unwrap();
+        if by_success {
+            assert_eq!(served.read_ex(), REQUEST.len());
+            served.write_ex(ERROR);
+        } else {
+            assert_eq!(served.read() as usize, REQUEST.len());
+            served.write(ERROR);
+        }
+        let error = rig.client_error(address);
+        assert_eq!(error.outcome, ClientOutcome::Status(502));
+        assert_eq!((error.conn.request, error.conn.secured), (1, true));
+        assert_eq!(error.conn.request_head, REQUEST);
+        assert_eq!(error.conn.flow.unwrap().remote, client.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn an_attempt_is_bound_to_the_request_inside_tls() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    for n in 1..=2 {
+        client.write_all(&sealed(REQUEST)).unwrap();
+        served.read();
+        let nobody = free_port();
+        assert!(TcpStream::connect(nobody).is_err());
+        let bound = rig.attempt(nobody).bound.unwrap();
+        assert_eq!(bound.request, n);
+        served.write(ERROR);
+        let error = rig.wait("second error", |seen| match &seen.fact {
+            Fact::Client(error) if error.conn.request == n && error.conn.flow.is_some_and(|f| f.local == address) => {
+                Some(error.clone())
+            }
+            _ => None,
+        });
+        assert_eq!(error.conn.cookie, bound.client);
+    }
+}
+
+#[test]
+fn a_request_inside_tls_that_is_left_unanswered_is_told() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    client.write_all(&sealed(REQUEST)).unwrap();
+    served.read();
+    drop(served);
+    let error = rig.client_error(address);
+    assert_eq!((error.outcome, error.conn.secured), (ClientOutcome::Closed, true));
+}
+
+#[test]
+fn a_client_inside_tls_that_leaves_first_is_told_as_that() {
+    let mut rig = rig();
+    let (front, _) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    client.write_all(&sealed(REQUEST)).unwrap();
+    served.read();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(served.read(), 0);
+    rig.wait("client that left", |seen| matches!(seen.fact, Fact::ClientLeft { request: 1, .. }).then_some(()));
+}
+
+#[test]
+fn good_answers_inside_tls_are_not_told() {
+    let mut rig = rig();
+    let (front, _) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    for _ in 0..3 {
+        client.write_all(&sealed(REQUEST)).unwrap();
+        served.read();
+        served.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/");
+    }
+    drop(served);
+    let told = rig.told().iter().any(|seen| matches!(seen.fact, Fact::Client(_)));
+    assert!(!told, "nothing went wrong");
+}
+
+#[test]
+fn the_library_in_this_program_is_found() {
+    let mut rig = rig();
+    let exe = std::env::current_exe().unwrap().display().to_string();
+    assert_eq!(rig.kernel.watch_tls(std::process::id()), Visible::Hooked(exe));
+}
