@@ -10,7 +10,9 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant};
+use crate::maps::{
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant,
+};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -57,6 +59,19 @@ pub fn accepted(sk: Sock, conn: &mut Conn) {
     conn.last_state = kernel::TCP_ESTABLISHED;
 }
 
+/// Nothing is known yet of a new request and its answer.
+#[inline(always)]
+fn begin(conn: &mut Conn) {
+    conn.request_len = 0;
+    conn.reply_len = 0;
+    conn.status = 0;
+    // SAFETY: two fields. Volatile, or the two stores become a loop over sixteen bytes in a function of its own.
+    unsafe {
+        core::ptr::write_volatile(&raw mut conn.request_bytes, 0);
+        core::ptr::write_volatile(&raw mut conn.reply_bytes, 0);
+    }
+}
+
 /// A client connection read `n` bytes. Returns whether a new request began with them.
 #[inline(always)]
 pub fn client_read(conn: &mut Conn, n: u64) -> bool {
@@ -66,11 +81,7 @@ pub fn client_read(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.flags &= !CONN_AHEAD;
         if conn.request > 1 {
             conn.flags |= CONN_REUSED;
@@ -89,11 +100,7 @@ pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.errno = 0;
         conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
         if conn.request > 1 {
@@ -122,7 +129,7 @@ pub fn status_of(head: &[u8; HEAD], len: u16) -> u16 {
 }
 
 #[inline(always)]
-fn digits(a: u8, b: u8, c: u8) -> u16 {
+pub fn digits(a: u8, b: u8, c: u8) -> u16 {
     let (a, b, c) = (a.wrapping_sub(b'0') as u16, b.wrapping_sub(b'0') as u16, c.wrapping_sub(b'0') as u16);
     if a > 9 || b > 9 || c > 9 { NO_HTTP } else { a * 100 + b * 10 + c }
 }
@@ -372,7 +379,11 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     to.queue = 0;
     to.limit = 0;
     let Some(state) = found else {
-        to.seen = LISTENER_ABSENT;
+        // Where the table had no room for somebody, that one may be who is looked for.
+        let missing = LISTENERS_MISSING.get_ptr(0);
+        // SAFETY: a number.
+        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
+        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
     };
     // SAFETY: a value of the map.
@@ -442,7 +453,15 @@ pub fn unix_read_by(sk: Sock, tgid: u32) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        owner(tgid, class);
+    }
+}
+
+/// It listens, or reads for a proxy: from now on its process matters.
+#[inline(always)]
+pub fn owner(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
     }
 }
 

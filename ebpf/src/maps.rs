@@ -1,10 +1,10 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, Kind, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -62,9 +62,14 @@ pub static CONNS: ConnStorage = ConnStorage {
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 
-/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+/// What could not be told or kept; slot 0: payload that could not be read, then records that did not fit into the
+/// ring buffer by kind, then entries for which a table had no room.
 #[btf_map]
-pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
+pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
+
+/// Not 0 once a listener was not kept.
+#[btf_map]
+pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]

@@ -6,13 +6,33 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Table, Thread, WAITING,
+    Waiting,
 };
 
+use crate::emit;
 use crate::maps::{SCRATCH_THREAD, THREADS};
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };
+
+/// Empties a place by two stores. Assigned as a whole it would be a loop over its bytes, in a function of its own.
+#[inline(always)]
+fn clear(place: &mut Waiting) {
+    // SAFETY: a place of the map, eight bytes and eight bytes.
+    unsafe {
+        core::ptr::write_volatile(&raw mut place.client, 0);
+        core::ptr::write_volatile((&raw mut place.request).cast::<u64>(), 0);
+    }
+}
+
+/// What is in a place, which is empty then.
+#[inline(always)]
+fn take_out(place: &mut Waiting) -> Waiting {
+    let found = *place;
+    clear(place);
+    found
+}
 
 /// State of a thread, made when it is first seen.
 #[inline(always)]
@@ -23,7 +43,9 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
     }
     // SAFETY: an all-zero template that nobody writes.
     let empty = unsafe { &*SCRATCH_THREAD.get_ptr(0)? };
-    let _ = THREADS.insert(tid, empty, BPF_ANY.into());
+    if THREADS.insert(tid, empty, BPF_ANY.into()).is_err() {
+        emit::full(Table::Threads);
+    }
     // SAFETY: as above.
     THREADS.get_ptr_mut(tid).map(|thread| unsafe { &mut *thread })
 }
@@ -41,7 +63,7 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
     conn.slot = slot;
     thread.tail = thread.tail.wrapping_add(1);
     thread.last = waiting;
-    thread.retry = NOBODY;
+    clear(&mut thread.retry);
     thread.requests += 1;
     acted(thread);
 }
@@ -50,7 +72,7 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
 #[inline(always)]
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
-    thread.retry = NOBODY;
+    clear(&mut thread.retry);
     acted(thread);
 }
 
@@ -58,7 +80,7 @@ pub fn continued(thread: &mut Thread, conn: &Conn) {
 /// writes next with a connect() that failed before.
 #[inline(always)]
 pub fn acted(thread: &mut Thread) {
-    thread.closing = NOBODY;
+    clear(&mut thread.closing);
     thread.in_call = 0;
 }
 
@@ -88,10 +110,10 @@ pub fn answered(thread: &mut Thread, conn: &Conn, error: bool) {
     }
     forget(thread, conn.slot, conn.cookie);
     if thread.last.client == conn.cookie {
-        thread.last = NOBODY;
+        clear(&mut thread.last);
     }
     if thread.retry.client == conn.cookie {
-        thread.retry = NOBODY;
+        clear(&mut thread.retry);
     }
     thread.answered = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     give_up(thread, conn.cookie);
@@ -107,9 +129,12 @@ pub fn gone(thread: &mut Thread, conn: &Conn) {
 /// No further try will be made for this client.
 #[inline(always)]
 fn give_up(thread: &mut Thread, client: u64) {
+    if thread.delayed_head == thread.delayed_tail {
+        return;
+    }
     for place in thread.delayed.iter_mut() {
         if place.client == client {
-            *place = NOBODY;
+            clear(place);
         }
     }
 }
@@ -164,7 +189,7 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
         in_turn(thread, &mut flags)
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;
-        core::mem::replace(&mut thread.retry, NOBODY)
+        take_out(&mut thread.retry)
     } else {
         thread.last
     };
@@ -187,9 +212,9 @@ const LATER: u32 = 100_000;
 /// has read other things since. A connect for which there is neither is a check of its own.
 #[inline(always)]
 fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
-    let now = micros(crate::emit::now());
+    let now = micros(emit::now());
     if thread.retry.client != 0 {
-        let retry = core::mem::replace(&mut thread.retry, NOBODY);
+        let retry = take_out(&mut thread.retry);
         if now.wrapping_sub(retry.since) <= AT_ONCE {
             *flags |= CONN_RETRY;
             give_up(thread, retry.client);
@@ -233,7 +258,7 @@ fn due(thread: &mut Thread, now: u32) -> Waiting {
             break;
         }
         thread.delayed_head = thread.delayed_head.wrapping_add(1);
-        thread.delayed[slot] = NOBODY;
+        clear(&mut thread.delayed[slot]);
         if found.client != 0 {
             return found;
         }
@@ -263,7 +288,7 @@ fn take(thread: &mut Thread, slot: u32) -> Waiting {
         thread.open &= !(1 << slot);
         thread.live = thread.live.saturating_sub(1);
     }
-    core::mem::replace(&mut thread.waiting[slot as usize], NOBODY)
+    take_out(&mut thread.waiting[slot as usize])
 }
 
 /// Number of the lowest bit that is set: there is no instruction for it, and a table would be a map.
@@ -284,7 +309,7 @@ pub fn failed(thread: &mut Thread, class: u32, of: Waiting, at_once: bool) {
         thread.retry = of;
         return;
     }
-    let of = Waiting { since: micros(crate::emit::now()), ..of };
+    let of = Waiting { since: micros(emit::now()), ..of };
     if at_once {
         thread.retry = of;
     }

@@ -60,6 +60,16 @@ fn queued(case: &Case<'_>) -> Verdict {
             .yes();
     }
     let Some(client) = case.client else { return Verdict::No };
+    let answer = &client.conn.reply_head;
+    let own = case.owner.kind.limit_word.filter(|w| answer.windows(w.len()).any(|bytes| bytes == w.as_bytes()));
+    if let Some(word) = own {
+        let name = &case.owner.name;
+        return Finding::new(format!("{name} never tried an upstream: it had as many requests under way as it may"))
+            .note(case.at, "own_answer", format!("{name} answered by itself: {word}"))
+            .fixes(case.advise(Setting::Limit, "raise {}"))
+            .fix("or find what keeps the connections that are allowed busy")
+            .yes();
+    }
     let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
     let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));
     // A body may have taken that long to come.

@@ -2,15 +2,17 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::live::{End, Live, LogWords, Printer, Tuning};
+use super::{known_causes, tell};
 use crate::filter::Filter;
 use crate::model::Notice;
 use crate::recording::{Counts, Ending, Play, Reader, Recorder, RecordingError, Replay as Tape};
-use crate::sinks::json;
+use crate::sinks::{json, plain};
+use crate::text;
 use crate::watch::{Choice, Stop, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
@@ -55,17 +57,16 @@ impl Record {
             Ok(Some(recorder.insert(started).tape()))
         })?;
         if std::io::stderr().is_terminal() {
-            eprintln!("trace502: recording to {}; Ctrl-C ends it", self.output.display());
+            tell(format_args!("recording to {}; Ctrl-C ends it", self.output.display()));
         }
         if let Some(duration) = self.duration {
-            let deadline = Instant::now() + duration;
             std::thread::Builder::new().name("deadline".into()).spawn(move || {
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                std::thread::sleep(duration);
                 stopper.stop();
             })?;
         }
         let mut notices = Vec::new();
-        let mut incidents = 0;
+        let mut incidents = 0_u64;
         let mut on = true;
         while on {
             on = watch.step(&stop, &mut notices);
@@ -88,11 +89,12 @@ impl Record {
         watch.leave();
         let recorder = recorder.context("there is no recording")?;
         let summary = recorder.finish(totals)?;
-        eprintln!(
-            "trace502: {} entries, {}, {incidents} gateway errors",
+        tell(format_args!(
+            "{} entries in {}, {}",
             summary.entries,
-            when::show_size(summary.bytes)
-        );
+            text::size(summary.bytes),
+            text::count(incidents, "gateway error")
+        ));
         Ok(0)
     }
 }
@@ -109,6 +111,7 @@ fn print(line: &str) -> anyhow::Result<()> {
 /// Attribute the gateway errors of a recording: no privileges, any machine, the same result
 #[derive(Clone, Debug, clap::Args)]
 pub struct Replay {
+    /// What `record` wrote
     pub file: PathBuf,
     #[command(flatten)]
     pub filter: Filter,
@@ -116,12 +119,13 @@ pub struct Replay {
     #[arg(long)]
     pub json: bool,
     /// Stop after this many errors
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
 
 impl Replay {
     pub fn run(self) -> anyhow::Result<u8> {
+        known_causes(&self.filter)?;
         let file = self.file.display().to_string();
         let reader = Reader::open(&self.file).map_err(|error| match error {
             // It names the file itself.
@@ -129,31 +133,31 @@ impl Replay {
             other => anyhow::Error::new(other).context(file.clone()),
         })?;
         let mut tape = Tape::new(reader);
-        let mut printer = Printer::new(Live::printing(self.filter, self.json, self.count));
+        let mut printer = Printer::new(Live::printing(self.filter, self.json, self.count), plain::Blocks::new);
         let mut play = Play::new(tape.reader().header());
         let mut notices = Vec::new();
         let mut on = true;
-        while on {
+        'tape: while on {
             on = play.step(&mut tape, &mut notices).with_context(|| file.clone())?;
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice
                     && !printer.print(&incident)?
                 {
-                    return Ok(0);
+                    break 'tape;
                 }
             }
         }
         if let Ending::Cut { at } = tape.reader().ending() {
-            eprintln!("trace502: {file} is cut off at byte {at}; what comes before was used");
+            tell(format_args!("{file} is cut off at byte {at}; what comes before was used"));
         }
         if let Some(mismatch) = tape.mismatch() {
-            eprintln!(
-                "trace502: this version asks other questions than the recording answers ({mismatch}), {} times",
+            tell(format_args!(
+                "this version asks other questions than the recording answers ({mismatch}), {} times",
                 tape.mismatches()
-            );
+            ));
         }
         let (counters, lost) = play.end();
-        printer.close(&End { counters, totals: Totals { lost, ..Totals::default() }, unprinted: 0 })?;
+        printer.close(&End { counters, totals: Totals { lost, ..Totals::default() }, unprinted: 0 });
         Ok(0)
     }
 }

@@ -1,8 +1,8 @@
 //! How many descriptors proxies had open, asked as their errors come: a proxy that has none left for an upstream may
 //! soon have some again.
 //!
-//! Asked a few hundred times a second at most, since a proxy has thousands of descriptors and a flood of errors as
-//! many requests.
+//! Not asked for each error of a flood: the figures of a proxy with room left hold for a moment, and those of one
+//! without are asked again only so often.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::host::{DescriptorFacts, Host};
 use crate::model::Nanos;
 use crate::text::MILLI;
 
-/// How long figures of a process with room left are taken as they are, and those of one without.
-const ROOM: Nanos = 10 * MILLI;
-const FULL: Nanos = 2 * MILLI;
+/// How long figures are taken as they are, and how often within that time they are asked again for a later request.
+const STILL: Nanos = 10 * MILLI;
+const AGAIN: u32 = 16;
 const PROXIES: usize = 1_024;
 
 /// The figures and whether they are of the time of the request.
@@ -36,18 +36,25 @@ fn full(facts: &DescriptorFacts) -> bool {
 #[derive(Debug, Default)]
 pub struct Descriptors {
     known: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
+    /// When the count of questions began, and how many they were.
+    asked: (Nanos, u32),
 }
 
 impl Descriptors {
     /// Those of this process at the error of a request that began at `since`.
     pub fn at(&mut self, at: Nanos, since: Option<Nanos>, pid: u32, host: &mut dyn Host) -> Option<Counted> {
+        if at.saturating_sub(self.asked.0) >= STILL {
+            self.asked = (at, 0);
+        }
+        let spare = self.asked.1 < AGAIN;
         let known = self.known.get(&pid).copied().filter(|(asked, facts)| {
-            let age = at.saturating_sub(*asked);
             let within = since.is_some_and(|since| *asked >= since);
             // What was full before the request began says little of it.
-            age < if facts.as_ref().is_some_and(full) && !within { FULL } else { ROOM }
+            let stale = facts.as_ref().is_some_and(full) && !within;
+            at.saturating_sub(*asked) < STILL && !(stale && spare)
         });
         let (asked, facts) = known.unwrap_or_else(|| {
+            self.asked.1 += 1;
             let facts = host.descriptors(pid);
             if self.known.len() >= PROXIES {
                 self.known.pop_first();
@@ -82,9 +89,12 @@ mod tests {
     #[test]
     fn a_flood_asks_seldom_and_says_that_the_figures_are_older() {
         let mut descriptors = Descriptors::default();
-        descriptors.at(0, Some(0), 7, &mut host(100));
-        let next = descriptors.at(MILLI, Some(MILLI / 2), 7, &mut host(5)).unwrap();
+        let answers = (0..1000).map(|n| descriptors.at(n * 1000, Some(n * 1000), 7, &mut host(100)).unwrap());
+        let within = answers.filter(|counted| counted.within).count();
+        assert_eq!(within, AGAIN as usize);
+        let next = descriptors.at(MILLI, Some(MILLI), 7, &mut host(5)).unwrap();
         assert!(next.full() && !next.within);
+        assert!(!descriptors.at(11 * MILLI, Some(11 * MILLI), 7, &mut host(5)).unwrap().full());
     }
 
     #[test]

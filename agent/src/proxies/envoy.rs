@@ -12,6 +12,7 @@ pub static PROXY: Proxy = Proxy {
     own_500: |_, _| false,
     header_full: |_| false,
     resolves_ahead: true,
+    limit_word: Some("reset reason: overflow"),
     retries_later: false,
     setting,
 };

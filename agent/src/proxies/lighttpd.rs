@@ -15,6 +15,7 @@ pub static PROXY: Proxy = Proxy {
     },
     header_full: |_| false,
     resolves_ahead: false,
+    limit_word: None,
     retries_later: false,
     setting,
 };

@@ -105,6 +105,8 @@ pub struct Proxy {
     pub header_full: fn(u64) -> bool,
     /// It resolves names in the background, not for each request.
     pub resolves_ahead: bool,
+    /// What its own answer says when a limit of its own kept it from trying.
+    pub limit_word: Option<&'static str>,
     /// It waits before it tries a request again, and does other things meanwhile.
     pub retries_later: bool,
     /// What it calls a setting.

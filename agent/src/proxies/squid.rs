@@ -12,6 +12,7 @@ pub static PROXY: Proxy = Proxy {
     own_500: |_, _| false,
     header_full: |_| false,
     resolves_ahead: false,
+    limit_word: None,
     retries_later: false,
     setting,
 };

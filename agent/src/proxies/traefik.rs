@@ -13,6 +13,7 @@ pub static PROXY: Proxy = Proxy {
     own_500: |group, _| matches!(group, Group::Response | Group::Process),
     header_full: |_| false,
     resolves_ahead: true,
+    limit_word: None,
     retries_later: false,
     setting,
 };

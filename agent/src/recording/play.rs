@@ -56,7 +56,8 @@ impl Play {
     }
 
     fn lose(&mut self, counts: Counts) {
-        let records = counts.iter().filter(|(place, _)| place.starts_with("ring_")).map(|(_, count)| count).sum();
+        let facts = |place: &str| place.starts_with("ring_") || place.starts_with("table_");
+        let records = counts.iter().filter(|(place, _)| facts(place)).map(|(_, count)| count).sum();
         for (place, count) in counts {
             *self.lost.entry(place).or_default() += count;
         }

@@ -68,6 +68,7 @@ fn connecting(sk: Sock) {
         return;
     }
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
     conn.phase = PHASE_CONNECTING;
@@ -78,6 +79,7 @@ fn connecting(sk: Sock) {
         conn.flags |= CONN_CHECK;
     }
     if let Some(thread) = thread::of(tid) {
+        thread.garbled = 0;
         thread::bind(thread, class, conn);
     }
     kernel::tuple(sk.0, &mut conn.tuple);
@@ -146,7 +148,9 @@ pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
     let mut key = conn.tuple;
     kernel::flow_key(&mut key);
     let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
-    let _ = FLOWS.insert(&key, &state, BPF_ANY.into());
+    if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
+        emit::full(Table::Flows);
+    }
     0
 }
 
@@ -205,7 +209,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        conn::owner(tgid, class);
     }
     if let Some(flow) = mirrored(sk)
         && flow.cookie == conn.bound
