@@ -53,6 +53,10 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
             let record = whole!(FlowRecord);
             (record.header, Fact::ClientLeft { client: record.cookie, request: record.request })
         }
+        Kind::Rescued => {
+            let record = whole!(FlowRecord);
+            (record.header, Fact::Rescued { client: record.cookie })
+        }
         Kind::ResetSent => {
             let record = whole!(FlowRecord);
             let reason = names.reset(record.reason);
@@ -96,6 +100,7 @@ fn client(record: &ConnRecord) -> Fact {
     let outcome = match record.header.why & !IN_TASK {
         abi::WHY_GARBLED => ClientOutcome::Garbled,
         abi::WHY_CLOSED => ClientOutcome::Closed,
+        abi::WHY_UNSEEN => ClientOutcome::Unseen,
         _ => ClientOutcome::Status(record.conn.status),
     };
     Fact::Client(ClientError { outcome, conn: connection(record) })
@@ -170,6 +175,7 @@ fn connection(record: &ConnRecord) -> Connection {
     let has = |flag| conn.flags & flag != 0;
     let is_unix = has(abi::CONN_UNIX);
     let head = |bytes: &[u8], len: u16| bytes[..bytes.len().min(len.into())].to_vec();
+    let of_client = record.header.kind == Kind::Client as u16;
     let waiting = if record.tcp.error != 0 { Some(record.tcp.error) } else { None };
     Connection {
         cookie: conn.cookie,
@@ -191,8 +197,8 @@ fn connection(record: &ConnRecord) -> Connection {
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
-        check: has(abi::CONN_CHECK),
-        after_call: has(abi::CONN_AFTER_CALL),
+        check: !of_client && has(abi::CONN_CHECK),
+        after_call: of_client && has(abi::CONN_AFTER_CALL),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),

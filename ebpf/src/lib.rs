@@ -9,6 +9,8 @@ pub const ABI: u32 = 1;
 
 /// Bytes kept of a request and of an answer.
 pub const HEAD: usize = 256;
+/// Fewer do not tell a status, so that many are looked at whatever shall be kept.
+pub const LEAST_HEAD: usize = 24;
 /// Bytes kept of a DNS message: enough for any name and the header.
 pub const DNS: usize = 288;
 /// `sun_path` of the kernel.
@@ -48,10 +50,12 @@ pub enum Kind {
     Oom = 13,
     /// [`DnsRecord`]: a proxy sent or received a DNS message.
     Dns = 14,
+    /// [`FlowRecord`]: an upstream answered a client that an unseen error had been told of.
+    Rescued = 15,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Client,
         Kind::Attempt,
         Kind::Connect,
@@ -66,10 +70,11 @@ impl Kind {
         Kind::Signal,
         Kind::Oom,
         Kind::Dns,
+        Kind::Rescued,
     ];
 
     /// One past the largest number, for tables indexed by kind.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// The word used in `trace502_events_total{kind}`.
     pub const fn name(self) -> &'static str {
@@ -88,6 +93,7 @@ impl Kind {
             Kind::Signal => "signal",
             Kind::Oom => "oom",
             Kind::Dns => "dns",
+            Kind::Rescued => "rescued",
         }
     }
 }
@@ -150,6 +156,8 @@ pub const IN_TASK: u16 = 0x8000;
 pub const WHY_STATUS: u16 = 1;
 pub const WHY_GARBLED: u16 = 2;
 pub const WHY_CLOSED: u16 = 3;
+/// An answer that cannot be read, right after an attempt for it failed.
+pub const WHY_UNSEEN: u16 = 7;
 /// Why an upstream connection was handed over.
 pub const WHY_FAILED: u16 = 4;
 /// It had answered, with 502, 503 or 504, or with bytes that are no HTTP; the connection goes on.
@@ -185,6 +193,8 @@ pub const ROLE_OPAQUE: u8 = 5;
 pub const ROLE_RESOLVER: u8 = 6;
 /// A client connection that speaks TLS: its story is told by the owner's TLS library.
 pub const ROLE_SECURED: u8 = 7;
+/// A client connection whose bytes nobody can read for us, but whose rhythm is followed.
+pub const ROLE_SEALED: u8 = 8;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -222,10 +232,12 @@ pub const CONN_TOLD: u16 = 1024;
 pub const CONN_APPLICATION: u16 = 2048;
 /// What is known of it was seen inside the owner's TLS library.
 pub const CONN_SECURED: u16 = 4096;
+/// Upstream: it serves a client whose bytes cannot be read.
+pub const CONN_SEALED: u16 = 8192;
 /// Upstream: its owner closed it right behind the error of the client it is bound to, and did nothing between.
-pub const CONN_ENDED: u16 = 8192;
-/// Client: right before the error, its writer's connect() had failed in the call.
-pub const CONN_AFTER_CALL: u16 = 16384;
+pub const CONN_ENDED: u16 = 16384;
+/// Client (an upstream's bit says something else): right before the error, its writer's connect() had failed in the call.
+pub const CONN_AFTER_CALL: u16 = 32768;
 /// Upstream: opened by the proxy for itself, to see whether the upstream is well.
 pub const CONN_CHECK: u16 = 32768;
 
@@ -538,6 +550,9 @@ pub struct Thread {
     pub live: u32,
     /// What the thread did last was a connect() that failed in the call.
     pub in_call: u32,
+    /// It serves clients whose bytes cannot be read.
+    pub sealed: u32,
+    pub _pad: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
@@ -685,7 +700,8 @@ pub struct Settings {
     pub cpus: u32,
     /// Microseconds of one jiffy.
     pub jiffy_us: u32,
-    pub _pad: u32,
+    /// Which bit of a socket says that it takes IPv6 alone, counted from its start; `u32::MAX` when it cannot be read.
+    pub only_v6: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -1,5 +1,6 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
+use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
@@ -20,7 +21,7 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    _pad: 0,
+    only_v6: u32::MAX,
     drops: [0; 4],
 };
 
@@ -136,6 +137,8 @@ pub struct ListenState {
     pub cookie: u64,
     pub tgid: u32,
     pub count: u32,
+    /// 1 for a wildcard of IPv6 that does not take IPv4.
+    pub only_v6: u64,
 }
 
 #[btf_map]
@@ -166,6 +169,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
+#[btf_map]
+pub static SEALED: LruHashMap<u64, Story, 16384> = LruHashMap::new();
 
 /// Room to put a record together: it is larger than the stack.
 #[btf_map]

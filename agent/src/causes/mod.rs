@@ -156,4 +156,6 @@ pub fn judge(case: &Case<'_>) -> Opinion {
 #[cfg(test)]
 mod alike_tests;
 #[cfg(test)]
+mod bystander_tests;
+#[cfg(test)]
 mod tests;

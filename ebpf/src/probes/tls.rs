@@ -16,7 +16,7 @@ use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
 use crate::probes::state;
-use crate::{client, conn, emit, thread};
+use crate::{client, conn, emit, sealed, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
@@ -61,6 +61,8 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
         client::asked(conn, tid, new);
+    } else if conn.role == ROLE_SEALED {
+        sealed::read(conn, tid);
     }
     0
 }
@@ -73,6 +75,9 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     let Some(conn) = of(tgid, &call) else { return 0 };
     let n = moved(&ctx, &call);
     if n == 0 || conn.role != ROLE_CLIENT {
+        if n != 0 && conn.role == ROLE_SEALED {
+            sealed::wrote(Sock::NONE, conn, n);
+        }
         return 0;
     }
     let why = client::sent(conn, n, Source::At(call.buffer));
@@ -174,6 +179,9 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
     match new {
         TCP_CLOSE_WAIT => {
             conn.fin = emit::now();
+            left(sk, conn);
+        }
+        TCP_CLOSE if old == TCP_ESTABLISHED && !sk.ended_by_owner() => {
             left(sk, conn);
         }
         TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
