@@ -22,7 +22,8 @@ use crate::text;
 use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
-/// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost.
+/// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost. The channel makes room for all of
+/// them at once: boxes, or it would hold 40 MB empty.
 const WAITING: usize = 65_536;
 
 /// Print each gateway error as it happens, with its cause, the evidence and what to do
@@ -223,7 +224,7 @@ pub struct End {
 }
 
 /// Runs a watch until it is stopped or nobody listens any more.
-pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
+pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Box<Incident>>) -> End {
     let mut unprinted = 0;
     let mut notices = Vec::new();
     let mut on = true;
@@ -234,7 +235,7 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
         }
         for notice in notices.drain(..) {
             if let Notice::Incident(incident) = notice {
-                match to.try_send(*incident) {
+                match to.try_send(incident) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => unprinted += 1,
                     Err(TrySendError::Disconnected(_)) => on = false,
@@ -267,7 +268,7 @@ impl Printer {
     }
 
     /// Prints until the watch ends, the time is up, or enough was printed.
-    fn print_all(&mut self, from: &Receiver<Incident>, stopper: &Stopper) -> anyhow::Result<()> {
+    fn print_all(&mut self, from: &Receiver<Box<Incident>>, stopper: &Stopper) -> anyhow::Result<()> {
         let far = Duration::from_secs(3600);
         loop {
             let wait = self.deadline.map_or(far, |at| at.saturating_duration_since(Instant::now()));
