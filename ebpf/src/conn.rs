@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, constant};
+use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, Stream, constant};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -243,6 +243,31 @@ fn nowhere(record: &mut ConnRecord, conn: &Conn) {
     unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
 }
 
+/// A stream of a client's connection got an error: tells it in the same way.
+#[inline(never)]
+pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
+    emit::record::<ConnRecord>(Kind::Client, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        compose(record, Sock::NONE, conn, Kind::Client, why | IN_TASK);
+        let told = &mut record.conn;
+        told.role = ROLE_CLIENT;
+        told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
+        told.flags |= CONN_STREAM;
+        told.bound = 0;
+        told.request = id | STREAM;
+        told.status = status;
+        told.asked = stream.asked;
+        told.tgid = stream.tgid;
+        told.tid = stream.tid;
+        told.request_bytes = stream.bytes.into();
+        told.request_len = stream.len as u16;
+        told.inserted = stream.inserted;
+        kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+    });
+    last_attempt(conn.cookie, id | STREAM)
+}
+
 /// Hands a connection over to user space.
 #[inline(never)]
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
@@ -257,11 +282,12 @@ pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
 /// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
 #[inline(never)]
 pub fn keep(sk: Sock, conn: &Conn) -> i32 {
+    let key = recent_key(conn.bound, conn.bound_request);
     if let Some(record) = SCRATCH.get_ptr_mut(0) {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
         compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
-        let _ = RECENT.insert(&conn.bound, &*record, BPF_ANY.into());
+        let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
     }
     0
 }
@@ -298,19 +324,32 @@ fn refresh(record: &mut ConnRecord) {
 #[inline(never)]
 pub fn client_error(sk: Sock, conn: &Conn, why: u16) -> i32 {
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
+    last_attempt(conn.cookie, conn.request);
+    0
+}
+
+/// Under which key the last attempt of a request is kept: a client's, or a stream's of a client.
+#[inline(always)]
+fn recent_key(client: u64, request: u32) -> u64 {
+    if request & STREAM == 0 { client } else { client ^ u64::from(request) << 32 }
+}
+
+/// A request got an error: tells what its last attempt was if that has not been told.
+#[inline(never)]
+pub fn last_attempt(client: u64, request: u32) -> i32 {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     let mut told = class & PROC_LATE == 0;
-    if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
+    if let Some(recent) = RECENT.get_ptr_mut(&recent_key(client, request)) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
-        if recent.conn.bound_request == conn.request {
+        if recent.conn.bound == client && recent.conn.bound_request == request {
             refresh(recent);
             emit::copied(Kind::Attempt, &raw const *recent);
             told = true;
         }
-        let _ = RECENT.remove(&conn.cookie);
+        let _ = RECENT.remove(&recent_key(client, request));
     }
     if !told && let Some(thread) = thread::of(tid) {
         thread.wants_next_close = 1;

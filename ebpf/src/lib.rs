@@ -150,6 +150,8 @@ pub const ROLE_OPAQUE: u8 = 5;
 pub const ROLE_RESOLVER: u8 = 6;
 /// A client connection that speaks TLS: its story is told by the owner's TLS library.
 pub const ROLE_SECURED: u8 = 7;
+/// A client connection that speaks HTTP/2: each of its streams is a request.
+pub const ROLE_H2: u8 = 8;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -187,6 +189,14 @@ pub const CONN_TOLD: u16 = 1024;
 pub const CONN_APPLICATION: u16 = 2048;
 /// What is known of it was seen inside the owner's TLS library.
 pub const CONN_SECURED: u16 = 4096;
+/// A stream of HTTP/2. `request_head` is its header block, and `reply_head` that of the connection's first request, which
+/// fills most of the table that later ones refer to.
+pub const CONN_STREAM: u16 = 8192;
+
+/// Set in the number of a request that is a stream of HTTP/2.
+pub const STREAM: u32 = 1 << 31;
+/// What `inserted` is where it is not known.
+pub const UNCOUNTED: u32 = u32::MAX;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -231,7 +241,8 @@ pub struct Conn {
     pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
-    pub _pad: u32,
+    /// Streams: how many entries the table of headers had been given before this block.
+    pub inserted: u32,
     pub request_head: [u8; HEAD],
     pub reply_head: [u8; HEAD],
 }
@@ -449,6 +460,8 @@ pub const PROC_LOOSE: u32 = 8;
 pub const PROC_LATE: u32 = 16;
 /// Its TLS library is hooked: what clients say inside TLS will be seen.
 pub const PROC_TLS: u32 = 32;
+/// It reads the body of a request to its end before it asks an upstream (nginx).
+pub const PROC_WHOLE: u32 = 64;
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]
@@ -461,7 +474,7 @@ pub struct Waiting {
 }
 
 /// Requests that one thread may have read and not served before older ones are forgotten.
-pub const WAITING: usize = 32;
+pub const WAITING: usize = 64;
 /// Requests of one thread that may wait for another try.
 pub const DELAYED: usize = 16;
 
@@ -489,11 +502,14 @@ pub struct Thread {
     /// What was answered last.
     pub answered: Waiting,
     /// A bit for each slot of `waiting` that holds a request.
-    pub open: u32,
+    pub open: u64,
+    /// The same for those that are streams of HTTP/2.
+    pub streams: u64,
     pub tail: u32,
     pub live: u32,
     /// An error went to the client: hand over the upstream connection that this thread closes next.
     pub wants_next_close: u32,
+    pub _pad: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,

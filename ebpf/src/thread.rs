@@ -5,7 +5,9 @@
 //! request whose attempt failed last on the thread.
 
 use aya_ebpf::bindings::BPF_ANY;
-use trace502_ebpf::{CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Thread, WAITING, Waiting};
+use trace502_ebpf::{
+    CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Thread, WAITING, Waiting,
+};
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
 
@@ -29,18 +31,29 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
 /// The thread read the first bytes of a new client request.
 #[inline(always)]
 pub fn asked(thread: &mut Thread, conn: &mut Conn) {
+    conn.slot = wait(thread, conn.cookie, conn.request, conn.asked);
+}
+
+/// A request waits for the thread to serve it; returns its slot.
+#[inline(always)]
+pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     let slot = thread.tail & MASK;
-    let waiting = Waiting { client: conn.cookie, request: conn.request, since: micros(conn.asked) };
-    if thread.open & 1 << slot == 0 {
-        thread.open |= 1 << slot;
+    let waiting = Waiting { client, request, since: micros(asked) };
+    let bit = 1 << slot;
+    if thread.open & bit == 0 {
+        thread.open |= bit;
         thread.live += 1;
     }
+    thread.streams &= !bit;
+    if request & STREAM != 0 {
+        thread.streams |= bit;
+    }
     thread.waiting[slot as usize] = waiting;
-    conn.slot = slot;
     thread.tail = thread.tail.wrapping_add(1);
     thread.last = waiting;
     thread.retry = NOBODY;
     thread.requests += 1;
+    slot
 }
 
 /// The thread read more of a request it knows.
@@ -53,30 +66,47 @@ pub fn continued(thread: &mut Thread, conn: &Conn) {
 /// The answer of a request began: nobody will serve it any more.
 #[inline(always)]
 pub fn answered(thread: &mut Thread, conn: &Conn) {
+    done(thread, conn.slot, conn.cookie, conn.request);
+}
+
+#[inline(always)]
+pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32) {
     thread.answers += 1;
-    forget(thread, conn.slot, conn.cookie);
-    if thread.last.client == conn.cookie {
+    leave(thread, slot, client, request);
+    if same(&thread.last, client, request) {
         thread.last = NOBODY;
     }
-    if thread.retry.client == conn.cookie {
+    if same(&thread.retry, client, request) {
         thread.retry = NOBODY;
     }
-    thread.answered = Waiting { client: conn.cookie, request: conn.request, since: 0 };
-    give_up(thread, conn.cookie);
+    thread.answered = Waiting { client, request, since: 0 };
 }
 
 /// The client is gone: nobody will serve its request.
 #[inline(always)]
 pub fn gone(thread: &mut Thread, conn: &Conn) {
-    forget(thread, conn.slot, conn.cookie);
-    give_up(thread, conn.cookie);
+    leave(thread, conn.slot, conn.cookie, conn.request);
 }
 
-/// No further try will be made for this client.
 #[inline(always)]
-fn give_up(thread: &mut Thread, client: u64) {
+pub fn leave(thread: &mut Thread, slot: u32, client: u64, request: u32) {
+    if same(&thread.waiting[(slot & MASK) as usize], client, request) {
+        take(thread, slot);
+    }
+    give_up(thread, client, request);
+}
+
+/// Of the streams of a client each is its own; of other requests there is one at a time.
+#[inline(always)]
+fn same(waiting: &Waiting, client: u64, request: u32) -> bool {
+    waiting.client == client && (request & STREAM == 0 || waiting.request == request)
+}
+
+/// No further try will be made for this request.
+#[inline(always)]
+fn give_up(thread: &mut Thread, client: u64, request: u32) {
     for place in thread.delayed.iter_mut() {
-        if place.client == client {
+        if same(place, client, request) {
             *place = NOBODY;
         }
     }
@@ -85,13 +115,6 @@ fn give_up(thread: &mut Thread, client: u64) {
 #[inline(always)]
 fn micros(nanos: u64) -> u32 {
     (nanos / 1_000) as u32
-}
-
-#[inline(always)]
-fn forget(thread: &mut Thread, slot: u32, client: u64) {
-    if thread.waiting[(slot & MASK) as usize].client == client {
-        take(thread, slot);
-    }
 }
 
 /// Binds the request that an upstream connection begins to serve.
@@ -117,13 +140,17 @@ pub struct Choice {
 #[inline(always)]
 pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
-    let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) as u8 } else { 1 };
+    let streams = thread.open & thread.streams;
+    let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
     let to = if class & PROC_OLDEST != 0 {
         in_turn(thread, &mut flags)
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;
         core::mem::replace(&mut thread.retry, NOBODY)
+    } else if thread.last.request & STREAM != 0 && streams != 0 {
+        // Several are read at once, and served in that order.
+        first(thread, streams)
     } else {
         thread.last
     };
@@ -151,7 +178,7 @@ fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
         let retry = core::mem::replace(&mut thread.retry, NOBODY);
         if now.wrapping_sub(retry.since) <= AT_ONCE {
             *flags |= CONN_RETRY;
-            give_up(thread, retry.client);
+            give_up(thread, retry.client, retry.request);
             return retry;
         }
     }
@@ -205,11 +232,14 @@ fn due(thread: &mut Thread, now: u32) -> Waiting {
 /// By bits, not by a loop: its 32 rounds were a quarter of what the verifier had to walk through.
 #[inline(always)]
 fn oldest(thread: &mut Thread) -> Waiting {
-    if thread.open == 0 {
-        return NOBODY;
-    }
+    if thread.open == 0 { NOBODY } else { first(thread, thread.open) }
+}
+
+/// Takes the oldest of these slots.
+#[inline(always)]
+fn first(thread: &mut Thread, open: u64) -> Waiting {
     // The slot to be written next holds the oldest.
-    let turned = thread.open.rotate_right(thread.tail & MASK);
+    let turned = open.rotate_right(thread.tail & MASK);
     let slot = thread.tail.wrapping_add(lowest(turned));
     take(thread, slot)
 }
@@ -227,9 +257,13 @@ fn take(thread: &mut Thread, slot: u32) -> Waiting {
 
 /// Number of the lowest bit that is set: there is no instruction for it, and a table would be a map.
 #[inline(always)]
-fn lowest(bits: u32) -> u32 {
-    let below = core::hint::black_box((bits & bits.wrapping_neg()).wrapping_sub(1));
-    below.count_ones()
+fn lowest(bits: u64) -> u32 {
+    count((bits & bits.wrapping_neg()).wrapping_sub(1))
+}
+
+#[inline(always)]
+fn count(bits: u64) -> u32 {
+    core::hint::black_box(bits).count_ones()
 }
 
 /// An attempt of this thread failed: what it starts next without reading anything is a retry.

@@ -96,7 +96,7 @@ fn causes_are_exact_under_concurrency() {
     }
     let _alone = ALONE.lock();
     for level in LEVELS.iter().filter(|level| level.exact > 0) {
-        let result = exact::run(level.kind, 1000, true).unwrap();
+        let result = exact::run(level.kind, 1000, exact::Clients::Plain, true).unwrap();
         println!("{result}");
         assert!(result.right >= level.exact, "{result}\n{:#?}", result.wrong);
         assert!(result.false_alarms <= level.strays, "{result}\n{:#?}", result.wrong);

@@ -163,6 +163,7 @@ impl World {
             ahead: false,
             application: false,
             secured: false,
+            stream: false,
             blind: false,
             last_state: 1,
             status: None,

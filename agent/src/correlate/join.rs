@@ -62,6 +62,7 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let mut joined = match (pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (true, _) => in_turn(pending, tries, others),
+        (false, true) if pending.error.conn.stream => streamed(pending, tries, others),
         (false, true) => exact(pending, tries),
         (false, false) => hinted(pending, tries, others),
     };
@@ -183,6 +184,36 @@ fn passed_over(t: &Try, pending: &Pending, others: &Pendings) -> bool {
         .of_process(pending.pid)
         .into_iter()
         .any(|seq| seq > pending.seq && seq < t.seq && others.get(seq).is_some_and(|other| other.tid == pending.tid))
+}
+
+/// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
+/// there was a choice, content must confirm it.
+fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+    let mut joined = Joined::default();
+    for t in tries.of_client(pending.key()).filter(|t| !t.used) {
+        let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 || b.retry);
+        match compare(&pending.error.conn, &t.attempt) {
+            Content::Different if !alone => continue,
+            Content::Unknown if !alone => {
+                joined.doubt = Some("several requests were read at once, and nothing was sent to the upstream");
+            }
+            _ => {}
+        }
+        joined.own.push(t.seq);
+    }
+    if joined.own.is_empty() {
+        return hinted(pending, tries, others);
+    }
+    if joined.doubt.is_some() {
+        let client = pending.error.conn.cookie;
+        let near = tries.of_process(pending.pid).filter(|t| t.attempt.bound.is_some_and(|b| b.client == client));
+        let near = near.filter(|t| within(t, pending) && compare(&pending.error.conn, &t.attempt) == Content::Unknown);
+        joined.rivals = near.map(|t| t.seq).filter(|seq| !joined.own.contains(seq)).collect();
+        if joined.rivals.is_empty() {
+            joined.doubt = None;
+        }
+    }
+    joined
 }
 
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.

@@ -105,6 +105,7 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             ahead: false,
             application: false,
             secured: false,
+            stream: false,
             blind: true,
             last_state: 0,
             status: line.error.status,

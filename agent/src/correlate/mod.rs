@@ -665,6 +665,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             ahead: false,
             application: false,
             secured: false,
+            stream: false,
             blind: false,
             last_state: 0,
             status: None,

@@ -174,7 +174,10 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
         ClientOutcome::Status(502..=504) => true,
         // The application's own 500 is its own affair, also when another upstream had failed before it.
         ClientOutcome::Status(_) => {
-            let made = |cause: &Cause| cause.id == "proxy_limit" || (pending.owner.kind.own_500)(cause.group, cause.id);
+            let kind = pending.owner.kind;
+            // The thread of a stream that gets nothing to answer says so in its own words.
+            let stream = pending.error.conn.stream && kind.streams_move;
+            let made = |cause: &Cause| cause.id == "proxy_limit" || stream || (kind.own_500)(cause.group, cause.id);
             let answered = last.is_some_and(|t| t.attempt.conn.status == Some(500));
             !answered && judgement.cause.as_ref().is_some_and(|(cause, _)| made(cause))
         }

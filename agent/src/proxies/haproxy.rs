@@ -13,6 +13,8 @@ pub static PROXY: Proxy = Proxy {
     // Its buffers are of 16 KiB unless told otherwise, less what it keeps for rewriting.
     header_full: |bytes| bytes.is_multiple_of(1024) || bytes % 16_384 >= 15_360,
     resolves_ahead: true,
+    whole_first: false,
+    streams_move: false,
     retries_later: true,
     setting,
 };
