@@ -551,6 +551,10 @@ impl Engine {
         let Some(pending) = self.pending.get(seq) else { return };
         let mut joined = join::join(pending, &self.tries, &self.pending);
         joined.drop_checks(&self.tries, &self.past.failures);
+        if joined.open {
+            // Others may have the better right to them.
+            joined.own.clear();
+        }
         let Some(mut pending) = self.pending.remove(seq) else { return };
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);

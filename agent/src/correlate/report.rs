@@ -40,6 +40,7 @@ pub fn incident(
 ) -> Option<Incident> {
     let judgement = match own.last_mut() {
         Some(last) => of_attempt(pending, last, past, now, host),
+        None if joined.open => of_several(pending),
         None => of_nothing(pending, past, now, host),
     };
     if !counts(pending, own, joined, &judgement, past) {
@@ -86,6 +87,16 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
         last.state = State::Judged(Some((cause, Box::new(finding.clone()))));
     }
     Judgement { cause, timeline, server, why }
+}
+
+/// Attempts of the same moment failed in different ways, and nothing tells which was this request's.
+fn of_several(pending: &Pending) -> Judgement {
+    let name = &pending.owner.name;
+    let why = format!(
+        "{name} served several requests of the connection at once, on other threads: which attempt was this one's cannot \
+         be told"
+    );
+    Judgement { cause: None, timeline: Vec::new(), server: None, why: Some(("ambiguous", why)) }
 }
 
 fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Host) -> Judgement {
