@@ -172,7 +172,7 @@ fn connection(record: &ConnRecord) -> Connection {
     let (mut request_head, mut reply_head) =
         (head(&conn.request_head, conn.request_len), head(&conn.reply_head, conn.reply_len));
     if has(abi::CONN_STREAM) {
-        let inserted = (conn.inserted != abi::UNCOUNTED).then_some(conn.inserted);
+        let inserted = (conn.bound_request != abi::UNCOUNTED).then_some(conn.bound_request);
         request_head = hpack::request_head(hpack::Block { bytes: &request_head, inserted }, &reply_head);
         reply_head.clear();
     }
@@ -325,7 +325,10 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
     match kind {
         Kind::Exec => Fact::Exec(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
-        Kind::Exit => Fact::Exit { proc, status: exit_status(record.code) },
+        Kind::Exit => {
+            let parent = (record.other != 0).then_some(record.other);
+            Fact::Exit { proc, parent, status: exit_status(record.code) }
+        }
         Kind::Signal => Fact::Signal {
             target: proc,
             signal: record.code as i32,

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
 use crate::model::Incident;
 
@@ -21,7 +21,7 @@ pub struct Filter {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUS_WORDS), hide_possible_values = true)]
     pub status: Vec<String>,
     /// Only errors of this proxy: its name (nginx), unit, container name or id, or pid
-    #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME|PID", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub proxy: Vec<String>,
     /// Only errors with this upstream in play: 10.0.0.7:8000, 10.0.0.7, :8000 or /run/app.sock
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
@@ -30,7 +30,7 @@ pub struct Filter {
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub cause: Vec<String>,
     /// Only requests whose path begins like this
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = path_prefix)]
     pub path: Vec<String>,
 }
 
@@ -64,10 +64,25 @@ impl Filter {
 pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let score = |word: &str| {
         let part = typed.len() > 2 && (word.starts_with(typed) || word.ends_with(typed));
-        let bonus = if part { 0.15 } else { 0.0 };
+        let whole = typed.len() > 2 && word.split('_').any(|w| w == typed);
+        let bonus = if whole {
+            0.5
+        } else if part {
+            0.15
+        } else {
+            0.0
+        };
         strsim::jaro_winkler(typed, word).max(strsim::normalized_damerau_levenshtein(typed, word)) + bonus
     };
     known.map(|word| (score(word), word)).filter(|(s, _)| *s > 0.7).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, w)| w)
+}
+
+/// What no path begins with would match nothing, without a word.
+fn path_prefix(text: &str) -> Result<String, String> {
+    match text.starts_with(['/', '*']) || text.contains("://") {
+        true => Ok(text.to_owned()),
+        false => Err("a path begins with a slash".into()),
+    }
 }
 
 /// An empty list asks for nothing in particular.
@@ -279,9 +294,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for args in ["--status 404", "--upstream shop:8000", "--upstream :http", "--upstream localhostx"] {
+        for args in ["--status 404", "--upstream shop:8000", "--upstream :http", "--upstream localhostx", "--path cart"]
+        {
             assert!(Cli::try_parse_from(std::iter::once("x").chain(args.split_whitespace())).is_err(), "{args}");
         }
+        assert!(Cli::try_parse_from(["x", "--proxy", ""]).is_err());
     }
 
     #[test]
@@ -290,6 +307,9 @@ mod tests {
         assert_eq!(filter("--cause no_listener").unknown_cause(known.into_iter()), None);
         let message = filter("--cause no_listner").unknown_cause(known.into_iter()).unwrap();
         assert!(message.contains("did you mean no_listener?"), "{message}");
+        let known = ["upstream_oom_killed", "upstream_reset"];
+        let message = filter("--cause oom").unknown_cause(known.into_iter()).unwrap();
+        assert!(message.contains("did you mean upstream_oom_killed?"), "{message}");
         assert!(filter("--cause zzz").unknown_cause(known.into_iter()).unwrap().contains("trace502 causes"));
     }
 }

@@ -48,20 +48,35 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         }
         _ => return 0,
     }
-    head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    let status = match well(n, source) {
+        // Nobody will ask for more of it.
+        status @ 1.. if conn.reply_len == 0 => {
+            conn.reply_len = head::PEEK as u16;
+            status
+        }
+        _ => {
+            head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
+            conn::status_of(&conn.reply_head, conn.reply_len)
+        }
+    };
     if (100..200).contains(&status) && status != 101 {
         conn.reply_len = 0;
         return 0;
     }
+    let mut garbled = false;
     if conn.phase == PHASE_ASKED {
         conn.phase = PHASE_ANSWERED;
         // It was read by the thread that waits for it, whoever writes it.
         if let Some(thread) = thread::of(conn.tid) {
+            garbled = core::mem::replace(&mut thread.garbled, 0) == conn.cookie;
             thread::answered(thread, conn);
         }
     }
-    answer(conn, status)
+    match answer(conn, status) {
+        // What is no HTTP was wrapped into an answer that says that all is well.
+        0 if garbled && (200..300).contains(&status) => WHY_GARBLED,
+        why => why,
+    }
 }
 
 /// The status of an answer to a client is known: why it is news, 0 if it is not.
@@ -95,8 +110,23 @@ fn answer(conn: &mut Conn, status: u16) -> u16 {
 /// A small write after an answer began may be the next answer of a pipeline.
 #[inline(always)]
 fn next_answer(n: u64, source: Source) -> bool {
-    let mut peek = [0; 16];
     // A body that cannot be read says nothing about the connection.
     let mut blind = 0;
-    head::first_bytes(&mut peek, n, source, &mut blind) && peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1'
+    let peek = head::first_bytes(n, source, &mut blind);
+    peek.is_some_and(|peek| peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1')
+}
+
+/// The status of an answer that is well, 0 for all others: a look at a few bytes instead of a copy of the head.
+#[inline(always)]
+fn well(n: u64, source: Source) -> u16 {
+    // What cannot be read is counted by whoever tries to read all of it.
+    let mut blind = 0;
+    let Some(peek) = head::first_bytes(n, source, &mut blind) else { return 0 };
+    if peek[0] != b'H' || peek[4] != b'/' {
+        return 0;
+    }
+    match conn::digits(peek[9], peek[10], peek[11]) {
+        status @ 200..500 => status,
+        _ => 0,
+    }
 }

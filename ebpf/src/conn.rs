@@ -10,7 +10,10 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, FLOWS, LISTENERS, ListenKey, PROCS, RECENT, SCRATCH, Stream, constant};
+use crate::maps::{
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, Stream, UNIX_PEERS, UnixPeer,
+    constant,
+};
 use crate::{emit, thread};
 
 #[inline(always)]
@@ -57,6 +60,19 @@ pub fn accepted(sk: Sock, conn: &mut Conn) {
     conn.last_state = kernel::TCP_ESTABLISHED;
 }
 
+/// Nothing is known yet of a new request and its answer.
+#[inline(always)]
+fn begin(conn: &mut Conn) {
+    conn.request_len = 0;
+    conn.reply_len = 0;
+    conn.status = 0;
+    // SAFETY: two fields. Volatile, or the two stores become a loop over sixteen bytes in a function of its own.
+    unsafe {
+        core::ptr::write_volatile(&raw mut conn.request_bytes, 0);
+        core::ptr::write_volatile(&raw mut conn.reply_bytes, 0);
+    }
+}
+
 /// A client connection read `n` bytes. Returns whether a new request began with them.
 #[inline(always)]
 pub fn client_read(conn: &mut Conn, n: u64) -> bool {
@@ -66,11 +82,7 @@ pub fn client_read(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.flags &= !CONN_AHEAD;
         if conn.request > 1 {
             conn.flags |= CONN_REUSED;
@@ -89,11 +101,7 @@ pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
-        conn.request_len = 0;
-        conn.request_bytes = 0;
-        conn.reply_len = 0;
-        conn.reply_bytes = 0;
-        conn.status = 0;
+        begin(conn);
         conn.errno = 0;
         conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
         if conn.request > 1 {
@@ -122,7 +130,7 @@ pub fn status_of(head: &[u8; HEAD], len: u16) -> u16 {
 }
 
 #[inline(always)]
-fn digits(a: u8, b: u8, c: u8) -> u16 {
+pub fn digits(a: u8, b: u8, c: u8) -> u16 {
     let (a, b, c) = (a.wrapping_sub(b'0') as u16, b.wrapping_sub(b'0') as u16, c.wrapping_sub(b'0') as u16);
     if a > 9 || b > 9 || c > 9 { NO_HTTP } else { a * 100 + b * 10 + c }
 }
@@ -262,7 +270,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         told.tid = stream.tid;
         told.request_bytes = stream.bytes.into();
         told.request_len = stream.len as u16;
-        told.inserted = stream.inserted;
+        told.bound_request = stream.inserted;
         kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
     });
     last_attempt(conn.cookie, id | STREAM)
@@ -308,6 +316,7 @@ fn refresh(record: &mut ConnRecord) {
     if peer == 0 {
         return;
     }
+    record.peer.tgid = unix_reader(peer, record.conn.cookie);
     // The other end points back at us until it goes, even after we are gone.
     if kernel::unix_peer(peer) == record.peer.cookie {
         record.peer.state = kernel::state_at(peer);
@@ -402,7 +411,11 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     to.queue = 0;
     to.limit = 0;
     let Some(state) = found else {
-        to.seen = LISTENER_ABSENT;
+        // Where the table had no room for somebody, that one may be who is looked for.
+        let missing = LISTENERS_MISSING.get_ptr(0);
+        // SAFETY: a number.
+        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
+        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
     };
     // SAFETY: a value of the map.
@@ -430,23 +443,67 @@ fn unix(sk: Sock, record: &mut ConnRecord) {
     if peer == 0 {
         return;
     }
+    let tgid = unix_reader(peer, record.conn.cookie);
     record.peer = Peer {
         sk: peer,
         // Unix sockets seldom have a cookie: what it points back at identifies it.
         cookie: sk.0 as u64,
         closed: 0,
-        tgid: 0,
+        tgid,
         closed_tgid: 0,
         unread: kernel::receive_queue(peer),
         reset_reason: 0,
         netns: 0,
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
-        flags: PEER_LIVE,
+        flags: if kernel::unix_peer(peer) == sk.0 as u64 { PEER_LIVE } else { 0 },
         _pad: 0,
     };
-    if kernel::accepted_at(peer) {
+    if tgid != 0 || kernel::accepted_at(peer) {
         record.peer.flags |= PEER_ACCEPTED;
+    }
+}
+
+/// A proxy sends the first bytes to the other end of a unix connection.
+#[inline(always)]
+pub fn unix_dialled(sk: Sock, peer: u64, cookie: u64) {
+    let dialled = UnixPeer { owner: sk.0 as u64, cookie, tgid: 0, _pad: 0 };
+    let _ = UNIX_PEERS.insert(&peer, &dialled, BPF_ANY.into());
+}
+
+/// A process reads from a unix socket: if that is the other end of a proxy's connection, its process matters.
+#[inline(always)]
+pub fn unix_read_by(sk: Sock, tgid: u32) {
+    let at = sk.0 as u64;
+    let Some(peer) = UNIX_PEERS.get_ptr_mut(&at) else { return };
+    // SAFETY: a value of the map.
+    let peer = unsafe { &mut *peer };
+    if peer.tgid == tgid || kernel::unix_peer(at) != peer.owner {
+        return;
+    }
+    peer.tgid = tgid;
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_OWNER == 0 {
+        owner(tgid, class);
+    }
+}
+
+/// It listens, or reads for a proxy: from now on its process matters.
+#[inline(always)]
+pub fn owner(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
+    }
+}
+
+/// Who read last from the other end of a unix connection with this cookie.
+#[inline(always)]
+fn unix_reader(peer: u64, cookie: u64) -> u32 {
+    match UNIX_PEERS.get_ptr(&peer) {
+        // SAFETY: a value of the map.
+        Some(known) => unsafe { if (*known).cookie == cookie { (*known).tgid } else { 0 } },
+        None => 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
 };
-use trace502_ebpf::{ABI, COMM, Header, Kind};
+use trace502_ebpf::{ABI, COMM, Header, Kind, Table};
 
 use crate::kernel;
 use crate::maps::{EVENTS, LOST};
@@ -49,6 +49,12 @@ pub fn lost(slot: u32) {
         // SAFETY: a per-CPU slot: nobody else writes it.
         unsafe { *count += 1 };
     }
+}
+
+/// Counts what a table had no room for.
+#[inline(always)]
+pub fn full(table: Table) {
+    lost(table.slot() as u32);
 }
 
 /// Puts a record together in place and hands it over.

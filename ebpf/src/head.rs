@@ -30,19 +30,22 @@ pub fn buffer(n: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Copies the first 16 bytes of a call's payload.
+/// Bytes that tell what a piece of payload is: a status line up to its status, a record's or a frame's type.
+pub const PEEK: usize = 16;
+
+/// The first bytes of a call's payload, if there are that many.
 #[inline(always)]
-pub fn first_bytes(to: &mut [u8; 16], n: u64, source: Source, flags: &mut u16) -> bool {
+pub fn first_bytes(n: u64, source: Source, flags: &mut u16) -> Option<[u8; PEEK]> {
     let at = match source {
         Source::Call => buffer(n),
         Source::At(at) => Some((at, n)),
     };
     match at {
-        Some((at, len)) if len.min(n) >= 16 => kernel::copy_user(to.as_mut_ptr(), 16, at) == 0,
-        Some(_) => false,
+        Some((at, len)) if len.min(n) >= PEEK as u64 => kernel::read_user(at),
+        Some(_) => None,
         None => {
             *flags |= CONN_BLIND;
-            false
+            None
         }
     }
 }

@@ -92,6 +92,41 @@ impl Kind {
     }
 }
 
+/// Tables of the kernel side that may be full when something is to be kept in them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// Upstream connections by their addresses: without its entry the other end is not known.
+    Flows,
+    /// Threads of proxies: without its entry an attempt is bound to no request.
+    Threads,
+    /// Who listens where: from then on nobody is said not to listen.
+    Listeners,
+    /// Processes that matter: without its entry a process's end is not told.
+    Processes,
+}
+
+impl Table {
+    pub const ALL: [Table; 4] = [Table::Flows, Table::Threads, Table::Listeners, Table::Processes];
+
+    /// Where it is counted, behind the kinds.
+    pub const fn slot(self) -> usize {
+        Kind::COUNT + self as usize
+    }
+
+    /// The word used in `trace502_events_lost_total{where}`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Flows => "table_flows",
+            Table::Threads => "table_threads",
+            Table::Listeners => "table_listeners",
+            Table::Processes => "table_processes",
+        }
+    }
+}
+
+/// Counters of what could not be told or kept: slot 0 for payload that could not be read, the kinds, the tables.
+pub const LOSSES: usize = Kind::COUNT + Table::ALL.len();
+
 /// First bytes of every record.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -205,7 +240,8 @@ pub struct Conn {
     pub cookie: u64,
     /// Upstream: cookie of the client connection it serves, 0 if unknown. Peer: cookie of the upstream connection.
     pub bound: u64,
-    /// Upstream: which request of that client connection.
+    /// Upstream: which request of that client connection. Stream: how many entries the table of headers had been given
+    /// before its block.
     pub bound_request: u32,
     /// Ordinal of the current request on this connection, from 1.
     pub request: u32,
@@ -241,8 +277,8 @@ pub struct Conn {
     pub tuple: Tuple,
     pub request_len: u16,
     pub reply_len: u16,
-    /// Streams: how many entries the table of headers had been given before this block.
-    pub inserted: u32,
+    /// Upstream: `PROC_*` of its owner, which says how its requests are bound.
+    pub class: u32,
     pub request_head: [u8; HEAD],
     pub reply_head: [u8; HEAD],
 }
@@ -513,6 +549,8 @@ pub struct Thread {
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,
+    /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
+    pub garbled: u64,
     pub call: TlsCall,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
@@ -530,8 +568,27 @@ pub struct Target {
     pub _pad: [u8; 6],
 }
 
+/// Who dialled which upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Dialled {
+    pub addr: [u8; 16],
+    pub tgid: u32,
+    pub port: u16,
+    pub _pad: u16,
+}
+
 /// Powers of two of microseconds in a histogram of connects.
 pub const CONNECT_BUCKETS: usize = 24;
+
+/// How long connects took.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConnectTimes {
+    /// Connects of less than 1, 2, 4, 8 ... microseconds; the last one takes all that are longer.
+    pub counts: [u64; CONNECT_BUCKETS],
+    pub micros: u64,
+}
 
 /// Struct members of the running kernel, resolved from its BTF: byte offsets.
 /// `u32::MAX` marks a member that this kernel lacks.

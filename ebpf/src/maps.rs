@@ -1,10 +1,10 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, CONNECT_BUCKETS, Conn, ConnRecord, HEAD, Kind, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -62,9 +62,14 @@ pub static CONNS: ConnStorage = ConnStorage {
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 
-/// Records that did not fit into the ring buffer, by kind; slot 0: payload that could not be read.
+/// What could not be told or kept; slot 0: payload that could not be read, then records that did not fit into the
+/// ring buffer by kind, then entries for which a table had no room.
 #[btf_map]
-pub static LOST: PerCpuArray<u64, { Kind::COUNT }> = PerCpuArray::new();
+pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
+
+/// Not 0 once a listener was not kept.
+#[btf_map]
+pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -94,6 +99,22 @@ pub struct FlowState {
 
 #[btf_map]
 pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The other end of a proxy's unix connection: sockets of that family seldom have a cookie, and no hook sees them accepted.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct UnixPeer {
+    /// Kernel address and cookie of the proxy's socket, which tell it from a later one at the same address.
+    pub owner: u64,
+    pub cookie: u64,
+    /// Who read from it last, 0 as long as nobody did.
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By the kernel address of its socket.
+#[btf_map]
+pub static UNIX_PEERS: LruHashMap<u64, UnixPeer, 16384> = LruHashMap::new();
 
 /// Every upstream that a proxy dialled lately.
 #[btf_map]
@@ -223,10 +244,10 @@ pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
 #[btf_map]
 pub static SCRATCH: PerCpuArray<ConnRecord, 1> = PerCpuArray::new();
 
-/// Microseconds that connects took, by upstream: counts per power of two.
+/// How long connects took, by proxy process and upstream.
 #[btf_map]
-pub static CONNECT_TIMES: LruHashMap<Target, [u64; CONNECT_BUCKETS], 4096> = LruHashMap::new();
+pub static CONNECT_TIMES: LruHashMap<Dialled, ConnectTimes, 4096> = LruHashMap::new();
 
 /// Never written: what a new histogram starts from.
 #[btf_map]
-pub static NO_CONNECTS: PerCpuArray<[u64; CONNECT_BUCKETS], 1> = PerCpuArray::new();
+pub static NO_CONNECTS: PerCpuArray<ConnectTimes, 1> = PerCpuArray::new();

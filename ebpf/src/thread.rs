@@ -6,13 +6,32 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Thread, WAITING, Waiting,
+    CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Table, Thread, WAITING, Waiting,
 };
 
+use crate::emit;
 use crate::maps::{SCRATCH_THREAD, THREADS};
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };
+
+/// Empties a place by two stores. Assigned as a whole it would be a loop over its bytes, in a function of its own.
+#[inline(always)]
+fn clear(place: &mut Waiting) {
+    // SAFETY: a place of the map, eight bytes and eight bytes.
+    unsafe {
+        core::ptr::write_volatile(&raw mut place.client, 0);
+        core::ptr::write_volatile((&raw mut place.request).cast::<u64>(), 0);
+    }
+}
+
+/// What is in a place, which is empty then.
+#[inline(always)]
+fn take_out(place: &mut Waiting) -> Waiting {
+    let found = *place;
+    clear(place);
+    found
+}
 
 /// State of a thread, made when it is first seen.
 #[inline(always)]
@@ -23,7 +42,9 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
     }
     // SAFETY: an all-zero template that nobody writes.
     let empty = unsafe { &*SCRATCH_THREAD.get_ptr(0)? };
-    let _ = THREADS.insert(tid, empty, BPF_ANY.into());
+    if THREADS.insert(tid, empty, BPF_ANY.into()).is_err() {
+        emit::full(Table::Threads);
+    }
     // SAFETY: as above.
     THREADS.get_ptr_mut(tid).map(|thread| unsafe { &mut *thread })
 }
@@ -51,7 +72,7 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     thread.waiting[slot as usize] = waiting;
     thread.tail = thread.tail.wrapping_add(1);
     thread.last = waiting;
-    thread.retry = NOBODY;
+    clear(&mut thread.retry);
     thread.requests += 1;
     slot
 }
@@ -60,7 +81,7 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
 #[inline(always)]
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
-    thread.retry = NOBODY;
+    clear(&mut thread.retry);
 }
 
 /// The answer of a request began: nobody will serve it any more.
@@ -74,10 +95,10 @@ pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32) {
     thread.answers += 1;
     leave(thread, slot, client, request);
     if same(&thread.last, client, request) {
-        thread.last = NOBODY;
+        clear(&mut thread.last);
     }
     if same(&thread.retry, client, request) {
-        thread.retry = NOBODY;
+        clear(&mut thread.retry);
     }
     thread.answered = Waiting { client, request, since: 0 };
 }
@@ -105,9 +126,12 @@ fn same(waiting: &Waiting, client: u64, request: u32) -> bool {
 /// No further try will be made for this request.
 #[inline(always)]
 fn give_up(thread: &mut Thread, client: u64, request: u32) {
+    if thread.delayed_head == thread.delayed_tail {
+        return;
+    }
     for place in thread.delayed.iter_mut() {
         if same(place, client, request) {
-            *place = NOBODY;
+            clear(place);
         }
     }
 }
@@ -147,7 +171,7 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
         in_turn(thread, &mut flags)
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;
-        core::mem::replace(&mut thread.retry, NOBODY)
+        take_out(&mut thread.retry)
     } else if thread.last.request & STREAM != 0 && streams != 0 {
         // Several are read at once, and served in that order.
         first(thread, streams)
@@ -173,9 +197,9 @@ const LATER: u32 = 100_000;
 /// has read other things since. A connect for which there is neither is a check of its own.
 #[inline(always)]
 fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
-    let now = micros(crate::emit::now());
+    let now = micros(emit::now());
     if thread.retry.client != 0 {
-        let retry = core::mem::replace(&mut thread.retry, NOBODY);
+        let retry = take_out(&mut thread.retry);
         if now.wrapping_sub(retry.since) <= AT_ONCE {
             *flags |= CONN_RETRY;
             give_up(thread, retry.client, retry.request);
@@ -219,7 +243,7 @@ fn due(thread: &mut Thread, now: u32) -> Waiting {
             break;
         }
         thread.delayed_head = thread.delayed_head.wrapping_add(1);
-        thread.delayed[slot] = NOBODY;
+        clear(&mut thread.delayed[slot]);
         if found.client != 0 {
             return found;
         }
@@ -252,7 +276,7 @@ fn take(thread: &mut Thread, slot: u32) -> Waiting {
         thread.open &= !(1 << slot);
         thread.live = thread.live.saturating_sub(1);
     }
-    core::mem::replace(&mut thread.waiting[slot as usize], NOBODY)
+    take_out(&mut thread.waiting[slot as usize])
 }
 
 /// Number of the lowest bit that is set: there is no instruction for it, and a table would be a map.
@@ -277,7 +301,7 @@ pub fn failed(thread: &mut Thread, class: u32, of: Waiting, at_once: bool) {
         thread.retry = of;
         return;
     }
-    let of = Waiting { since: micros(crate::emit::now()), ..of };
+    let of = Waiting { since: micros(emit::now()), ..of };
     if at_once {
         thread.retry = of;
     }

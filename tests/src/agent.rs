@@ -19,6 +19,7 @@ use crate::world::{World, lock, sibling};
 pub struct Agent {
     kid: Kid,
     seen: Arc<Seen>,
+    reader: std::thread::JoinHandle<()>,
     log: PathBuf,
 }
 
@@ -40,13 +41,18 @@ pub fn binary() -> Result<PathBuf> {
 
 impl Agent {
     pub fn start(log: PathBuf, args: &[&str]) -> Result<Self> {
-        let mut launch = Launch::new(binary()?).args(["live", "--json"]).args(args).log(&log)?;
+        Self::start_as("live", log, args)
+    }
+
+    /// As `live` or `record`: both print what they find.
+    pub fn start_as(verb: &str, log: PathBuf, args: &[&str]) -> Result<Self> {
+        let mut launch = Launch::new(binary()?).args([verb, "--json"]).args(args).log(&log)?;
         launch.command.stdout(Stdio::piped());
         let kid = launch.start()?;
         let out = kid.take_stdout().context("the agent has no stdout")?;
         let seen = Arc::new(Seen::default());
         let sink = seen.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 match serde_json::from_str(&line) {
                     Ok(incident) => lock(&sink.records).push(Record { incident, line }),
@@ -55,7 +61,7 @@ impl Agent {
                 sink.more.notify_all();
             }
         });
-        Ok(Self { kid, seen, log })
+        Ok(Self { kid, seen, reader, log })
     }
 
     /// Asks a proxy for what cannot be had until the agent tells of it: then its probes are in place.
@@ -135,11 +141,12 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it as a service manager would; its exit code must be 0.
-    pub fn stop(self) -> Result<()> {
+    /// Ends it as a service manager would; its exit code must be 0. Hands back all that it wrote, its last words too.
+    pub fn stop(self) -> Result<Vec<Record>> {
         self.kid.signal(libc::SIGTERM);
         let status = self.kid.wait(Duration::from_secs(60)).context("the agent does not end on SIGTERM")?;
         anyhow::ensure!(status.success(), "the agent ended with {status}: {}", self.log());
-        Ok(())
+        self.reader.join().ok().context("the reader of the agent's lines panicked")?;
+        Ok(lock(&self.seen.records).clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Measure one: every (proxy × fault) cell, and whether the agent named its cause.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Choice {
     pub workers: usize,
     /// Show what the proxies' own logs said about each cell.
     pub logs: bool,
+    /// Also write a recording here; faults are picked by their whole names then.
+    pub record: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub struct Report {
     /// Records about requests that went well, or about none that was made.
     pub false_alarms: Vec<String>,
     pub complaints: Vec<String>,
+    /// Everything that the agent wrote.
+    pub lines: Vec<String>,
 }
 
 impl Report {
@@ -80,8 +85,9 @@ struct Cell {
 
 impl Choice {
     fn rows(&self, kind: Kind) -> Vec<Fault> {
-        let picked =
-            |fault: &Fault| self.faults.is_empty() || self.faults.iter().any(|word| fault.name.contains(word.as_str()));
+        let whole = self.record.is_some();
+        let named = |name: &str, word: &String| name == word || (!whole && name.contains(word.as_str()));
+        let picked = |fault: &Fault| self.faults.is_empty() || self.faults.iter().any(|word| named(fault.name, word));
         faults::all().into_iter().filter(|fault| picked(fault) && !fault.answers(kind).is_empty()).collect()
     }
 }
@@ -113,7 +119,7 @@ pub fn run(choice: &Choice) -> Result<Report> {
     }
     world.start_shared()?;
     let proxies = sites.iter().map(|(kind, routes)| Proxy::start(*kind, &world, routes)).collect::<Result<Vec<_>>>()?;
-    let agent = if choice.agent { Some(start_agent(&world)?) } else { None };
+    let agent = if choice.agent { Some(start_agent_of(&world, choice.record.as_deref())?) } else { None };
     let bench =
         Bench { world: &world, proxies: &proxies, agent: agent.as_ref(), known: Mutex::default(), logs: choice.logs };
     outcomes.extend(bench.work(cells, choice.workers)?);
@@ -124,14 +130,23 @@ pub fn run(choice: &Choice) -> Result<Report> {
     if let Some(agent) = agent {
         report.false_alarms = false_alarms(&agent, &proxies, &known);
         report.complaints = agent.complaints();
-        agent.stop()?;
+        let lines = agent.stop()?;
+        report.lines = lines.into_iter().map(|record| record.line).collect();
     }
     Ok(report)
 }
 
 /// Starts the agent and waits until it sees: it is asked about a proxy that refuses until it tells.
 pub fn start_agent(world: &World) -> Result<Agent> {
-    let agent = Agent::start(world.dir().join("agent.log"), &[])?;
+    start_agent_of(world, None)
+}
+
+fn start_agent_of(world: &World, record: Option<&Path>) -> Result<Agent> {
+    let log = world.dir().join("agent.log");
+    let agent = match record {
+        Some(file) => Agent::start_as("record", log, &["--output", &file.display().to_string()])?,
+        None => Agent::start(log, &[])?,
+    };
     agent.wait_ready(world)?;
     Ok(agent)
 }

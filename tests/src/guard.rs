@@ -77,8 +77,18 @@ pub fn clean_on_signal() {
 pub struct TempDir(PathBuf);
 
 impl TempDir {
+    /// The one of this run.
     pub fn new() -> Result<Self> {
-        let path = PathBuf::from("/tmp").join(prefix());
+        Self::at(prefix())
+    }
+
+    /// One of its own for a part of the run.
+    pub fn of(part: &str) -> Result<Self> {
+        Self::at(format!("{}-{part}", prefix()))
+    }
+
+    fn at(name: String) -> Result<Self> {
+        let path = PathBuf::from("/tmp").join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
@@ -335,12 +345,14 @@ pub fn until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T
 
 /// Runs a tool to its end; its stderr is the message when it fails.
 pub fn tool(program: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {program}: is it installed?"))?;
+    output(Command::new(program).args(args))
+}
+
+/// The same of a command that was prepared.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {:?}: is it installed?", command.get_program()))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "{program} {}: {}", args.join(" "), stderr.trim());
+    anyhow::ensure!(output.status.success(), "{command:?}: {}", stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

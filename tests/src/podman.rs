@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::guard::{self, tool};
+use crate::guard::{self, output};
 use crate::netns::Netns;
 
 /// Podman with a store of its own; its containers end on drop.
@@ -44,7 +44,10 @@ impl Podman {
         let ours = ["--root", &store, "--runroot", &run, "--tmpdir", &tmp, "--storage-driver", "vfs"];
         // crun refuses hosts on which both versions of control groups are mounted; runc runs everywhere.
         let rest = ["--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", "runc"];
-        tool("podman", &[&ours[..], &rest[..], args].concat())
+        let mut podman = Command::new("podman");
+        // Its monitor leaves a file where it was started.
+        podman.args(ours).args(rest).args(args).current_dir(&self.dir);
+        output(&mut podman)
     }
 
     /// Runs a program in a container with a root of its own, the network of `netns`, and this much memory.

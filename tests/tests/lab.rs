@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::proxies::Kind;
 use trace502_tests::truth::Verdict;
-use trace502_tests::{exact, guard, silence};
+use trace502_tests::{exact, guard, recordings, silence};
 
 /// What a proxy must reach.
 struct Level {
@@ -25,13 +25,13 @@ const fn level(kind: Kind, wrong_cells: usize, exact: usize, strays: usize, alar
 }
 
 const LEVELS: [Level; 6] = [
-    level(Kind::Nginx, 10, 900, 5, 2),
-    level(Kind::Haproxy, 36, 450, 300, 60),
-    level(Kind::Apache, 24, 850, 20, 12),
-    level(Kind::Caddy, 26, 700, 60, 15),
-    level(Kind::Envoy, 24, 800, 40, 6),
+    level(Kind::Nginx, 4, 900, 5, 2),
+    level(Kind::Haproxy, 14, 450, 300, 60),
+    level(Kind::Apache, 6, 850, 20, 12),
+    level(Kind::Caddy, 12, 700, 60, 15),
+    level(Kind::Envoy, 6, 800, 40, 6),
     // Behind nginx: only its cells are its own.
-    level(Kind::Fpm, 10, 0, 0, 0),
+    level(Kind::Fpm, 2, 0, 0, 0),
 ];
 
 /// Incidents of requests that no cell made: the lab's own ways of waiting for a service may fail once.
@@ -116,4 +116,24 @@ fn health_is_silent() {
         // Nearly all of it must have been health.
         assert!(result.failed * 20 < result.requests, "{result}");
     }
+}
+
+#[test]
+fn a_replay_repeats_the_recorder_byte_for_byte() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    let dir = std::env::temp_dir().join(format!("trace502-replay-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for (kind, faults) in [
+        (Kind::Nginx, ["exit-in-flight", "half-head-reset", "certificate-expired"]),
+        (Kind::Haproxy, ["wrong-family", "segv-before", "own-503"]),
+    ] {
+        let file = dir.join(kind.name());
+        let (said, told) = recordings::record(kind, &faults, &file).unwrap();
+        assert!(told.len() >= faults.len(), "{told:#?}");
+        assert_eq!(recordings::replayed(&file).unwrap(), said);
+    }
+    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -3,6 +3,7 @@
 //! A library as well, because the tests boot guests through [`vm`].
 pub mod bench;
 pub mod build;
+pub mod dist;
 pub mod lab;
 pub mod licences;
 pub mod lint;

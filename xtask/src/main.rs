@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use xtask::tools::Group;
-use xtask::{bench, build, lab, lint, packages, setup, test, vm};
+use xtask::{bench, build, dist, lab, lint, packages, setup, test, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the trace502 project", disable_help_subcommand = true)]
@@ -59,6 +59,12 @@ enum Task {
         /// Only this measure, see docs/performance.md
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
+    },
+    /// Build what users install: a Debian package and a tarball
+    Dist {
+        /// Folder for them [default: target/dist]
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
     },
     /// Watch `trace502 live` explain an nginx whose upstreams fail in many ways
     Demo,
@@ -118,6 +124,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test { kernel } => return test::run(&kernel),
         Task::Lab { kernel, args } => return lab::run(&kernel, &args),
         Task::Bench { quick, json, only } => bench::run(quick, json.as_deref(), &only)?,
+        Task::Dist { out } => dist::run(out.as_deref())?,
         Task::Demo => lab::demo(&[])?,
         Task::Vm(line) => return boot(line),
         Task::Lint => lint::run()?,

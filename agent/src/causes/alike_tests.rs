@@ -2,6 +2,7 @@
 
 use super::tests::{drop_of, elsewhere, error_after, here, nginx, unanswered};
 use crate::correlate::fixture::*;
+use crate::host::DescriptorFacts;
 use crate::model::Confidence::{Certain, Likely};
 use crate::model::*;
 use crate::text::{MILLI, SECOND};
@@ -145,4 +146,151 @@ fn a_rejection_whose_error_was_not_sent_is_no_drop() {
 #[test]
 fn a_drop_after_a_rejection_of_another_address_is_a_drop() {
     dropped_after_a_rejection("10.9.0.3:8000").expect("firewall_drop", Certain);
+}
+
+// --- facts of another time ---
+
+/// Descriptors that ran out once, and an error that the proxy's configuration makes a moment later.
+fn own_answer_after_a_full_table(later: Nanos) -> Incident {
+    let mut w = World::new("nginx");
+    w.host.descriptors.insert(PROXY.pid, DescriptorFacts { open: 11, limit: 11 });
+    w.answered(502);
+    w.expect("proxy_limit", Certain);
+    w.notices.clear();
+    w.host.descriptors.insert(PROXY.pid, DescriptorFacts { open: 14, limit: 1_024 });
+    w.pass(later);
+    let mut error = w.error(ClientOutcome::Status(502));
+    error.conn.cookie = 8;
+    error.conn.asked = Some(w.now - 20_000);
+    w.see(Fact::Client(error));
+    w.incident()
+}
+
+#[test]
+fn descriptors_that_ran_out_before_the_request_are_no_reason_for_it() {
+    assert_eq!(own_answer_after_a_full_table(5 * MILLI).cause, "unattributed");
+    assert_eq!(own_answer_after_a_full_table(100_000).cause, "unattributed");
+}
+
+/// Ended by itself, and refused a tenth of a second later.
+fn restarted(next: &str, exe: &str) -> World {
+    let mut w = nginx();
+    w.host.processes.get_mut(&SERVER).unwrap().unit = None;
+    w.exit(SERVER, ExitStatus::Code(0)).listener_closed(here(), SERVER).pass(58 * MILLI);
+    w.see(Fact::Exec(proc(840, next)));
+    let mut started = process(840, next, exe);
+    started.cmdline = vec!["python3.11".into(), "uvicorn".into(), "shop:app".into()];
+    // The host is busy: its own search finds nobody.
+    started.alive = true;
+    started.started = 0;
+    w.host.processes.insert(840, started);
+    w.pass(50 * MILLI);
+    let a = w.refused();
+    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502);
+    w
+}
+
+#[test]
+fn a_successor_that_was_seen_as_it_started_need_not_be_searched_for() {
+    let i = restarted("uvicorn", "/usr/bin/python3.11").expect("upstream_starting", Certain);
+    assert!(i.summary.starts_with("uvicorn (pid 840) was started 50"), "{}", i.summary);
+}
+
+#[test]
+fn a_program_of_another_file_with_the_same_name_is_no_successor() {
+    restarted("uvicorn", "/opt/other/uvicorn").expect("upstream_exited", Certain);
+}
+
+// --- who holds a unix connection ---
+
+/// An attempt of nginx on PHP-FPM's socket that child 501 of master 500 has read.
+fn fpm(w: &mut World) -> Attempt {
+    let fpm = Endpoint::Unix("/run/php/fpm.sock".into());
+    w.listening(fpm.clone(), 500);
+    let mut a = w.attempt();
+    a.endpoint = fpm;
+    a.tcp = None;
+    a.conn.flow = None;
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
+    a.peer = Some(Peer { netns: 0, read_by: Some(501), ..w.peer() });
+    a
+}
+
+#[test]
+fn the_child_that_read_a_unix_connection_is_the_one_that_counts() {
+    for (dies, cause) in [(501, "upstream_killed"), (502, "upstream_reset")] {
+        let mut w = World::new("nginx");
+        let mut a = fpm(&mut w);
+        w.signal(dies, libc::SIGKILL, proc(60, "bash")).exit(dies, KILLED).pass(100_000);
+        a.conn.errno = Some(libc::ECONNRESET);
+        w.tell(a).pass(50_000).answered(502);
+        w.expect(cause, Certain);
+    }
+}
+
+#[test]
+fn a_child_that_was_born_before_we_looked_is_known_by_its_parent() {
+    let mut w = World::new("nginx");
+    let mut a = fpm(&mut w);
+    let status = ExitStatus::Signal { signal: libc::SIGSEGV, core: false };
+    w.see(Fact::Exit { proc: proc(501, "php-fpm"), parent: Some(500), status }).pass(100_000);
+    a.peer = None;
+    a.conn.errno = Some(libc::ECONNRESET);
+    w.tell(a).pass(50_000).answered(502);
+    w.expect("upstream_crashed", Certain);
+}
+
+#[test]
+fn the_rest_of_a_request_on_a_unix_socket_is_not_an_unread_one() {
+    for (read_by, cause) in [(Some(501), "response_timeout"), (None, "request_not_read")] {
+        let mut w = World::new("nginx");
+        let mut a = fpm(&mut w);
+        a.peer = Some(Peer { unread: 1, read_by, ..w.peer() });
+        a.conn.asked = Some(w.now - SECOND);
+        a.conn.closed_first = true;
+        w.tell(a);
+        error_after(&mut w, SECOND, ClientOutcome::Status(504));
+        let i = w.incident();
+        assert_eq!(i.cause, cause, "{i:#?}");
+    }
+}
+
+// --- no attempt, and more than one thing that went wrong meanwhile ---
+
+fn failing_name(w: &mut World) {
+    let ask = super::tests::dns(w, false, 0, "api.internal");
+    let answer = super::tests::dns(w, true, 3, "api.internal");
+    w.see(ask).pass(MILLI).see(answer);
+}
+
+#[test]
+fn a_name_that_fails_in_the_background_is_never_proof() {
+    let mut w = World::new("envoy");
+    failing_name(&mut w);
+    w.pass(MILLI).answered(503);
+    w.expect("dns_failure", Likely);
+}
+
+#[test]
+fn an_error_long_after_the_answer_may_be_of_something_else() {
+    for (later, confidence) in [(MILLI, Certain), (SECOND, Likely)] {
+        let mut w = World::new("nginx");
+        failing_name(&mut w);
+        w.pass(later);
+        error_after(&mut w, later, ClientOutcome::Status(502));
+        w.expect("dns_failure", confidence);
+    }
+}
+
+#[test]
+fn what_the_proxy_says_in_its_own_answer_counts_before_what_goes_wrong_beside_it() {
+    let mut w = World::new("envoy");
+    failing_name(&mut w);
+    w.pass(MILLI);
+    let mut error = w.error(ClientOutcome::Status(503));
+    error.conn.reply_head = b"HTTP/1.1 503 Service Unavailable\r\nserver: envoy\r\n\r\nupstream connect error or \
+        disconnect/reset before headers. reset reason: overflow"
+        .to_vec();
+    w.see(Fact::Client(error));
+    w.expect("proxy_limit", Certain);
 }

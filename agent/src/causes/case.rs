@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{Note, Scope};
-use crate::correlate::{Owner, Past};
-use crate::host::{self, Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::correlate::{Counted, Owner, Past};
+use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::logs::{Hint, LogError};
 use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
@@ -22,15 +22,15 @@ pub struct Answers {
     siblings: BTreeMap<u32, Vec<ProcessFacts>>,
     activity: BTreeMap<u32, Option<Activity>>,
     memory: BTreeMap<u32, Option<MemoryFacts>>,
-    descriptors: BTreeMap<u32, Option<DescriptorFacts>>,
-    listeners: BTreeMap<u32, Vec<ListenerFacts>>,
+    descriptors: BTreeMap<u32, Option<Counted>>,
+    listeners: BTreeMap<u32, Listeners>,
     netns: Option<Option<u32>>,
     path: Option<PathFacts>,
 }
 
 impl Answers {
     /// What was asked ahead of the case, because it would not hold.
-    pub fn note_descriptors(&mut self, pid: u32, facts: Option<DescriptorFacts>) {
+    pub fn note_descriptors(&mut self, pid: u32, facts: Option<Counted>) {
         self.descriptors.insert(pid, facts);
     }
 }
@@ -295,8 +295,8 @@ impl<'a> Case<'a> {
         self.target_netns().is_some()
     }
 
-    pub fn listeners(&self) -> Vec<ListenerFacts> {
-        let Some(netns) = self.target_netns() else { return Vec::new() };
+    pub fn listeners(&self) -> Listeners {
+        let Some(netns) = self.target_netns() else { return Listeners::default() };
         let mut answers = self.answers.borrow_mut();
         answers.listeners.entry(netns).or_insert_with(|| self.host.borrow_mut().listeners(netns)).clone()
     }
@@ -322,10 +322,10 @@ impl<'a> Case<'a> {
         };
         let before = known.is_some_and(|l| l.since <= began);
         // Asked when the attempt ended: as good as the kernel's own figures.
-        if let Some(found) = self.listeners().into_iter().find(takes) {
+        if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
             let pid = known.map(|l| l.pid).or(found.pid);
             let (queue, limit) = (found.queue, found.limit);
-            return Some(ListenerView { endpoint: found.endpoint, pid, queue, limit, then: true, before });
+            return Some(ListenerView { endpoint: found.endpoint.clone(), pid, queue, limit, then: true, before });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
@@ -361,9 +361,9 @@ impl<'a> Case<'a> {
         answers.memory.entry(pid).or_insert_with(|| self.host.borrow_mut().memory(pid)).clone()
     }
 
-    pub fn descriptors(&self, pid: u32) -> Option<DescriptorFacts> {
-        let mut answers = self.answers.borrow_mut();
-        *answers.descriptors.entry(pid).or_insert_with(|| self.host.borrow_mut().descriptors(pid))
+    /// As they were when the error came; asked now they would be those of another moment.
+    pub fn descriptors(&self, pid: u32) -> Option<Counted> {
+        self.answers.borrow().descriptors.get(&pid).copied().flatten()
     }
 
     /// The unix socket's path as the proxy sees it.

@@ -10,6 +10,8 @@ use crate::wire::dns;
 
 /// How long a failed name may hold a proxy that resolves in the background.
 const BACKGROUND: Nanos = 60 * SECOND;
+/// Between an answer and the error that it leads to.
+const AT_ONCE: Nanos = 50 * MILLI;
 /// A question that is open for less may still be answered.
 const PATIENCE: Nanos = 500 * MILLI;
 
@@ -29,14 +31,19 @@ fn rule(case: &Case<'_>) -> Verdict {
     let since = asked.unwrap_or_else(|| case.at.saturating_sub(PATIENCE));
     let names = &case.past.names;
     let pid = case.owner.pid;
+    let ahead = case.owner.kind.resolves_ahead;
     let during: Vec<&Lookup> =
         names.of(pid, since).filter(|l| failed(l, case.at)).filter(|l| l.at <= case.at).collect();
-    if let Some(last) = during.last() {
+    // Where names are resolved in the background, one that failed meanwhile says no more than one that failed before.
+    if let Some(last) = during.last().filter(|_| !ahead) {
         let one = during.iter().all(|l| l.name == last.name);
         let inside = asked.is_some_and(|asked| last.at >= asked || last.answer.is_some_and(|a| a.at >= asked));
+        // Who waits for an answer fails as it comes; others of this proxy may wait at the same time.
+        let at_once = last.answer.is_none_or(|a| case.at.saturating_sub(a.at) <= AT_ONCE);
         return found(case, last)
             .proven_if(one, "which of several names was this request's")
             .proven_if(inside, "that the question was asked for this request")
+            .proven_if(at_once, "that the error followed the answer at once")
             .yes();
     }
     if let Some(Hint::Unresolved { name }) = case.said() {
@@ -49,7 +56,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let status = case.client.map(|c| c.outcome);
     let none_left = matches!(status, Some(ClientOutcome::Status(s)) if case.owner.kind.none_left.contains(&s));
-    if !case.owner.kind.resolves_ahead || !none_left {
+    if !ahead || !none_left {
         return Verdict::No;
     }
     // One that was resolved since is no reason.
@@ -70,7 +77,13 @@ fn rule(case: &Case<'_>) -> Verdict {
                 kind: "dns_answer",
                 text: format!("{} does not resolve either", text::clipped(name, 100)),
             });
-            found(case, lookup).notes(others).missing("that this request needed that name").yes()
+            let down = case.past.failures.of(case.owner.group, case.at).filter(|(_, failed)| failed.checked);
+            let down = down.take(3).map(|(endpoint, failed)| super::Note {
+                at: failed.before(case.at),
+                kind: "earlier_failure",
+                text: format!("or it was to go to {}: {}", text::clipped(&endpoint.to_string(), 100), failed.summary),
+            });
+            found(case, lookup).notes(others).notes(down).missing("that this request needed that name").yes()
         }
         None => Verdict::No,
     }

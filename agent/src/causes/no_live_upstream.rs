@@ -29,7 +29,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let route = Route::of(&client.conn.request_head);
     let failures = case.past.failures.of(case.owner.group, case.at);
     let mut failed: Vec<_> = failures.filter(|(_, f)| f.concerns(route.as_ref())).collect();
-    failed.sort_by_key(|(_, f)| std::cmp::Reverse(f.last));
+    failed.sort_by_key(|(_, f)| std::cmp::Reverse(f.before(case.at)));
     let name = &case.owner.name;
     let said = case.said() == Some(&Hint::NoLiveUpstream);
     let Some((endpoint, last)) = failed.first() else {
@@ -49,11 +49,11 @@ fn rule(case: &Case<'_>) -> Verdict {
     let times = if last.count == 1 { "once".into() } else { format!("{} times", last.count) };
     Finding::new(format!(
         "{name} made no attempt: its upstream {place} had failed {times}, last {} ({}){others}",
-        case.ago(last.last),
+        case.ago(last.before(case.at)),
         last.cause
     ))
     .notes(failed.iter().take(6).map(|(endpoint, f)| super::Note {
-        at: f.last,
+        at: f.before(case.at),
         kind: "earlier_failure",
         text: format!("{}: {} ({}x)", text::clipped(&endpoint.to_string(), 100), f.summary, f.count),
     }))

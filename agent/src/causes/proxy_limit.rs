@@ -1,6 +1,7 @@
 //! `proxy_limit`: the proxy reached a limit of its own.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::Counted;
 use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group, Nanos};
 use crate::proxies::Setting;
@@ -33,13 +34,13 @@ fn rule(case: &Case<'_>) -> Verdict {
             .fixes(advice)
             .yes();
     }
-    // A few may have been freed between the failure and the question.
-    let full = case.descriptors(case.owner.pid).filter(|fds| fds.limit > 0 && fds.open + 2 >= fds.limit);
-    let Some(fds) = full else { return queued(case) };
+    let Some(counted) = case.descriptors(case.owner.pid).filter(Counted::full) else { return queued(case) };
+    let fds = counted.facts;
     Finding::new(format!("{name} (pid {}) has {} of {} descriptors open", case.owner.pid, fds.open, fds.limit))
         .note(case.at, "descriptors", format!("{} of {} descriptors open", fds.open, fds.limit))
         .fixes(advice)
         .fix(format!("see what holds them: ls -l /proc/{}/fd", case.owner.pid))
+        .proven_if(counted.within, "their number at that very moment: it is from just before the request")
         .yes()
 }
 
@@ -59,6 +60,16 @@ fn queued(case: &Case<'_>) -> Verdict {
             .yes();
     }
     let Some(client) = case.client else { return Verdict::No };
+    let answer = &client.conn.reply_head;
+    let own = case.owner.kind.limit_word.filter(|w| answer.windows(w.len()).any(|bytes| bytes == w.as_bytes()));
+    if let Some(word) = own {
+        let name = &case.owner.name;
+        return Finding::new(format!("{name} never tried an upstream: it had as many requests under way as it may"))
+            .note(case.at, "own_answer", format!("{name} answered by itself: {word}"))
+            .fixes(case.advise(Setting::Limit, "raise {}"))
+            .fix("or find what keeps the connections that are allowed busy")
+            .yes();
+    }
     let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
     let waited = client.conn.asked.map_or(0, |asked| case.at.saturating_sub(asked));
     // A body may have taken that long to come.

@@ -21,6 +21,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     // A unix socket counts pieces, not bytes: one may have been read in part.
     let pieces = case.is_unix();
     let none_read = unread >= conn.request_bytes;
+    // On a unix socket only who read says that something was: what is left is the rest of it.
+    if pieces && peer.read_by.is_some() {
+        return Verdict::No;
+    }
     if !case.gave_up() || !case.no_answer() || !peer.accepted || unread == 0 || !(none_read || pieces) {
         return Verdict::No;
     }

@@ -1,7 +1,7 @@
 //! `response_timeout`: no answer came before the proxy gave up.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
-use crate::model::Group;
+use crate::model::{Group, Peer};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
 use crate::wire::{Looks, fastcgi, http};
@@ -41,7 +41,9 @@ fn rule(case: &Case<'_>) -> Verdict {
     };
     let hello = case.sent() == Looks::Tls && case.answered() == Looks::Nothing;
     let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
-    let read = case.peer().is_some_and(|p| p.accepted && p.unread == 0);
+    // A unix socket does not say how many bytes are unread; who read on its first request read that.
+    let begun = |p: &Peer| case.is_unix() && p.read_by.is_some() && !conn.reused;
+    let read = case.peer().is_some_and(|p| p.accepted && (p.unread == 0 || begun(p)));
     let taken = read || partial;
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
     Finding::new(format!("{whose} {what} in {waited}{doing}"))

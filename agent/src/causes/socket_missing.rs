@@ -41,8 +41,8 @@ fn neighbour(case: &Case<'_>) -> Option<String> {
     let near = |other: &str| {
         other.rsplit_once('/').is_some_and(|(d, n)| other != path && (n == name || (d == dir && dir.len() > 5)))
     };
-    case.listeners().into_iter().find_map(|l| match l.endpoint {
-        Endpoint::Unix(other) if near(&other) => Some(text::clipped(&other, 120)),
+    case.listeners().iter().find_map(|l| match &l.endpoint {
+        Endpoint::Unix(other) if near(other) => Some(text::clipped(other, 120)),
         _ => None,
     })
 }

@@ -868,7 +868,7 @@ fn failed_health_checks_leave_no_upstream() {
     w.expect("no_live_upstream", Likely);
 }
 
-fn dns(w: &World, received: bool, rcode: u8, name: &str) -> Fact {
+pub(super) fn dns(w: &World, received: bool, rcode: u8, name: &str) -> Fact {
     let _ = w;
     Fact::Dns(Dns {
         server: addr("127.0.0.53:53"),

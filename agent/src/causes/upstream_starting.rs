@@ -49,6 +49,17 @@ fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> 
     let from = closed.saturating_sub(TICK);
     let young =
         |p: &ProcessFacts| p.alive && p.pid != last && p.started >= from && p.started <= case.at && !listens(p.pid);
+    let kin = |pid: u32| {
+        case.process(pid)
+            .zip(last_facts.as_ref())
+            .is_some_and(|(p, last)| p.alive && p.pid != last.pid && same_service(last, &p))
+    };
+    // Seen as it started: nobody need be searched for. A supervisor may take its time before it starts the next.
+    let name = case.past.history.comm_of(last).unwrap_or_default();
+    let seen = case.past.history.executed(name, closed, case.at);
+    if let Some(found) = seen.into_iter().find(|(pid, _)| !listens(*pid) && kin(*pid)) {
+        return Some(found);
+    }
     let known = last_facts.as_ref().and_then(|last| {
         let found = case.siblings(last).into_iter().filter(|p| young(p) && same_service(last, p));
         // Its main process, not a helper of it.

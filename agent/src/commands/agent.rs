@@ -57,8 +57,10 @@ fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
 impl Source for Watch {
     fn run(mut self: Box<Self>, mut outlet: Outlet, stop: &Stop) -> anyhow::Result<()> {
         const REPORT: Duration = Duration::from_secs(1);
+        /// A look through a table in the kernel.
+        const COUNT: Duration = Duration::from_secs(5);
         let mut notices = Vec::new();
-        let mut reported = Instant::now();
+        let (mut reported, mut counted) = (Instant::now(), Instant::now());
         outlet.status(status(&self));
         let mut on = true;
         while on {
@@ -77,6 +79,13 @@ impl Source for Watch {
             if !on || reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 outlet.status(status(&self));
+            }
+            if !on || counted.elapsed() >= COUNT {
+                counted = Instant::now();
+                for new in self.traffic().connected {
+                    let proxy = self.proxy_name(new.pid).unwrap_or("unknown");
+                    outlet.connected(proxy, &new.upstream.to_string(), &new.times);
+                }
             }
         }
         self.leave();

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::tell;
 use crate::causes::{CATALOGUE, Cause, by_id};
 use crate::filter::nearest;
 use crate::sinks::plain;
@@ -29,7 +30,7 @@ impl Causes {
                     Some(near) => format!("did you mean {near}?"),
                     None => "`trace502 causes` lists them".into(),
                 };
-                eprintln!("trace502: no cause is called {}; {hint}", text::safe(&id));
+                tell(format_args!("no cause is called {}; {hint}", text::safe(&id)));
                 return Ok(2);
             }
         }

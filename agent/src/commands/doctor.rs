@@ -36,24 +36,18 @@ impl Doctor {
         // The sentence on what failed is part of the report.
         let _ = preflight::raise_memlock(&preflight);
         let options = Options { verbose: self.verbose, ..Options::default() };
-        let (missing, probes) = match Kernel::load(&options) {
+        let (missing, probes, refused) = match Kernel::load(&options) {
             Ok(kernel) => {
                 preflight.trampolines = kernel.trampolines.clone();
-                (kernel.missing.clone(), kernel.reports.clone())
+                (kernel.missing.clone(), kernel.reports.clone(), None)
             }
-            Err(error) => {
-                // Preflight says the same in more words where it knows why.
-                if preflight.findings().iter().all(|finding| finding.level != Level::Fatal) {
-                    eprintln!("trace502: {error}");
-                }
-                (Vec::new(), Vec::new())
-            }
+            Err(error) => (Vec::new(), Vec::new(), Some(error.to_string())),
         };
-        let report = Report { preflight: &preflight, missing: &missing, probes: &probes };
+        let report = Report { preflight: &preflight, missing: &missing, probes: &probes, refused: refused.as_deref() };
         let mut out = io::stdout().lock();
         let verdict = report.write(self, &mut out)?;
         out.flush()?;
-        Ok(if probes.is_empty() { Verdict::CannotRun.exit_code() } else { verdict.exit_code() })
+        Ok(verdict.exit_code())
     }
 }
 
@@ -80,13 +74,15 @@ pub struct Report<'a> {
     pub preflight: &'a Preflight,
     pub missing: &'a [Missing],
     pub probes: &'a [ProbeReport],
+    /// Why nothing could be loaded at all.
+    pub refused: Option<&'a str>,
 }
 
 impl Report<'_> {
     pub fn verdict(&self) -> Verdict {
         let worst = self.preflight.findings().iter().map(|finding| finding.level).min();
         let lacks = |required| self.probes.iter().any(|probe| !probe.attached && probe.required == required);
-        if worst == Some(Level::Fatal) || lacks(true) {
+        if worst == Some(Level::Fatal) || self.refused.is_some() || lacks(true) {
             Verdict::CannotRun
         } else if worst == Some(Level::Degraded) || lacks(false) {
             Verdict::Degraded
@@ -115,6 +111,7 @@ impl Report<'_> {
             "findings": self.preflight.findings(),
             "missing_members": missing,
             "probes": self.probes,
+            "error": self.refused,
         });
         writeln!(out, "{report}")
     }
@@ -215,6 +212,10 @@ impl Report<'_> {
             }
             Verdict::Degraded => {
                 format!("Degraded: {} of {} missing; what is lost is named above.", missing, counted(all, "probe"))
+            }
+            // Preflight says the same in more words where it knows why.
+            Verdict::CannotRun if !self.preflight.hopeless() && self.refused.is_some() => {
+                format!("Cannot run: {}.", self.refused.unwrap_or_default())
             }
             // With all privileges held, what refuses every program alike is a filter on the bpf() call itself.
             Verdict::CannotRun if missing == all && !self.preflight.hopeless() => {

@@ -21,6 +21,7 @@ fn host(effective: u64) -> Preflight {
         host_pids: true,
         memlock: Some(8 << 20),
         exe: "/usr/bin/trace502".into(),
+        again: "doctor".into(),
     }
 }
 
@@ -60,7 +61,7 @@ const ALL: u64 = 0x1ff_ffff_ffff;
 #[test]
 fn ready() {
     let probes = [attached("state", "inet_sock_set_state", true), attached("reset_sent", "tcp_send_reset", false)];
-    let (text, verdict) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes }, false);
+    let (text, verdict) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, refused: None }, false);
     assert_eq!(
         text,
         "\
@@ -89,7 +90,7 @@ fn degraded() {
     let probes = [attached("state", "inet_sock_set_state", true), refused("reset_sent", "tcp_send_reset", false)];
     let missing = [Missing { field: "mm_rss", strukt: "mm_struct", member: "rss_stat.count" }];
     let preflight = Preflight { tracefs: None, ..host(ALL) };
-    let report = Report { preflight: &preflight, missing: &missing, probes: &probes };
+    let report = Report { preflight: &preflight, missing: &missing, probes: &probes, refused: None };
     let (text, verdict) = table(&report, false);
     let rest = text.split_once("\n\n").unwrap().1;
     assert!(text.contains("Not in BTF    mm_struct.rss_stat.count\n"));
@@ -116,7 +117,7 @@ Degraded: 1 of 2 probes missing; what is lost is named above.
 #[test]
 fn verbose_ends_with_the_verifiers_reason_and_no_raw_escape() {
     let probes = [refused("reset_sent", "tcp_send_reset", false)];
-    let (text, _) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes }, true);
+    let (text, _) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, refused: None }, true);
     assert!(text.contains("    | (11 lines before)\n    | 11: r11 = 0\n"), "{text}");
     assert!(text.contains("    | R1 \\u{1b}[31minvalid\n"), "{text}");
     assert!(!text.contains('\x1b') && !text.contains("--verbose"));
@@ -125,7 +126,7 @@ fn verbose_ends_with_the_verifiers_reason_and_no_raw_escape() {
 #[test]
 fn a_required_probe_that_is_missing_cannot_run() {
     let probes = [refused("state", "inet_sock_set_state", true), attached("reset_sent", "tcp_send_reset", false)];
-    let (text, verdict) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes }, false);
+    let (text, verdict) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, refused: None }, false);
     assert!(text.contains("state       -           MISSING   inet_sock_set_state\n"), "{text}");
     assert!(text.contains("which process asked the upstream (required)"));
     assert!(text.ends_with("\nCannot run: 1 required probe missing.\n"));
@@ -135,13 +136,13 @@ fn a_required_probe_that_is_missing_cannot_run() {
 #[test]
 fn nothing_attached_in_spite_of_every_privilege_points_to_the_container() {
     let probes = [refused("state", "inet_sock_set_state", true)];
-    let (text, _) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes }, false);
+    let (text, _) = table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, refused: None }, false);
     assert!(text.contains("Cannot run: no probe attached. In a container, allow the bpf"), "{text}");
 }
 
 #[test]
 fn without_privileges_it_says_what_to_run() {
-    let (text, verdict) = table(&Report { preflight: &host(0), missing: &[], probes: &[] }, false);
+    let (text, verdict) = table(&Report { preflight: &host(0), missing: &[], probes: &[], refused: None }, false);
     assert_eq!(
         text.split_once("Privileges").unwrap().1,
         "    uid 1000; no capability that is of use
@@ -172,11 +173,24 @@ Cannot run: see what to do above.
 }
 
 #[test]
+fn what_cannot_be_loaded_at_all_is_never_ready() {
+    let report =
+        Report { preflight: &host(ALL), missing: &[], probes: &[], refused: Some("the kernel refused the maps") };
+    let (text, verdict) = table(&report, false);
+    assert!(text.ends_with("\nCannot run: the kernel refused the maps.\n"), "{text}");
+    assert_eq!(verdict.exit_code(), 2);
+    let mut out = Vec::new();
+    report.write(Doctor { json: true, verbose: false }, &mut out).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!((&json["verdict"], &json["error"]), (&"cannot_run".into(), &"the kernel refused the maps".into()));
+}
+
+#[test]
 fn json_says_the_same() {
     let probes = [attached("state", "inet_sock_set_state", true), refused("reset_sent", "tcp_send_reset", false)];
     let missing = [Missing { field: "mm_rss", strukt: "mm_struct", member: "rss_stat.count" }];
     let mut out = Vec::new();
-    let report = Report { preflight: &host(ALL), missing: &missing, probes: &probes };
+    let report = Report { preflight: &host(ALL), missing: &missing, probes: &probes, refused: None };
     let verdict = report.write(Doctor { json: true, verbose: false }, &mut out).unwrap();
     assert_eq!(verdict, Verdict::Degraded);
     assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
@@ -200,7 +214,7 @@ fn nothing_but_commands_and_logs_is_wider_than_a_terminal() {
     let mut probe = refused("reset_sent", &"word ".repeat(60), false);
     probe.error = Some("long ".repeat(80));
     let preflight = Preflight { trampolines: Trampolines::Refused("no ".repeat(60)), ..host(0) };
-    let (text, _) = table(&Report { preflight: &preflight, missing: &[], probes: &[probe] }, false);
+    let (text, _) = table(&Report { preflight: &preflight, missing: &[], probes: &[probe], refused: None }, false);
     for line in text.lines().filter(|line| !line.contains("sudo ")) {
         assert!(line.chars().count() <= 80, "{line}");
     }

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::Usage;
-use crate::causes;
+use super::{Usage, known_causes, tell};
 use crate::config::{Config, Flags};
 use crate::filter::Filter;
 use crate::history::{Reader, Span, Summary, Table, ranked};
@@ -105,9 +104,7 @@ pub fn file(history: Option<&Path>, config: Option<&Path>) -> anyhow::Result<Pat
 
 /// Prints what was asked for. A reader that closes early (`| head`) is no failure.
 pub fn run(args: &History, now: Micros, out: &mut impl Write) -> anyhow::Result<()> {
-    if let Some(odd) = args.filter.unknown_cause(causes::CATALOGUE.iter().map(|cause| cause.id)) {
-        return Err(Usage(odd).into());
-    }
+    known_causes(&args.filter)?;
     let reader = Reader::open(&args.file()?)?;
     let written = match &args.id {
         Some(id) => one(args, &reader, id, out)?,
@@ -123,7 +120,7 @@ fn one(args: &History, reader: &Reader, id: &str, out: &mut impl Write) -> anyho
     let Some(incident) = reader.by_id(id)? else {
         bail!("no incident {} in the history; it may be older than what is kept", safe(id));
     };
-    Ok(if args.json { json(out, &incident) } else { Blocks::new(style()).show(out, &incident) })
+    Ok(if args.json { json(out, &incident) } else { shown(out, &mut plain::Blocks::new(style()), &incident) })
 }
 
 fn many(args: &History, reader: &Reader, now: Micros, out: &mut impl Write) -> anyhow::Result<io::Result<()>> {
@@ -149,7 +146,7 @@ fn many(args: &History, reader: &Reader, now: Micros, out: &mut impl Write) -> a
         ControlFlow::Continue(())
     })?;
     if unreadable > 0 {
-        eprintln!("trace502: {unreadable} records of another version could not be read and are not counted");
+        tell(format_args!("{unreadable} records of another version could not be read and are not counted"));
     }
     if stream || written.is_err() {
         return Ok(written);
@@ -203,8 +200,15 @@ fn report(
     if (last.len() as u64) < summary.total {
         writeln!(out, "\nthe last {} (more: --count N; all: --json)", last.len())?;
     }
-    let mut blocks = Blocks::new(style);
-    last.iter().try_for_each(|incident| blocks.show(out, incident))
+    writeln!(out)?;
+    let mut blocks = plain::Blocks::new(style);
+    last.iter().try_for_each(|incident| shown(out, &mut blocks, incident))
+}
+
+/// As `live` shows it, with its id to ask for it again.
+fn shown(out: &mut impl Write, blocks: &mut plain::Blocks, incident: &Incident) -> io::Result<()> {
+    let block = blocks.next(incident);
+    writeln!(out, "{}\n  id        {}\n", block.trim_end_matches('\n'), clipped(&incident.id, 100))
 }
 
 fn time_line(out: &mut impl Write, summary: &Summary, from: &str, to: &str) -> io::Result<()> {
@@ -240,32 +244,6 @@ fn table(out: &mut impl Write, title: &str, table: &Table, widest: usize) -> io:
         writeln!(out, "  {:<widest$}  {:>9}", format!("{} more", rows.len() - ROWS), grouped(rest))?;
     }
     Ok(())
-}
-
-/// One incident as `live` shows it, with the day it was on and in local time like the summary.
-struct Blocks {
-    style: plain::Style,
-    day: String,
-}
-
-impl Blocks {
-    fn new(style: plain::Style) -> Blocks {
-        Blocks { style, day: String::new() }
-    }
-
-    fn show(&mut self, out: &mut impl Write, incident: &Incident) -> io::Result<()> {
-        let mut shown = incident.clone();
-        if let Some(at) = when::parse_rfc3339(&incident.time) {
-            let stamp = when::local(at).stamp();
-            if let Some(day) = stamp.get(..10).filter(|day| *day != self.day) {
-                writeln!(out, "\n{day}\n")?;
-                self.day = day.to_owned();
-            }
-            shown.time = format!("{stamp}.{:03}", at.rem_euclid(1_000_000) / 1000);
-        }
-        let block = plain::block(&shown, self.style);
-        writeln!(out, "{}  id        {}\n", block.trim_end_matches('\n').to_owned() + "\n", clipped(&incident.id, 100))
-    }
 }
 
 /// `12,345`

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::causes;
+use super::{known_causes, tell};
 use crate::correlate::Counters;
 use crate::filter::Filter;
 use crate::kernel::Options;
@@ -42,7 +42,7 @@ pub struct Live {
     #[arg(long, value_name = "TIME", value_parser = when::parse_duration)]
     pub duration: Option<Duration>,
     /// Stop after this many errors
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     #[command(flatten)]
     pub tuning: Tuning,
@@ -93,10 +93,7 @@ impl Live {
     }
 
     pub fn run(self) -> anyhow::Result<u8> {
-        if let Some(odd) = self.filter.unknown_cause(causes::CATALOGUE.iter().map(|cause| cause.id)) {
-            eprintln!("trace502: {odd}");
-            return Ok(2);
-        }
+        known_causes(&self.filter)?;
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
         let full_screen = !self.plain && !self.json && screen::usable();
         if !full_screen {
@@ -112,11 +109,11 @@ impl Live {
         greet(&watch);
         let (send, receive) = sync_channel(WAITING);
         let running = thread::Builder::new().name("watch".into()).spawn(move || drive(watch, &stop, &send))?;
-        let mut printer = Printer::new(self);
+        let mut printer = Printer::new(self, plain::Blocks::from_now);
         printer.print_all(&receive, &stopper)?;
         drop(receive);
         let end = running.join().map_err(|_| anyhow::anyhow!("the watch broke off"))?;
-        printer.close(&end)?;
+        printer.close(&end);
         Ok(0)
     }
 }
@@ -127,7 +124,7 @@ const DRAWN: usize = 20_000;
 /// The full-screen view, until the user leaves or the time is up.
 fn show(mut watch: Watch, stop: Stop, stopper: &Stopper, live: Live) -> anyhow::Result<u8> {
     let (feed, mut source) = screen::channel(DRAWN);
-    let deadline = live.duration.map(|time| Instant::now() + time);
+    let deadline = live.duration.and_then(|time| Instant::now().checked_add(time));
     let mut left = live.count;
     let filter = live.filter.clone();
     let running = thread::Builder::new().name("watch".into()).spawn(move || {
@@ -175,9 +172,9 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
     Snapshot {
         proxies: watch.proxies().iter().map(|(pid, name)| WatchedProxy { name: name.clone(), pid: *pid }).collect(),
         upstreams: traffic
-            .connects
+            .connections
             .iter()
-            .map(|(addr, counts)| UpstreamSeen { addr: addr.to_string(), connections: counts.iter().sum() })
+            .map(|(addr, count)| UpstreamSeen { addr: addr.to_string(), connections: *count })
             .collect(),
         requests: Some(traffic.requests),
         lost,
@@ -191,15 +188,15 @@ const UNREADABLE: &str = "unreadable_payload";
 fn greet(watch: &Watch) {
     let proxies: Vec<String> = watch.proxies().iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect();
     match proxies.len() {
-        0 => eprintln!("trace502: no proxy is running yet; watching for one to start"),
-        1..=4 => eprintln!("trace502: watching {}", proxies.join(", ")),
-        more => eprintln!("trace502: watching {} and {} more", proxies[..3].join(", "), more - 3),
+        0 => tell(format_args!("no proxy is running yet; watching for one to start")),
+        1..=4 => tell(format_args!("watching {}", proxies.join(", "))),
+        more => tell(format_args!("watching {} and {} more", proxies[..3].join(", "), more - 3)),
     }
     for probe in watch.probes().iter().filter(|probe| !probe.attached) {
-        eprintln!("trace502: without {}: {}", probe.name, probe.lost);
+        tell(format_args!("without {}: {}", probe.name, probe.lost));
     }
     for line in logs_told(watch) {
-        eprintln!("trace502: {line}");
+        tell(line);
     }
 }
 
@@ -253,18 +250,20 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Incident>) -> End {
 /// Writes incidents that the filter lets through.
 pub struct Printer {
     live: Live,
-    style: plain::Style,
+    blocks: plain::Blocks,
     summary: Summary,
     deadline: Option<Instant>,
     left: Option<u64>,
 }
 
 impl Printer {
-    pub fn new(live: Live) -> Printer {
+    /// `blocks`: whether the day stands above the first error.
+    pub fn new(live: Live, blocks: fn(plain::Style) -> plain::Blocks) -> Printer {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|word| word.is_empty());
-        let deadline = live.duration.map(|time| Instant::now() + time);
+        let deadline = live.duration.and_then(|time| Instant::now().checked_add(time));
         let left = live.count;
-        Printer { live, style: plain::Style { colour }, summary: Summary::default(), deadline, left }
+        let blocks = blocks(plain::Style { colour });
+        Printer { live, blocks, summary: Summary::default(), deadline, left }
     }
 
     /// Prints until the watch ends, the time is up, or enough was printed.
@@ -296,7 +295,7 @@ impl Printer {
             return Ok(true);
         }
         self.summary.add(incident);
-        let text = if self.live.json { json::line(incident)? } else { plain::block(incident, self.style) };
+        let text = if self.live.json { json::line(incident)? } else { self.blocks.next(incident) };
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => {}
@@ -308,7 +307,7 @@ impl Printer {
     }
 
     /// The last lines, on standard error so that they do not mix with JSON.
-    pub fn close(&mut self, end: &End) -> io::Result<()> {
+    pub fn close(&mut self, end: &End) {
         for (place, count) in &end.totals.lost {
             if place != UNREADABLE {
                 self.summary.lose(place, *count);
@@ -316,6 +315,6 @@ impl Printer {
         }
         self.summary.counters(&end.counters);
         self.summary.lose("output", end.unprinted);
-        io::stderr().write_all(self.summary.text().as_bytes())
+        let _ = io::stderr().write_all(self.summary.text().as_bytes());
     }
 }

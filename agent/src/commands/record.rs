@@ -1,18 +1,18 @@
 //! `trace502 record` and `trace502 replay`: the kernel's events to a file, and the same attribution from it.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::live::{End, Live, LogWords, Printer, Tuning};
-use crate::correlate::Engine;
-use crate::decode;
+use super::{known_causes, tell};
 use crate::filter::Filter;
-use crate::kernel::offsets::Names;
-use crate::model::{Nanos, Notice};
-use crate::recording::{Counts, Ending, Entry, Reader, Recorder, RecordingError, Replay as Tape};
+use crate::model::Notice;
+use crate::recording::{Counts, Ending, Play, Reader, Recorder, RecordingError, Replay as Tape};
+use crate::sinks::{json, plain};
+use crate::text;
 use crate::watch::{Choice, Stop, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
@@ -25,6 +25,9 @@ pub struct Record {
     /// Treat these as proxies too: names of executables or process ids
     #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
     pub proxy: Vec<String>,
+    /// Also print each error as one JSON object on a line, as `replay --json` will
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub logs: LogWords,
     /// Stop after this time: 30s, 5m, 1h
@@ -54,24 +57,30 @@ impl Record {
             Ok(Some(recorder.insert(started).tape()))
         })?;
         if std::io::stderr().is_terminal() {
-            eprintln!("trace502: recording to {}; Ctrl-C ends it", self.output.display());
+            tell(format_args!("recording to {}; Ctrl-C ends it", self.output.display()));
         }
         if let Some(duration) = self.duration {
-            let deadline = Instant::now() + duration;
             std::thread::Builder::new().name("deadline".into()).spawn(move || {
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                std::thread::sleep(duration);
                 stopper.stop();
             })?;
         }
         let mut notices = Vec::new();
-        let mut incidents = 0;
+        let mut incidents = 0_u64;
         let mut on = true;
         while on {
             on = watch.step(&stop, &mut notices);
             if !on {
                 watch.finish(&mut notices);
             }
-            incidents += notices.drain(..).filter(|notice| matches!(notice, Notice::Incident(_))).count();
+            for notice in notices.drain(..) {
+                if let Notice::Incident(incident) = notice {
+                    incidents += 1;
+                    if self.json {
+                        print(&json::line(&incident)?)?;
+                    }
+                }
+            }
             if recorder.as_ref().is_some_and(Recorder::failed) {
                 on = false;
             }
@@ -80,18 +89,29 @@ impl Record {
         watch.leave();
         let recorder = recorder.context("there is no recording")?;
         let summary = recorder.finish(totals)?;
-        eprintln!(
-            "trace502: {} entries, {}, {incidents} gateway errors",
+        tell(format_args!(
+            "{} entries in {}, {}",
             summary.entries,
-            when::show_size(summary.bytes)
-        );
+            text::size(summary.bytes),
+            text::count(incidents, "gateway error")
+        ));
         Ok(0)
+    }
+}
+
+/// The recording is what counts: whoever read the lines may have seen enough.
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the records"),
+        _ => Ok(()),
     }
 }
 
 /// Attribute the gateway errors of a recording: no privileges, any machine, the same result
 #[derive(Clone, Debug, clap::Args)]
 pub struct Replay {
+    /// What `record` wrote
     pub file: PathBuf,
     #[command(flatten)]
     pub filter: Filter,
@@ -99,98 +119,45 @@ pub struct Replay {
     #[arg(long)]
     pub json: bool,
     /// Stop after this many errors
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
 
 impl Replay {
     pub fn run(self) -> anyhow::Result<u8> {
+        known_causes(&self.filter)?;
         let file = self.file.display().to_string();
-        let mut tape = Tape::new(Reader::open(&self.file).with_context(|| file.clone())?);
-        let names = serde_json::from_value(tape.reader().header().names.clone()).unwrap_or_default();
-        let mut printer = Printer::new(Live::printing(self.filter, self.json, self.count));
-        let mut play = Play { engine: Engine::new(), names, totals: Totals::default(), clock: 0 };
+        let reader = Reader::open(&self.file).map_err(|error| match error {
+            // It names the file itself.
+            RecordingError::File { .. } => anyhow::Error::new(error),
+            other => anyhow::Error::new(other).context(file.clone()),
+        })?;
+        let mut tape = Tape::new(reader);
+        let mut printer = Printer::new(Live::printing(self.filter, self.json, self.count), plain::Blocks::new);
+        let mut play = Play::new(tape.reader().header());
         let mut notices = Vec::new();
-        while play.step(&mut tape, &mut notices).with_context(|| file.clone())? {
+        let mut on = true;
+        'tape: while on {
+            on = play.step(&mut tape, &mut notices).with_context(|| file.clone())?;
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice
                     && !printer.print(&incident)?
                 {
-                    return Ok(0);
+                    break 'tape;
                 }
-            }
-        }
-        for notice in notices {
-            if let Notice::Incident(incident) = notice {
-                printer.print(&incident)?;
             }
         }
         if let Ending::Cut { at } = tape.reader().ending() {
-            eprintln!("trace502: {file} is cut off at byte {at}; what comes before was used");
+            tell(format_args!("{file} is cut off at byte {at}; what comes before was used"));
         }
         if let Some(mismatch) = tape.mismatch() {
-            eprintln!(
-                "trace502: this version asks other questions than the recording answers ({mismatch}), {} times",
+            tell(format_args!(
+                "this version asks other questions than the recording answers ({mismatch}), {} times",
                 tape.mismatches()
-            );
+            ));
         }
-        printer.close(&End { counters: play.engine.counters(), totals: play.totals, unprinted: 0 })?;
+        let (counters, lost) = play.end();
+        printer.close(&End { counters, totals: Totals { lost, ..Totals::default() }, unprinted: 0 });
         Ok(0)
-    }
-}
-
-/// The engine, fed from a recording as it was fed then.
-struct Play {
-    engine: Engine,
-    names: Names,
-    totals: Totals,
-    clock: Nanos,
-}
-
-impl Play {
-    /// `false` after the last entry, when the engine has said its last words too.
-    fn step(
-        &mut self,
-        tape: &mut Tape<std::io::BufReader<std::fs::File>>,
-        notices: &mut Vec<Notice>,
-    ) -> anyhow::Result<bool> {
-        match tape.next_step()? {
-            Some(Entry::Event(record)) => match decode::decode(&record, &self.names) {
-                Ok(seen) => {
-                    self.clock = self.clock.max(seen.at);
-                    self.engine.observe(&seen, tape);
-                }
-                Err(_) => *self.totals.lost.entry("decode".into()).or_default() += 1,
-            },
-            Some(Entry::Tick(now)) => {
-                self.clock = self.clock.max(now);
-                self.engine.tick(now, tape);
-            }
-            Some(Entry::Lost(counts)) => self.lost(counts),
-            Some(Entry::Finish) => self.engine.finish(tape),
-            Some(Entry::Log { at, error }) => {
-                self.clock = self.clock.max(at);
-                self.engine.log(at, &error, tape);
-            }
-            Some(Entry::Asked(_) | Entry::End(_)) => {}
-            None => {
-                // A recording that was cut off has no last words of its own; elsewhere nothing is left to say.
-                self.engine.finish(tape);
-                notices.append(&mut self.engine.drain());
-                return Ok(false);
-            }
-        }
-        notices.append(&mut self.engine.drain());
-        Ok(true)
-    }
-
-    fn lost(&mut self, counts: Counts) {
-        let records = counts.iter().filter(|(place, _)| place.starts_with("ring_")).map(|(_, count)| count).sum();
-        for (place, count) in counts {
-            *self.totals.lost.entry(place).or_default() += count;
-        }
-        if records > 0 {
-            self.engine.lost(self.clock, records);
-        }
     }
 }

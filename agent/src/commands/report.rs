@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Usage;
 use super::history::{self, moment};
+use super::{Usage, known_causes, tell};
 use crate::filter::Filter;
 use crate::history::{Reader, Span};
 use crate::model::Incident;
@@ -45,6 +45,7 @@ pub struct ReportArgs {
 
 impl ReportArgs {
     pub fn run(&self) -> Result<u8> {
+        known_causes(&self.filter)?;
         let now = when::now_micros();
         let report = match &self.json {
             Some(file) => self.of_json(file, now)?,
@@ -52,11 +53,11 @@ impl ReportArgs {
         };
         let html = page(&report);
         if self.output == Path::new("-") {
-            io::stdout().lock().write_all(html.as_bytes()).context("cannot write to stdout")?;
+            io::stdout().lock().write_all(html.as_bytes())?;
         } else {
             let to = self.output.display();
             fs::write(&self.output, html).with_context(|| format!("cannot write {to}; name another file with -o"))?;
-            eprintln!("trace502: {} in {to}", crate::text::count(report.total, "gateway error"));
+            tell(format_args!("{} in {to}", crate::text::count(report.total, "gateway error")));
         }
         Ok(0)
     }

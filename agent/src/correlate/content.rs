@@ -18,6 +18,10 @@ const TELLING: usize = 16;
 pub fn compare(client: &Connection, attempt: &Attempt) -> Content {
     let Some(asked) = http::request(&client.request_head) else { return Content::Unknown };
     let head = &attempt.conn.request_head;
+    // The preface of HTTP/2 is no request; what follows it is packed.
+    if head.starts_with(b"PRI * HTTP/2") {
+        return Content::Unknown;
+    }
     let sent = match http::request(head) {
         Some(sent) => sent,
         None => match fastcgi::request(head) {

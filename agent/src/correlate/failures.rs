@@ -44,6 +44,11 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// The last one that came before this moment, as far as that is known.
+    pub fn before(&self, at: Nanos) -> Nanos {
+        if self.last <= at { self.last } else { self.first }
+    }
+
     /// Whether a request of this kind would have gone there: one like it did, or the proxy checks by itself.
     pub fn concerns(&self, route: Option<&Route>) -> bool {
         self.checked || route.is_some_and(|r| self.routes.contains(r))

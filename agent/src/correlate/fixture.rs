@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Engine;
-use crate::host::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::host::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::*;
 use crate::text::{MILLI, SECOND};
 
@@ -45,8 +45,8 @@ impl Host for FakeHost {
     fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
         self.descriptors.get(&pid).copied()
     }
-    fn listeners(&mut self, _netns: u32) -> Vec<ListenerFacts> {
-        self.listeners.clone()
+    fn listeners(&mut self, _netns: u32) -> Listeners {
+        self.listeners.clone().into()
     }
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32> {
         (addr.is_loopback() || self.local.contains(&addr)).then_some(prefer)
@@ -132,7 +132,7 @@ impl World {
             p.alive = false;
         }
         let comm = self.host.processes.get(&pid).map_or("uvicorn".into(), |p| p.name.clone());
-        let fact = Fact::Exit { proc: proc(pid, &comm), status };
+        let fact = Fact::Exit { proc: proc(pid, &comm), parent: None, status };
         self.see_at(self.now, Some(Task { pid, tid: pid }), fact)
     }
 

@@ -14,6 +14,7 @@ const LIVES: usize = 65_536;
 const DEATHS: usize = 8_192;
 const LISTENERS: usize = 32_768;
 const SIGNALS: usize = 4;
+const EXECS: usize = 4_096;
 /// How many that listened are passed over when room is made.
 const ROUNDS: usize = 64;
 const PORTS: usize = 4;
@@ -111,6 +112,8 @@ pub struct History {
     /// The last death of each pid, and their order.
     deaths: BTreeMap<u32, Death>,
     order: VecDeque<(Nanos, u32)>,
+    /// Processes in the order in which they became what they are.
+    executed: VecDeque<(Nanos, u32)>,
     listeners: BTreeMap<Cookie, Listener>,
     places: BTreeMap<Place, BTreeSet<Cookie>>,
     closed: VecDeque<(Nanos, Cookie)>,
@@ -165,10 +168,15 @@ impl History {
         }
     }
 
-    pub fn exec(&mut self, proc: &Proc) {
+    pub fn exec(&mut self, at: Nanos, proc: &Proc) {
         let life = self.life(proc.pid, &proc.comm, proc.cgroup);
         life.comm.clone_from(&proc.comm);
         life.cgroup = proc.cgroup;
+        if self.executed.len() >= EXECS {
+            self.executed.pop_front();
+            self.overflow += 1;
+        }
+        self.executed.push_back((at, proc.pid));
     }
 
     pub fn fork(&mut self, at: Nanos, parent: u32, child: &Proc) {
@@ -192,8 +200,10 @@ impl History {
     }
 
     /// The death, as it is remembered.
-    pub fn exit(&mut self, at: Nanos, proc: &Proc, status: ExitStatus) -> &Death {
+    pub fn exit(&mut self, at: Nanos, proc: &Proc, parent: Option<u32>, status: ExitStatus) -> &Death {
         let mut life = self.lives.remove(&proc.pid).unwrap_or_default();
+        // One that was born before we looked.
+        life.parent = life.parent.or(parent);
         self.close_unix(at, proc.pid, &life.listened);
         life.comm.clone_from(&proc.comm);
         if proc.cgroup != 0 {
@@ -273,6 +283,15 @@ impl History {
         born.filter(|(_, at)| (from..=to).contains(at)).min_by_key(|(pid, at)| (*at, *pid))
     }
 
+    /// Processes that live and became a program of this name in this time, the first one first.
+    pub fn executed(&self, comm: &str, from: Nanos, to: Nanos) -> Vec<(u32, Nanos)> {
+        let lately = self.executed.iter().rev().take_while(|(at, _)| *at >= from).filter(|(at, _)| *at <= to);
+        let named = lately.filter(|(_, pid)| self.lives.get(pid).is_some_and(|life| life.comm == comm));
+        let mut found: Vec<_> = named.map(|(at, pid)| (*pid, *at)).collect();
+        found.reverse();
+        found
+    }
+
     /// Listeners that take this endpoint, newest first.
     fn taking<'a>(&'a self, endpoint: &Endpoint, netns: Option<u32>) -> impl Iterator<Item = &'a Listener> {
         let cookies = self.places.get(&Place::of(endpoint)).into_iter().flatten().rev();
@@ -294,6 +313,9 @@ impl History {
         let before = now.saturating_sub(MEMORY);
         while self.order.front().is_some_and(|(at, _)| *at < before) {
             self.forget_death();
+        }
+        while self.executed.front().is_some_and(|(at, _)| *at < before) {
+            self.executed.pop_front();
         }
         while self.closed.front().is_some_and(|(at, _)| *at < before) || self.closed.len() > LISTENERS / 2 {
             let Some((_, cookie)) = self.closed.pop_front() else { break };

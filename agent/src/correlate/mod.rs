@@ -6,6 +6,7 @@
 
 mod content;
 mod counters;
+mod descriptors;
 pub mod failures;
 #[cfg(test)]
 pub mod fixture;
@@ -30,10 +31,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
+pub use descriptors::Counted;
 pub use lines::writer as log_writer;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::descriptors::Descriptors;
 use self::failures::Route;
 use self::lines::{Known as Told, Lines};
 use self::owner::Owners;
@@ -41,7 +44,7 @@ use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
 use crate::causes::{self, Answers, Case, Opinion};
-use crate::host::{DescriptorFacts, Host};
+use crate::host::Host;
 use crate::model::{
     Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
     Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
@@ -52,9 +55,6 @@ use crate::text::{self, MILLI, SECOND};
 const OUTCOME: Nanos = SECOND;
 /// A failing connect() and the close of its socket.
 const SAME_CALL: Nanos = 50 * MILLI;
-/// How long figures of a process are taken as they are.
-const STILL: Nanos = 10 * MILLI;
-const PROXIES: usize = 1_024;
 const DONE: usize = 65_536;
 const DONE_MEMORY: Nanos = 60 * SECOND;
 
@@ -80,8 +80,7 @@ pub struct Engine {
     timers: BTreeSet<(Nanos, Timer)>,
     /// Attempts that wait for the exit of a process.
     exits: BTreeMap<u32, BTreeSet<u64>>,
-    /// Open descriptors of proxies, and when that was asked.
-    descriptors: BTreeMap<u32, (Nanos, Option<DescriptorFacts>)>,
+    descriptors: Descriptors,
     out: Vec<Notice>,
     counters: Counters,
 }
@@ -105,7 +104,7 @@ impl Engine {
             lines: Lines::default(),
             timers: BTreeSet::new(),
             exits: BTreeMap::new(),
-            descriptors: BTreeMap::new(),
+            descriptors: Descriptors::default(),
             out: Vec::new(),
             counters: Counters::default(),
         }
@@ -147,14 +146,14 @@ impl Engine {
             }
             Fact::Exec(proc) => {
                 self.owners.forget(proc.pid);
-                self.past.history.exec(proc);
+                self.past.history.exec(at, proc);
             }
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
                 self.past.history.fork(at, *parent, child);
             }
-            Fact::Exit { proc, status } => {
-                self.death(at, proc, *status);
+            Fact::Exit { proc, parent, status } => {
+                self.death(at, proc, *parent, *status);
                 self.settle_exit(proc.pid, host);
                 self.owners.forget(proc.pid);
             }
@@ -248,25 +247,11 @@ impl Engine {
         self.lines.remember(told);
         // Without an attempt so far: the proxy may have none for want of descriptors, which it may soon have again.
         if self.tries.of_client(key).next().is_none() {
-            pending.answers.note_descriptors(pid, self.descriptors(at, pid, host));
+            let counted = self.descriptors.at(at, pending.asked(), pid, host);
+            pending.answers.note_descriptors(pid, counted);
         }
         self.pending.insert(pending);
         self.resolve(seq, self.clock.max(at), host);
-    }
-
-    /// Asked of a process a few times a second at most: a proxy has thousands of them.
-    fn descriptors(&mut self, at: Nanos, pid: u32, host: &mut dyn Host) -> Option<DescriptorFacts> {
-        if let Some((asked, facts)) = self.descriptors.get(&pid)
-            && at.saturating_sub(*asked) < STILL
-        {
-            return *facts;
-        }
-        let facts = host.descriptors(pid);
-        if self.descriptors.len() >= PROXIES {
-            self.descriptors.pop_first();
-        }
-        self.descriptors.insert(pid, (at, facts));
-        facts
     }
 
     fn attempt(
@@ -495,11 +480,11 @@ impl Engine {
         }
     }
 
-    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, status: ExitStatus) {
+    fn death(&mut self, at: Nanos, proc: &crate::model::Proc, parent: Option<u32>, status: ExitStatus) {
         let history = &mut self.past.history;
-        let parent = history.parent_of(proc.pid);
+        let parent = history.parent_of(proc.pid).or(parent);
         let inherited = parent.and_then(|p| history.life_of(p)).is_some_and(|life| !life.listened.is_empty());
-        let death = history.exit(at, proc, status);
+        let death = history.exit(at, proc, parent, status);
         if death.life.listened.is_empty() && !inherited {
             return;
         }

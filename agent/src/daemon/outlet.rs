@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::history::Sink;
 use crate::http::Recent;
+use crate::kernel::Times;
 use crate::metrics::Metrics;
 use crate::model::Notice;
 use crate::status::{Board, Status};
@@ -40,6 +41,11 @@ impl Outlet {
                 history.put(incident);
             }
         }
+    }
+
+    /// Connects of this proxy that were not told before.
+    pub fn connected(&self, proxy: &str, upstream: &str, times: &Times) {
+        self.metrics.connected(proxy, upstream, times, Instant::now());
     }
 
     /// The engine's report of itself; at least every two seconds, or [`Outlet::beat`].

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
+use super::kept::Kept;
 use super::netns::Namespaces;
 use super::owners::Owners;
 use super::proc::Procfs;
 use super::processes::Processes;
-use super::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts, files};
+use super::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts, files};
 use crate::model::{Cookie, Fact, Nanos, Observation};
 
 /// Names the kernel function at an address.
@@ -27,6 +29,44 @@ pub struct LiveHost {
     namespaces: Namespaces,
     owners: Owners,
     symbols: Symbols,
+    kept: Answers,
+}
+
+/// How long what is told of by the kernel side holds, what is not, and what is of the moment. To search through all
+/// processes costs milliseconds; who belongs together seldom changes.
+const TOLD: Duration = Duration::from_millis(100);
+const SEARCHED: Duration = Duration::from_millis(500);
+const UNTOLD: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// The answers of the last moment.
+struct Answers {
+    processes: Kept<u32, Option<ProcessFacts>>,
+    siblings: Kept<u32, Vec<ProcessFacts>>,
+    activity: Kept<u32, Option<Activity>>,
+    memory: Kept<u32, Option<MemoryFacts>>,
+    listeners: Kept<u32, Listeners>,
+    paths: Kept<(u32, String), PathFacts>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        Self {
+            processes: Kept::new(TOLD, 4096),
+            siblings: Kept::new(SEARCHED, 256),
+            activity: Kept::new(MOMENT, 1024),
+            memory: Kept::new(TOLD, 1024),
+            listeners: Kept::new(TOLD, 64),
+            paths: Kept::new(UNTOLD, 256),
+        }
+    }
+
+    /// This process is no more what it was.
+    fn changed(&mut self, pid: u32) {
+        self.processes.forget(&pid);
+        self.activity.forget(&pid);
+        self.memory.forget(&pid);
+    }
 }
 
 impl LiveHost {
@@ -37,11 +77,13 @@ impl LiveHost {
             return Err(HostError::NoProc(root.display().to_string()));
         }
         let namespaces = Namespaces::new(&proc);
-        Ok(Self { processes: Processes::new(root), namespaces, owners: Owners::default(), proc, symbols })
+        let (processes, owners) = (Processes::new(root), Owners::default());
+        Ok(Self { processes, namespaces, owners, proc, symbols, kept: Answers::new() })
     }
 
     /// Keeps what an observation names, so that it is still known when it is gone. Call it before the engine asks.
     pub fn observe(&mut self, observation: &Observation) {
+        self.outdate(&observation.fact);
         match &observation.fact {
             Fact::Exec(proc) => self.read(proc.pid),
             Fact::Fork { parent, child } => {
@@ -63,6 +105,27 @@ impl LiveHost {
             }
             Fact::Client(error) => self.remember(error.conn.owner.pid),
             Fact::Attempt(attempt) => self.remember(attempt.conn.owner.pid),
+            _ => {}
+        }
+    }
+
+    /// What was answered about this holds no longer.
+    fn outdate(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Exec(proc) => {
+                self.kept.changed(proc.pid);
+                self.kept.siblings.forget_if(|_, _| true);
+            }
+            Fact::Fork { child, .. } => self.kept.changed(child.pid),
+            Fact::Exit { proc, .. } => {
+                self.kept.changed(proc.pid);
+                self.kept.siblings.amend(|found| found.retain(|sibling| sibling.pid != proc.pid));
+                self.kept.listeners.forget_if(|_, listeners| listeners.iter().any(|l| l.pid == Some(proc.pid)));
+            }
+            Fact::Listening(listening) | Fact::ListenerClosed(listening) => {
+                self.kept.listeners.forget(&self.namespaces.resolve(listening.netns));
+            }
+            Fact::OomKill { victim, .. } => self.kept.memory.forget(&victim.pid),
             _ => {}
         }
     }
@@ -102,6 +165,7 @@ impl LiveHost {
 
     fn read(&mut self, pid: u32) {
         self.processes.read(&self.proc, pid);
+        self.kept.processes.forget(&pid);
         self.process(pid);
     }
 }
@@ -112,41 +176,57 @@ impl Host for LiveHost {
     }
 
     fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
-        let facts = self.processes.get(&self.proc, pid)?;
-        if facts.alive {
+        if let Some(known) = self.kept.processes.get(&pid) {
+            return known;
+        }
+        let facts = self.processes.get(&self.proc, pid);
+        if let Some(facts) = facts.as_ref().filter(|facts| facts.alive) {
             self.namespaces.note(facts.netns, pid);
         }
-        Some(facts)
+        self.kept.processes.keep(pid, facts)
     }
 
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {
-        self.processes.siblings(&self.proc, like)
+        match self.kept.siblings.get(&like.pid) {
+            Some(known) => known,
+            None => self.kept.siblings.keep(like.pid, self.processes.siblings(&self.proc, like)),
+        }
     }
 
     fn activity(&mut self, pid: u32) -> Option<Activity> {
-        self.processes.activity(&self.proc, pid)
+        match self.kept.activity.get(&pid) {
+            Some(known) => known,
+            None => self.kept.activity.keep(pid, self.processes.activity(&self.proc, pid)),
+        }
     }
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
-        self.processes.memory(&self.proc, pid)
+        match self.kept.memory.get(&pid) {
+            Some(known) => known,
+            None => self.kept.memory.keep(pid, self.processes.memory(&self.proc, pid)),
+        }
     }
 
     fn descriptors(&mut self, pid: u32) -> Option<DescriptorFacts> {
         self.proc.descriptors(pid)
     }
 
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {
-        // A namespace that cannot be entered has no listeners that anybody could tell of.
-        let Ok(sockets) = self.namespaces.listeners(&self.proc, netns) else { return Vec::new() };
-        let owners = self.owners.of(&self.proc, &sockets);
-        let mut facts = Vec::with_capacity(sockets.len());
-        for socket in sockets {
-            let pid = owners.get(&socket.cookie).copied();
-            let name = pid.and_then(|pid| self.proc.stat(pid)).map(|stat| stat.name);
-            let (queue, limit, dual) = (socket.queue, socket.limit, socket.dual);
-            facts.push(ListenerFacts { endpoint: socket.endpoint, pid, name, queue, limit, dual });
+    fn listeners(&mut self, netns: u32) -> Listeners {
+        let netns = self.namespaces.resolve(netns);
+        if let Some(known) = self.kept.listeners.get(&netns) {
+            return known;
         }
-        facts
+        // A namespace that cannot be entered has no listeners that anybody could tell of.
+        let sockets = self.namespaces.listeners(&self.proc, netns).unwrap_or_default();
+        let owners = self.owners.of(&self.proc, &sockets);
+        let facts = sockets.into_iter().map(|socket| {
+            let owner = owners.get(&socket.cookie);
+            let (pid, name) = (owner.map(|(pid, _)| *pid), owner.map(|(_, stat)| stat.name.clone()));
+            let (queue, limit, dual) = (socket.queue, socket.limit, socket.dual);
+            ListenerFacts { endpoint: socket.endpoint, pid, name, queue, limit, dual }
+        });
+        let facts = facts.collect();
+        self.kept.listeners.keep(netns, facts)
     }
 
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32> {
@@ -154,6 +234,23 @@ impl Host for LiveHost {
     }
 
     fn path(&mut self, pid: u32, path: &str) -> PathFacts {
+        let key = (pid, path.to_owned());
+        match self.kept.paths.get(&key) {
+            Some(known) => known,
+            None => {
+                let facts = self.look(pid, path);
+                self.kept.paths.keep(key, facts)
+            }
+        }
+    }
+
+    fn symbol(&mut self, address: u64) -> Option<String> {
+        (self.symbols)(address)
+    }
+}
+
+impl LiveHost {
+    fn look(&mut self, pid: u32, path: &str) -> PathFacts {
         let (root, cwd) = (self.proc.file(pid, "root"), self.proc.file(pid, "cwd"));
         if let Some(identity) = self.proc.identity(pid).filter(|_| files::readable(&root)) {
             return files::look(&root, &cwd, path, &identity);
@@ -166,10 +263,6 @@ impl Host for LiveHost {
             }
             _ => PathFacts::default(),
         }
-    }
-
-    fn symbol(&mut self, address: u64) -> Option<String> {
-        (self.symbols)(address)
     }
 }
 

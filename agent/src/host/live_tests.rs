@@ -1,9 +1,10 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use super::*;
 use crate::host::proc::sleeper;
-use crate::model::{Endpoint, Listening, Proc};
+use crate::model::{Endpoint, ExitStatus, Listening, Proc};
 
 fn live() -> LiveHost {
     LiveHost::open(Box::new(|address| (address == 7).then(|| "nft_do_chain".to_owned()))).unwrap()
@@ -55,10 +56,43 @@ fn a_process_that_was_observed_is_known_when_it_is_dead() {
     let memory = host.memory(pid);
     child.kill().unwrap();
     child.wait().unwrap();
+    let status = ExitStatus::Signal { signal: 9, core: false };
+    host.observe(&of_kernel(3, Fact::Exit { proc: proc_of(pid), parent: None, status }));
     let facts = host.process(pid).unwrap();
     assert_eq!((facts.alive, facts.cmdline), (false, vec!["sleep".to_owned(), "64".to_owned()]));
     assert_eq!(host.memory(pid).is_some(), memory.is_some(), "its memory group is remembered too");
     assert_eq!(host.process(u32::MAX), None);
+}
+
+fn listening(at: std::net::SocketAddr) -> Listening {
+    Listening {
+        cookie: 9,
+        endpoint: Endpoint::Tcp(at),
+        netns: 0,
+        pid: std::process::id(),
+        comm: "test".into(),
+        cgroup: 0,
+        queue: 0,
+        limit: 1,
+        is_proxy: false,
+    }
+}
+
+#[test]
+fn a_flood_of_questions_is_answered_by_one_look_until_something_changes() {
+    let mut host = live();
+    let known = |host: &mut LiveHost, addr| host.listeners(0).iter().any(|l| l.endpoint == Endpoint::Tcp(addr));
+    let first = host.listeners(0);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    // Kept for a moment: if that has not passed yet, it is the same answer.
+    let again = host.listeners(0);
+    assert!(Arc::ptr_eq(&first, &again) || again.iter().any(|l| l.endpoint == Endpoint::Tcp(addr)));
+    host.observe(&of_kernel(1, Fact::Listening(listening(addr))));
+    assert!(known(&mut host, addr));
+    drop(socket);
+    host.observe(&of_kernel(2, Fact::ListenerClosed(listening(addr))));
+    assert!(!known(&mut host, addr));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cgroup;
 mod clock;
 mod containers;
 mod files;
+mod kept;
 mod live;
 mod netlink;
 mod netns;
@@ -17,6 +18,7 @@ mod sockets;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +47,7 @@ pub trait Host {
         None
     }
     /// Sockets that listen in a network namespace (inode; 0: our own).
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts>;
+    fn listeners(&mut self, netns: u32) -> Listeners;
     /// The namespace of this host that has this address, `prefer` first.
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32>;
     /// A path as the process sees it (its root and mount namespace).
@@ -102,6 +104,9 @@ pub struct DescriptorFacts {
     pub open: u64,
     pub limit: u64,
 }
+
+/// Shared, since a namespace may have thousands and a flood of errors asks for them all.
+pub type Listeners = Arc<[ListenerFacts]>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerFacts {

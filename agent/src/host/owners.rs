@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::proc::Procfs;
+use super::proc::{Procfs, Stat};
 use super::sockets::Listener;
 use crate::model::Cookie;
 
@@ -68,21 +68,26 @@ impl Owners {
     }
 
     /// The living owner of each socket, where one is found in time.
-    pub fn of(&mut self, proc: &Procfs, listeners: &[Listener]) -> HashMap<Cookie, u32> {
+    pub fn of(&mut self, proc: &Procfs, listeners: &[Listener]) -> HashMap<Cookie, (u32, Stat)> {
         let mut found = HashMap::new();
         let mut missing = Vec::new();
+        // One process may have many.
+        let mut stats: HashMap<u32, Option<Stat>> = HashMap::new();
+        let mut alive = |pid: u32| stats.entry(pid).or_insert_with(|| proc.stat(pid).filter(Stat::alive)).clone();
         self.ownerless.retain(|_, at| at.elapsed() < AGAIN);
         for listener in listeners {
-            match self.by_cookie.get(listener.cookie).filter(|pid| alive(proc, *pid)) {
-                Some(pid) => {
-                    found.insert(listener.cookie, pid);
+            let owner = self.by_cookie.get(listener.cookie).and_then(|pid| Some((pid, alive(pid)?)));
+            match owner {
+                Some(owner) => {
+                    found.insert(listener.cookie, owner);
                 }
                 None if self.ownerless.contains_key(&listener.cookie) => {}
                 None => missing.push(listener),
             }
         }
         if !missing.is_empty() {
-            found.extend(self.search(proc, &missing, SEARCH, FILES));
+            let owners = self.search(proc, &missing, SEARCH, FILES).into_iter();
+            found.extend(owners.filter_map(|(cookie, pid)| Some((cookie, (pid, alive(pid)?)))));
         }
         found
     }
@@ -132,10 +137,6 @@ fn first(proc: &Procfs, pids: &[u32]) -> Option<u32> {
     pids.iter().filter_map(started).min().map(|(_, _, pid)| pid)
 }
 
-fn alive(proc: &Procfs, pid: u32) -> bool {
-    proc.stat(pid).is_some_and(|stat| stat.alive())
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -158,7 +159,7 @@ mod tests {
         let listener = listening(&socket);
         let mut owners = Owners::default();
         assert_eq!(owners.survey(&proc, std::slice::from_ref(&listener))[&listener.cookie], std::process::id());
-        assert_eq!(owners.of(&proc, std::slice::from_ref(&listener))[&listener.cookie], std::process::id());
+        assert_eq!(owners.of(&proc, std::slice::from_ref(&listener))[&listener.cookie].0, std::process::id());
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
         let mut owners = Owners::default();
         owners.hint(listener.cookie, u32::MAX - 1);
         owners.likely(std::process::id());
-        assert_eq!(owners.of(&proc, std::slice::from_ref(&listener))[&listener.cookie], std::process::id());
+        assert_eq!(owners.of(&proc, std::slice::from_ref(&listener))[&listener.cookie].0, std::process::id());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use super::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::Nanos;
 
 #[derive(Clone, Debug, Default)]
@@ -94,8 +94,8 @@ impl Host for TableHost {
         self.descriptors.get(&pid).copied()
     }
 
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {
-        self.listeners.get(&netns).cloned().unwrap_or_default()
+    fn listeners(&mut self, netns: u32) -> Listeners {
+        self.listeners.get(&netns).cloned().unwrap_or_default().into()
     }
 
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32> {

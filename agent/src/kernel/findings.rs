@@ -105,7 +105,7 @@ impl Preflight {
         if missing.is_empty() {
             return None;
         }
-        let mut run = vec![format!("sudo {} doctor", self.exe)];
+        let mut run = vec![format!("sudo {} {}", self.exe, self.again)];
         // Before CAP_BPF there is no set of capabilities short of root's that would do.
         let mut fix = "run it as root";
         if !missing.contains(&SYS_ADMIN) {

@@ -9,16 +9,17 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, CONNECT_BUCKETS, HEAD, Kind, Offsets, PROC_TLS, Settings};
+use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
+use super::detach::Detacher;
 use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
 use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
-use super::traffic::{Counter, TargetRow, ThreadRow, Traffic};
+use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Bytes of each request and answer that are kept.
     pub head: u32,
+    /// Entries of each table that grows with the host, where that is not to be what the programs say.
+    pub room: Option<u32>,
     /// Ask the verifier for its log.
     pub verbose: bool,
     /// Look inside the TLS libraries of proxies.
@@ -35,7 +38,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { ring_bytes: 8 << 20, head: HEAD as u32, verbose: false, tls: true }
+        Options { ring_bytes: 8 << 20, head: HEAD as u32, room: None, verbose: false, tls: true }
     }
 }
 
@@ -43,7 +46,7 @@ impl Default for Options {
 pub enum LoadError {
     #[error("{0}")]
     Btf(#[from] BtfError),
-    #[error("this kernel lacks {0}, which every probe needs; trace502 runs on kernels from 5.15")]
+    #[error("this kernel lacks {0}, which every probe needs; trace502 needs Linux 6.1 or newer")]
     Offset(&'static str),
     #[error("the kernel refused the maps or the BTF: {0}")]
     Refused(String),
@@ -63,11 +66,12 @@ pub struct Kernel {
     /// What came of the first program that needed a trampoline.
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
+    detacher: Detacher<Vec<UProbeLink>>,
     libraries: Libraries,
     tls: Vec<tls_library::Attached>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
-    connects: HashMap<MapData, TargetRow, [u64; CONNECT_BUCKETS]>,
+    connects: HashMap<MapData, DialledRow, TimesRow>,
     counter: Counter,
 }
 
@@ -113,6 +117,7 @@ impl Kernel {
             missing,
             trampolines,
             libc: Vec::new(),
+            detacher: Detacher::default(),
             libraries: Libraries::default(),
             tls: Vec::new(),
             lost,
@@ -226,17 +231,14 @@ impl Kernel {
 
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
-        let gone: Vec<_> = self.tls.extract_if(.., |attached| attached.pid == pid).collect();
-        if !gone.is_empty() {
-            // Each hook that is taken back waits for every CPU: not on the thread that reads the events.
-            std::thread::spawn(move || drop(gone));
+        let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
+        let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
+            let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
+            links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
         }
-        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
-        let (gone, kept): (Vec<_>, Vec<_>) = self.libc.drain(..).partition(|attached| attached.pid == pid);
-        self.libc = kept;
-        for attached in gone {
-            // The process is gone, and its hook with it.
-            let _ = program.detach(attached.link);
+        if !links.is_empty() {
+            self.detacher.drop_later(links);
         }
     }
 
@@ -263,8 +265,8 @@ impl Kernel {
         RingBuf::try_from(map).map_err(|_| LoadError::Map("EVENTS"))
     }
 
-    /// Records that did not fit since the start, by kind; slot 0: payload in buffers that could not be read.
-    pub fn lost(&self) -> [u64; Kind::COUNT] {
+    /// What could not be told or kept since the start: payload that could not be read, records by kind, entries by table.
+    pub fn lost(&self) -> [u64; LOSSES] {
         std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
     }
 }
@@ -294,6 +296,11 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
         .map_max_entries("EVENTS", ring);
+    if let Some(room) = options.room {
+        for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS"] {
+            loader.map_max_entries(table, room);
+        }
+    }
     loader
         .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes")))
         .map_err(|error| LoadError::Refused(chain(&error)))

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod capabilities;
+mod detach;
 pub mod findings;
 mod libc_connect;
 mod load;
@@ -19,7 +20,7 @@ pub(crate) mod tempdir;
 
 pub use load::{Kernel, LoadError, Options};
 pub use ring::{Ring, Woken};
-pub use traffic::Traffic;
+pub use traffic::{Connected, Times, Traffic};
 
 /// The bytes of a record or a table that both sides agree on.
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {

@@ -62,6 +62,9 @@ pub struct Preflight {
     /// This program, as `setcap` would be told.
     #[serde(skip)]
     pub exe: String,
+    /// What it was told to do, to be told again with `sudo`.
+    #[serde(skip)]
+    pub again: String,
 }
 
 impl Preflight {
@@ -95,6 +98,7 @@ impl Preflight {
             host_pids: link("proc/self/ns/pid").is_none_or(|name| name == "pid:[4026531836]"),
             memlock: memlock(&line("proc/self/limits")),
             exe: link("proc/self/exe").unwrap_or_else(|| "trace502".into()),
+            again: again(&std::fs::read(root.join("proc/self/cmdline")).unwrap_or_default()),
             release,
         };
         preflight.capabilities = capabilities::held(effective, last, preflight.counts_memlock());
@@ -153,6 +157,18 @@ fn blob(root: &Path) -> Result<(usize, Option<bool>), String> {
     let helpers = btf.enum_values("bpf_func_id");
     let known = (!helpers.is_empty()).then(|| helpers.iter().any(|(name, _)| name == HELPER));
     Ok((blob.len(), known))
+}
+
+/// The words after the program's name, as a shell takes them.
+fn again(cmdline: &[u8]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    let cmdline = String::from_utf8_lossy(cmdline);
+    let words = cmdline.trim_end_matches('\0').split('\0').skip(1).map(|word| match word {
+        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
+        word => format!("'{}'", word.replace('\'', r"'\''")),
+    });
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "doctor".into() } else { words.join(" ") }
 }
 
 /// `6.12.41+deb13-cloud-amd64` is 6.12.

@@ -97,6 +97,9 @@ fn not_root() {
         ]
     );
     assert_eq!(found[1].id, "fewer_capabilities");
+    root.write("proc/self/cmdline", "trace502\0live\0--path\0/it's\0--status=502,504\0");
+    let found = Preflight::read(root.path()).findings();
+    assert_eq!(found[0].run[0], r"sudo /usr/bin/trace502 live --path '/it'\''s' --status=502,504");
 }
 
 #[test]

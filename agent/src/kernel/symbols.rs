@@ -1,15 +1,23 @@
-//! Names of kernel functions by address, from /proc/kallsyms. Loaded when the first one is asked, since most runs never do.
+//! Names of kernel functions by address, from /proc/kallsyms. Read when the first one is asked, since most runs never
+//! do, and by a thread of its own: it takes a tenth of a second, in which nobody waits for a name.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// No function of the kernel is longer: an address further from the last name belongs to none.
 const LONGEST: u64 = 1 << 20;
 
 pub struct Symbols {
     path: PathBuf,
-    table: Option<Table>,
+    table: State,
+}
+
+enum State {
+    Unread,
+    Reading(JoinHandle<Table>),
+    Read(Table),
 }
 
 /// Sorted addresses, and for each where its name begins in one long text.
@@ -23,7 +31,7 @@ struct Table {
 impl Symbols {
     /// The symbols of the running kernel below `root`.
     pub fn new(root: &Path) -> Symbols {
-        Symbols { path: root.join("proc/kallsyms"), table: None }
+        Symbols { path: root.join("proc/kallsyms"), table: State::Unread }
     }
 
     /// Whether this process is shown addresses. Without CAP_SYSLOG, or with kptr_restrict=2, all of them are zero.
@@ -34,9 +42,30 @@ impl Symbols {
         lines.take(4096).any(|line| symbol(&line).is_some())
     }
 
-    /// The function that `address` lies in; `None` when there is no such name, or none may be read.
+    /// The function that `address` lies in; `None` when there is no such name, none may be read, or none is read yet.
     pub fn name(&mut self, address: u64) -> Option<&str> {
-        self.table.get_or_insert_with(|| Table::read(&self.path)).name(address)
+        match self.table {
+            State::Unread => self.read(),
+            State::Reading(ref reader) if reader.is_finished() => self.settle(),
+            _ => {}
+        }
+        match &self.table {
+            State::Read(table) => table.name(address),
+            State::Unread | State::Reading(_) => None,
+        }
+    }
+
+    fn read(&mut self) {
+        let path = self.path.clone();
+        let reader = std::thread::Builder::new().name("symbols".into()).spawn(move || Table::read(&path));
+        // Without a thread there are no names: the address is then all there is to say.
+        self.table = reader.map_or_else(|_| State::Read(Table::default()), State::Reading);
+    }
+
+    fn settle(&mut self) {
+        if let State::Reading(reader) = std::mem::replace(&mut self.table, State::Unread) {
+            self.table = State::Read(reader.join().unwrap_or_default());
+        }
     }
 }
 
@@ -102,7 +131,9 @@ mod tests {
     fn symbols(text: &str) -> (tempdir::Root, Symbols) {
         let root = tempdir::Root::new();
         root.write("proc/kallsyms", text);
-        let symbols = Symbols::new(root.path());
+        let mut symbols = Symbols::new(root.path());
+        symbols.read();
+        symbols.settle();
         (root, symbols)
     }
     use crate::kernel::tempdir;
@@ -136,5 +167,16 @@ mod tests {
         let empty = tempdir::Root::new();
         assert!(!Symbols::readable(empty.path()));
         assert_eq!(Symbols::new(empty.path()).name(1), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_names_to_be_read() {
+        let (root, _) = symbols("ffffffff81000200 T tcp_v4_rcv\n");
+        let mut symbols = Symbols::new(root.path());
+        symbols.name(0xffff_ffff_8100_0200);
+        while matches!(&symbols.table, State::Reading(reader) if !reader.is_finished()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(symbols.name(0xffff_ffff_8100_0200), Some("tcp_v4_rcv"));
     }
 }

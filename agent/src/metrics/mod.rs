@@ -3,6 +3,7 @@
 //! Counts notices and judges nothing. The status of the agent itself is read at each scrape.
 
 mod classic;
+mod connects;
 #[cfg(test)]
 mod deploy_tests;
 mod process;
@@ -23,16 +24,15 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::kernel::Times;
 use crate::model::{Incident, Notice};
 use crate::status::Board;
 use crate::when::{self, Micros};
+use connects::Connects;
 use series::{Exported, Series};
 
 type ErrorCounter = CounterWithExemplar<[(&'static str, String); 1]>;
 
-/// From a local unix socket to a far host's SYN that was retransmitted.
-const CONNECT_SECONDS: [f64; 16] =
-    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
 /// From at once to a cause that waited for an exit status.
 const ATTRIBUTION_SECONDS: [f64; 12] = [2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
@@ -74,7 +74,7 @@ pub struct Metrics {
     unattributed: Arc<Series<1, Counter>>,
     resets: Arc<Series<4, Counter>>,
     upstream_failures: Arc<Series<3, Counter>>,
-    upstream_connect: Arc<Series<2, Histogram>>,
+    upstream_connect: Arc<Series<2, Connects>>,
     process_deaths: Arc<Series<2, Counter>>,
     overflow: Arc<Series<1, Counter>>,
     attribution: Histogram,
@@ -98,9 +98,7 @@ impl Metrics {
             unattributed: counter(["why"]),
             resets: counter(["proxy", "upstream", "side", "reason"]),
             upstream_failures: counter(["proxy", "upstream", "cause"]),
-            upstream_connect: Arc::new(Series::new(["proxy", "upstream"], MetricType::Histogram, || {
-                Histogram::new(CONNECT_SECONDS)
-            })),
+            upstream_connect: Arc::new(Series::new(["proxy", "upstream"], MetricType::Histogram, Connects::default)),
             process_deaths: counter(["name", "how"]),
             overflow: counter(["label"]),
             attribution: Histogram::new(ATTRIBUTION_SECONDS),
@@ -139,7 +137,7 @@ impl Metrics {
         );
         ours.register_with_unit(
             "upstream_connect",
-            "Time to connect to the upstream, of the attempts in play when an error occurred",
+            "Time that TCP connects of the proxy to the upstream took, well or not in the end",
             Unit::Seconds,
             Exported(self.upstream_connect.clone()),
         );
@@ -192,6 +190,11 @@ impl Metrics {
         }
     }
 
+    /// Counts connects that the kernel side counted.
+    pub fn connected(&self, proxy: &str, upstream: &str, times: &Times, now: Instant) {
+        self.at(&self.upstream_connect, [proxy, upstream], &[1, 0], HISTOGRAM_PART, now).add(times);
+    }
+
     fn incident(&self, incident: &Incident, now: Instant, wall: Micros) {
         let proxy = incident.proxy.name.as_str();
         let upstream = incident.upstream.as_ref().map_or("none", |u| u.addr.as_str());
@@ -205,13 +208,6 @@ impl Metrics {
         if incident.cause == "unattributed" {
             let why = incident.why.as_deref().unwrap_or("unknown");
             self.at(&self.unattributed, [why], &[0], 1, now).inc();
-        }
-        for attempt in &incident.attempts {
-            if let Some(micros) = attempt.connect_us.filter(|_| !attempt.reused) {
-                let values = [proxy, attempt.upstream.as_str()];
-                let histogram = self.at(&self.upstream_connect, values, &[1, 0], HISTOGRAM_PART, now);
-                histogram.observe(Duration::from_micros(micros).as_secs_f64());
-            }
         }
         // A clock that was set back must not make a negative time of it.
         if let Some(took) = at.and_then(|at| u64::try_from(wall - at).ok()) {

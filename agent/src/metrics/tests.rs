@@ -80,6 +80,10 @@ pub fn full(max_series: usize) -> Metrics {
             reason: "NO_SOCKET".into(),
         }),
     );
+    // 20 and 50 microseconds, and three seconds.
+    let mut times = Times { micros: 3_000_070, ..Times::default() };
+    [5, 6, 22].iter().for_each(|power| times.counts[*power] = 1);
+    metrics.connected("nginx", "127.0.0.1:8000", &times, Instant::now());
     metrics
 }
 
@@ -95,7 +99,12 @@ fn every_metric_of_the_contract_is_there() {
         r#"trace502_unattributed_total{why="started_later"} 1"#,
         r#"trace502_resets_total{proxy="nginx",upstream="127.0.0.1:8000",side="upstream",reason="NO_SOCKET"} 1"#,
         r#"trace502_upstream_failures_total{proxy="nginx",upstream="127.0.0.1:8000",cause="no_listener"} 1"#,
-        r#"trace502_upstream_connect_seconds_bucket{le="0.0001",proxy="nginx",upstream="127.0.0.1:8000"} 2"#,
+        r#"trace502_upstream_connect_seconds_sum{proxy="nginx",upstream="127.0.0.1:8000"} 3.00007"#,
+        r#"trace502_upstream_connect_seconds_count{proxy="nginx",upstream="127.0.0.1:8000"} 3"#,
+        r#"trace502_upstream_connect_seconds_bucket{le="0.000032",proxy="nginx",upstream="127.0.0.1:8000"} 1"#,
+        r#"trace502_upstream_connect_seconds_bucket{le="0.000064",proxy="nginx",upstream="127.0.0.1:8000"} 2"#,
+        r#"trace502_upstream_connect_seconds_bucket{le="4.194304",proxy="nginx",upstream="127.0.0.1:8000"} 3"#,
+        r#"trace502_upstream_connect_seconds_bucket{le="+Inf",proxy="nginx",upstream="127.0.0.1:8000"} 3"#,
         r#"trace502_process_deaths_total{name="uvicorn",how="oom"} 1"#,
         r#"trace502_attribution_seconds_bucket{le="0.0025"} 2"#,
         r#"trace502_events_total{kind="attempt"} 12"#,
@@ -152,6 +161,8 @@ fn past_the_cap_upstreams_are_counted_under_other() {
     let metrics = Metrics::new(10, Duration::from_secs(60), Board::default());
     for i in 0..50 {
         tell(&metrics, Notice::Incident(Box::new(incident(&format!("10.0.0.{i}:80"), "no_listener"))));
+        let times = Times { micros: 1, counts: [1; _] };
+        metrics.connected("nginx", &format!("10.0.0.{i}:80"), &times, Instant::now());
     }
     let text = metrics.render(Format::OpenMetrics);
     let errors = lines(&text, "trace502_gateway_errors_total");
@@ -160,7 +171,7 @@ fn past_the_cap_upstreams_are_counted_under_other() {
     assert!(other.contains(r#"proxy="nginx""#) && other.contains("} 40 #"), "{other}");
     let connect = lines(&text, "trace502_upstream_connect_seconds_count");
     assert_eq!(connect.len(), 2, "a histogram has a tenth of the room: {connect:?}");
-    // 40 errors and the connect times of 49 attempts.
+    // 40 errors and the connect times of 49 upstreams.
     assert!(text.contains(r#"trace502_label_overflow_total{label="upstream"} 89"#), "{text}");
 }
 

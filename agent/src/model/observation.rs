@@ -56,6 +56,8 @@ pub enum Fact {
     /// Wait status as wait() shows it.
     Exit {
         proc: Proc,
+        /// Whose child it was, where that is known.
+        parent: Option<u32>,
         status: ExitStatus,
     },
     Signal {

@@ -14,6 +14,7 @@ pub static PROXY: Proxy = Proxy {
     resolves_ahead: true,
     whole_first: false,
     streams_move: false,
+    limit_word: Some("reset reason: overflow"),
     retries_later: false,
     setting,
 };

@@ -17,6 +17,7 @@ pub static PROXY: Proxy = Proxy {
     resolves_ahead: false,
     whole_first: false,
     streams_move: false,
+    limit_word: None,
     retries_later: false,
     setting,
 };

@@ -109,6 +109,8 @@ pub struct Proxy {
     pub whole_first: bool,
     /// Another thread than the one that reads a stream of HTTP/2 serves it.
     pub streams_move: bool,
+    /// What its own answer says when a limit of its own kept it from trying.
+    pub limit_word: Option<&'static str>,
     /// It waits before it tries a request again, and does other things meanwhile.
     pub retries_later: bool,
     /// What it calls a setting.

@@ -15,6 +15,7 @@ pub static PROXY: Proxy = Proxy {
     resolves_ahead: true,
     whole_first: false,
     streams_move: false,
+    limit_word: None,
     retries_later: false,
     setting,
 };

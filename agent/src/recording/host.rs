@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{Answer, Entry, Exchange, Question, Reader, RecordingError, Tape};
-use crate::host::{Activity, DescriptorFacts, Host, ListenerFacts, MemoryFacts, PathFacts, ProcessFacts};
+use crate::host::{Activity, DescriptorFacts, Host, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::Nanos;
 
 /// Answers that may wait to be asked for, so that a hostile file does not fill the memory.
@@ -67,9 +67,9 @@ impl<H: Host> Host for RecordingHost<H> {
         self.note(|| Question::Descriptors(pid), answer, Answer::Descriptors)
     }
 
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {
+    fn listeners(&mut self, netns: u32) -> Listeners {
         let answer = self.inner.listeners(netns);
-        self.note(|| Question::Listeners(netns), answer, Answer::Listeners)
+        self.note(|| Question::Listeners(netns), answer, |listeners| Answer::Listeners(listeners.to_vec()))
     }
 
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32> {
@@ -217,8 +217,9 @@ impl<R: Read + Seek> Host for Replay<R> {
         answered!(self, Descriptors, Question::Descriptors(pid), None)
     }
 
-    fn listeners(&mut self, netns: u32) -> Vec<ListenerFacts> {
-        answered!(self, Listeners, Question::Listeners(netns), Vec::new())
+    fn listeners(&mut self, netns: u32) -> Listeners {
+        let listeners = answered!(self, Listeners, Question::Listeners(netns), Vec::new());
+        listeners.into()
     }
 
     fn netns_of(&mut self, addr: IpAddr, prefer: u32) -> Option<u32> {

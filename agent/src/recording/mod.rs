@@ -5,6 +5,7 @@
 
 mod format;
 mod host;
+mod play;
 mod reader;
 mod writer;
 
@@ -20,6 +21,7 @@ use crate::logs::LogError;
 use crate::model::Nanos;
 
 pub use host::{Mismatch, RecordingHost, Replay};
+pub use play::Play;
 pub use reader::{Ending, Reader};
 pub use writer::{Recorder, Summary, Tape};
 

@@ -125,7 +125,8 @@ impl Tape {
         self.lost.total.load(Ordering::Relaxed)
     }
 
-    fn put(&self, entry: Entry) {
+    /// Any entry, as it was read from another recording.
+    pub fn put(&self, entry: Entry) {
         if self.channel.try_send(Message::Entry(entry)).is_err() {
             self.lost.pending.fetch_add(1, Ordering::Relaxed);
             self.lost.total.fetch_add(1, Ordering::Relaxed);

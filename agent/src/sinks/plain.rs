@@ -2,6 +2,7 @@
 
 use crate::model::{Evidence, Incident, Process};
 use crate::text;
+use crate::when;
 
 const WIDTH: usize = 80;
 
@@ -10,10 +11,50 @@ pub struct Style {
     pub colour: bool,
 }
 
-/// The block of one incident, ending with an empty line.
+/// The blocks of a run in local time, with the day above the first that is not of the day before it.
+pub struct Blocks {
+    style: Style,
+    day: String,
+}
+
+impl Blocks {
+    /// The day stands above the first block.
+    pub fn new(style: Style) -> Blocks {
+        Blocks { style, day: String::new() }
+    }
+
+    /// Whoever watches knows what day it is.
+    pub fn from_now(style: Style) -> Blocks {
+        Blocks { style, day: local_stamp(when::now_micros()).0 }
+    }
+
+    pub fn next(&mut self, incident: &Incident) -> String {
+        let Some(at) = when::parse_rfc3339(&incident.time) else { return block(incident, self.style) };
+        let (day, clock) = local_stamp(at);
+        let text = block_at(incident, &clock, self.style);
+        if day == self.day {
+            return text;
+        }
+        self.day = day;
+        format!("{}\n\n{text}", self.day)
+    }
+}
+
+/// Day and time of day, with milliseconds.
+fn local_stamp(at: when::Micros) -> (String, String) {
+    let stamp = when::local(at).stamp();
+    let (day, clock) = stamp.split_once(' ').unwrap_or((&stamp, ""));
+    (day.to_owned(), format!("{clock}.{:03}", at.rem_euclid(1_000_000) / 1000))
+}
+
+/// The block of one incident with its time in UTC, ending with an empty line.
 pub fn block(incident: &Incident, style: Style) -> String {
+    block_at(incident, incident.time.get(11..23).unwrap_or(&incident.time), style)
+}
+
+fn block_at(incident: &Incident, clock: &str, style: Style) -> String {
     let mut out = Block { text: String::new(), style };
-    out.headline(incident);
+    out.headline(incident, clock);
     out.wrapped("  ", "  ", &text::safe(&incident.summary), Some(Paint::Bold));
     let cause = format!("{}, {}", incident.cause, incident.confidence);
     let why = incident.why.as_deref().map_or_else(String::new, |why| format!(" ({why})"));
@@ -53,8 +94,7 @@ struct Block {
 }
 
 impl Block {
-    fn headline(&mut self, incident: &Incident) {
-        let time = incident.time.get(11..23).unwrap_or(&incident.time);
+    fn headline(&mut self, incident: &Incident, time: &str) {
         let status = match incident.status_word().as_str() {
             "closed" => "closed unanswered".to_owned(),
             "garbled" => "garbled".to_owned(),
@@ -229,6 +269,20 @@ mod tests {
         let block = block(&incident, Style::default());
         assert!(block.chars().all(|c| c == '\n' || !c.is_control()), "{block:?}");
         assert!(block.contains("a\\x1b[2Jb\\u{202e}"));
+    }
+
+    #[test]
+    fn the_day_stands_above_the_first_block_of_each() {
+        let mut incident = oom();
+        let stamp = |incident: &Incident| local_stamp(when::parse_rfc3339(&incident.time).unwrap());
+        let (day, clock) = stamp(&incident);
+        let mut blocks = Blocks::new(Style::default());
+        assert!(blocks.next(&incident).starts_with(&format!("{day}\n\n{clock} 502 nginx GET ")));
+        assert!(blocks.next(&incident).starts_with(&format!("{clock} 502 ")));
+        incident.time = "2031-01-02T12:00:00.000001Z".into();
+        assert!(blocks.next(&incident).starts_with("2031-01-0"));
+        incident.time = when::rfc3339(when::now_micros());
+        assert!(Blocks::from_now(Style::default()).next(&incident).starts_with(&stamp(&incident).1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use trace502_ebpf::Kind;
+use trace502_ebpf::{Kind, LOSSES, Table};
 
 use self::logs::Logs;
 use self::proxies::Tracked;
@@ -71,7 +71,7 @@ pub struct Watch {
     tracked: Tracked,
     logs: Logs,
     totals: Totals,
-    kernel_lost: [u64; Kind::COUNT],
+    kernel_lost: [u64; LOSSES],
     next_beat: Nanos,
     /// There was a beat that nobody has asked for.
     beaten: bool,
@@ -106,7 +106,7 @@ impl Watch {
             tracked,
             logs,
             totals: Totals::default(),
-            kernel_lost: [0; Kind::COUNT],
+            kernel_lost: [0; LOSSES],
             next_beat: 0,
             beaten: false,
         })
@@ -262,6 +262,11 @@ impl Watch {
         self.kernel.traffic()
     }
 
+    /// What a process of a proxy is, or was, called.
+    pub fn proxy_name(&self, pid: u32) -> Option<&str> {
+        self.tracked.name(pid)
+    }
+
     /// Logs that are followed, and whether they exist yet.
     pub fn logs(&self) -> impl Iterator<Item = (&Source, bool)> {
         self.logs.followed()
@@ -275,6 +280,9 @@ impl Watch {
 
 /// Name of a counter of the kernel side. Slot 0 counts payload in buffers that could not be read.
 pub fn place(slot: usize) -> String {
+    if let Some(table) = Table::ALL.into_iter().find(|table| table.slot() == slot) {
+        return table.name().into();
+    }
     match Kind::ALL.iter().find(|kind| **kind as usize == slot) {
         Some(kind) => format!("ring_{}", kind.name()),
         None => "unreadable_payload".into(),

@@ -34,7 +34,12 @@ impl Wanted {
 #[derive(Debug, Default)]
 pub struct Tracked {
     proxies: BTreeMap<u32, String>,
+    /// Those that ended, as far as somebody may still ask for them.
+    gone: BTreeMap<u32, String>,
 }
+
+/// Of those that ended.
+const REMEMBERED: usize = 4096;
 
 impl Tracked {
     /// Tells the kernel side which names are proxies, and which processes are proxies already.
@@ -75,7 +80,17 @@ impl Tracked {
 
     /// Whether it was a proxy.
     pub fn went(&mut self, pid: u32) -> bool {
-        self.proxies.remove(&pid).is_some()
+        let Some(name) = self.proxies.remove(&pid) else { return false };
+        if self.gone.len() >= REMEMBERED {
+            self.gone.clear();
+        }
+        self.gone.insert(pid, name);
+        true
+    }
+
+    /// What a proxy is, or was, called.
+    pub fn name(&self, pid: u32) -> Option<&str> {
+        self.proxies.get(&pid).or_else(|| self.gone.get(&pid)).map(String::as_str)
     }
 
     pub fn proxies(&self) -> &BTreeMap<u32, String> {

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{LISTENER_KEYS, LISTENERS, ListenKey, ListenState, OWNER_NAMES, PROCS};
+use crate::maps::{LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, ListenState, OWNER_NAMES, PROCS};
 use crate::probes::state;
 use crate::{conn, emit};
 
@@ -32,7 +32,7 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     }
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    conn::owner(tgid, class);
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     if class & PROC_PROXY != 0 {
         conn::track(sk, ROLE_LISTENER);
@@ -46,8 +46,14 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         None => 1,
     };
     let state = ListenState { sk: sk.0 as u64, cookie, tgid, count };
-    let _ = LISTENERS.insert(&key, &state, BPF_ANY.into());
-    let _ = LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into());
+    let kept = LISTENERS.insert(&key, &state, BPF_ANY.into()).is_ok();
+    if !kept || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err() {
+        emit::full(Table::Listeners);
+        if let Some(missing) = LISTENERS_MISSING.get_ptr_mut(0) {
+            // SAFETY: a number that only ever becomes 1.
+            unsafe { *missing = 1 };
+        }
+    }
     tell(Kind::Listen, sk, &tuple, why, |record| {
         record.header.tgid = tgid;
         record.comm = comm;
@@ -155,7 +161,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
     let comm = task.comm();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+    conn::owner(tgid, class);
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     emit::record::<ListenRecord>(Kind::Listen, |record| {
         // SAFETY: reserved room of that size.
@@ -209,6 +215,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     let role = if own.seen == LISTENER_PRESENT { ROLE_CLIENT } else { ROLE_UPSTREAM };
     let Some(conn) = conn::track(sk, role) else { return 0 };
     conn.flags = CONN_OLD;
+    conn.class = class;
     conn.tgid = tgid;
     conn.last_state = state;
     if role == ROLE_CLIENT {

@@ -136,7 +136,8 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
-        if why == WHY_GARBLED {
+        // What was wrapped leaves the connection as it was.
+        if why == WHY_GARBLED && conn.status < 100 {
             conn.role = ROLE_OPAQUE;
         }
     }
@@ -161,9 +162,9 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         false
     };
     if bind {
-        let class = class_of(tgid);
         if let Some(thread) = thread::of(tid) {
-            thread::bind(thread, class, conn);
+            thread.garbled = 0;
+            thread::bind(thread, conn.class, conn);
         }
     }
     if !tls && conn.request_len < HEAD as u16 {
@@ -179,8 +180,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64) -> bool {
     const HEADERS: u8 = 1;
-    let mut first = [0; 16];
-    head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) && first[3] == HEADERS
+    head::first_bytes(n, Source::Call, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -194,8 +194,7 @@ fn tls_sent(conn: &mut Conn, n: u64) -> bool {
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    let mut first = [0; 16];
-    if !head::first_bytes(&mut first, n, Source::Call, &mut conn.flags) || first[0] != APPLICATION_DATA {
+    if head::first_bytes(n, Source::Call, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -241,7 +240,11 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn::NO_HTTP => {
             // Known not to be HTTP: look no further. 1 is no status that anybody sends.
             conn.status = 1;
-            conn::is_http1(conn) && conn.flags & CONN_BLIND == 0
+            let told = conn::is_http1(conn) && conn.flags & CONN_BLIND == 0;
+            if told {
+                garbled(conn);
+            }
+            told
         }
         101 => {
             conn.role = ROLE_OPAQUE;
@@ -249,7 +252,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
         _ => {
             conn.status = status;
-            matches!(status, 502..=504)
+            // Who speaks HTTP/2 begins with a frame.
+            matches!(status, 502..=504) || conn::is_http2(conn)
         }
     };
     if failed {
@@ -258,6 +262,17 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.flags |= CONN_TOLD;
     }
     0
+}
+
+/// An upstream answered what is no HTTP. Its client may get it as if it were: Apache wraps it.
+#[inline(always)]
+fn garbled(conn: &Conn) {
+    let (tgid, tid) = emit::current();
+    if class_of(tgid) & PROC_LOOSE == 0
+        && let Some(thread) = thread::of(tid)
+    {
+        thread.garbled = conn.bound;
+    }
 }
 
 /// The owner learnt the end of a connection, or an error.
@@ -325,10 +340,15 @@ fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
 #[inline(always)]
 fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
-    if class_of(tgid) & PROC_PROXY == 0 {
+    if receiving {
+        conn::unix_read_by(sk, tgid);
+    }
+    let class = class_of(tgid);
+    if class & PROC_PROXY == 0 {
         return None;
     }
     let conn = conn::track(sk, ROLE_OPAQUE)?;
+    conn.class = class;
     conn.flags |= CONN_UNIX;
     conn.phase = PHASE_OPEN;
     let at = sk.0 as u64;
@@ -338,6 +358,7 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
         conn.role = ROLE_CLIENT;
     } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
         conn.role = ROLE_UPSTREAM;
+        conn::unix_dialled(sk, peer, conn.cookie);
     }
     Some(conn)
 }

@@ -23,6 +23,13 @@ fn class_of(tgid: u32) -> u32 {
     unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0)
 }
 
+#[inline(always)]
+fn remember(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &class, BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
+    }
+}
+
 struct About {
     tgid: u32,
     other: u32,
@@ -71,7 +78,7 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
     };
-    let _ = PROCS.insert(&tgid, &class, BPF_ANY.into());
+    remember(tgid, class);
     let (other, cgroup) = (task.parent(), emit::cgroup());
     tell(Kind::Exec, About { tgid, other, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0
@@ -91,7 +98,7 @@ pub fn forked(ctx: BtfTracePointContext) -> i32 {
     if pid == tgid {
         return 0;
     }
-    let _ = PROCS.insert(&pid, &class, BPF_ANY.into());
+    remember(pid, class);
     // Where its parent is, unless it was born elsewhere; it is not there yet when the hook runs.
     let (comm, cgroup) = (child.comm(), emit::cgroup());
     tell(Kind::Fork, About { tgid: pid, other: tgid, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });

@@ -68,12 +68,14 @@ fn connecting(sk: Sock) {
         return;
     }
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
     conn.phase = PHASE_CONNECTING;
     conn.last_state = TCP_SYN_SENT;
     conn.opened = emit::now();
     if let Some(thread) = thread::of(tid) {
+        thread.garbled = 0;
         thread::bind(thread, class, conn);
     }
     kernel::tuple(sk.0, &mut conn.tuple);
@@ -142,7 +144,9 @@ pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
     let mut key = conn.tuple;
     kernel::flow_key(&mut key);
     let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
-    let _ = FLOWS.insert(&key, &state, BPF_ANY.into());
+    if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
+        emit::full(Table::Flows);
+    }
     0
 }
 
@@ -163,7 +167,7 @@ const NO_PEER: Peer = Peer {
 
 #[inline(never)]
 fn count_connect(conn: &Conn) -> i32 {
-    let key = target(&conn.tuple);
+    let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
     if CONNECT_TIMES.get_ptr(&key).is_none()
@@ -172,11 +176,12 @@ fn count_connect(conn: &Conn) -> i32 {
         // SAFETY: a slot that nobody writes.
         let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
     }
-    if let Some(counts) = CONNECT_TIMES.get_ptr_mut(&key) {
+    if let Some(times) = CONNECT_TIMES.get_ptr_mut(&key) {
         // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
-        let counts = unsafe { &mut *counts };
+        let times = unsafe { &mut *times };
         if bucket < CONNECT_BUCKETS {
-            counts[bucket] += 1;
+            times.counts[bucket] += 1;
+            times.micros += micros;
         }
     }
     0
@@ -200,7 +205,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        let _ = PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into());
+        conn::owner(tgid, class);
     }
     if let Some(flow) = mirrored(sk)
         && flow.cookie == conn.bound

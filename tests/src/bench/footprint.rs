@@ -35,5 +35,5 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     agent.wait_ready(&world)?;
     let resident = usage::resident(agent.pid()) as f64 / 1e6;
     report.add(Row::new("footprint", "live after its first error").value("memory", resident, "MB"));
-    agent.stop()
+    agent.stop().map(drop)
 }

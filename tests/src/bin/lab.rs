@@ -1,15 +1,17 @@
 //! `cargo xtask lab`: the measures.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::exact::Clients;
 use trace502_tests::proxies::Kind;
-use trace502_tests::{exact, guard, silence};
+use trace502_tests::{exact, guard, recordings, silence};
 
 const USAGE: &str = "\
 usage: cargo xtask lab -- [--measure cells|exact|streams|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
-                       [--workers N | --serial] [--logs] [--no-agent] [--json]
+                       [--workers N | --serial] [--logs] [--no-agent] [--json] [--record DIR]
   --measure   one of the four; all but streams by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
   --fault     only cells whose fault has this in its name
@@ -18,18 +20,20 @@ usage: cargo xtask lab -- [--measure cells|exact|streams|silence]... [--proxy NA
   --serial    one cell at a time
   --logs      what the proxies' own logs said
   --no-agent  only make sure that the faults happen
-  --json      the records of what is wrong";
+  --json      the records of what is wrong
+  --record    make the golden recordings in this folder again (agent/tests/recordings), and measure nothing";
 
 struct Options {
     choice: Choice,
     measures: Vec<String>,
     quick: bool,
     json: bool,
+    record: Option<PathBuf>,
 }
 
 fn parse() -> Result<Options> {
     let choice = Choice { agent: true, workers: 24, ..Choice::default() };
-    let mut options = Options { choice, measures: Vec::new(), quick: false, json: false };
+    let mut options = Options { choice, measures: Vec::new(), quick: false, json: false, record: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
@@ -43,6 +47,7 @@ fn parse() -> Result<Options> {
             "--logs" => options.choice.logs = true,
             "--quick" => options.quick = true,
             "--json" => options.json = true,
+            "--record" => options.record = Some(value()?.into()),
             "--help" => {
                 println!("{USAGE}");
                 std::process::exit(0);
@@ -63,6 +68,9 @@ fn main() -> Result<()> {
     let options = parse()?;
     guard::clean_on_signal();
     guard::sweep();
+    if let Some(to) = &options.record {
+        return recordings::make(to);
+    }
     // PHP-FPM's proxy is nginx: its measures two and three are nginx's.
     let loaded: Vec<Kind> = options.choice.proxies.iter().copied().filter(|kind| *kind != Kind::Fpm).collect();
     for measure in &options.measures {

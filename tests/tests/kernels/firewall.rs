@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use trace502::kernel::symbols::Symbols;
 use trace502::model::*;
+use trace502_tests::guard::until;
 
 use crate::namespace::{filter_input, filter_output, with_loopback};
 use crate::rig::*;
@@ -45,7 +46,9 @@ fn a_dropped_syn_is_told_with_its_reason_and_the_function() {
     assert_eq!((packet.reason.as_deref(), packet.tcp_flags), (Some("NETFILTER_DROP"), SYN));
     assert_ne!(packet.flow.netns, 0);
     let mut symbols = Symbols::new(Path::new("/"));
-    let place = symbols.name(packet.location.unwrap()).expect("the kernel's symbols are readable").to_owned();
+    // The first question has them read, aside.
+    let name = until(Duration::from_secs(20), || symbols.name(packet.location.unwrap()).map(str::to_owned));
+    let place = name.expect("the kernel's symbols are readable");
     assert!(place.starts_with("nf_") || place.starts_with("nft_"), "{place}");
     // The first try, and the one that the kernel made a second later.
     let attempt = rig.attempt(at(DROPPED));

@@ -12,6 +12,7 @@ mod connects;
 mod dns;
 mod existing;
 mod firewall;
+mod limits;
 mod memory;
 mod namespace;
 mod processes;

@@ -87,7 +87,7 @@ fn eat() -> ! {
 
 pub fn exit_of(rig: &mut Rig, pid: u32) -> ExitStatus {
     rig.wait(&format!("exit of {pid}"), |seen| match &seen.fact {
-        Fact::Exit { proc, status } if proc.pid == pid => Some(*status),
+        Fact::Exit { proc, status, .. } if proc.pid == pid => Some(*status),
         _ => None,
     })
 }

@@ -126,28 +126,45 @@ fn an_answer_of_502_is_told_while_the_connection_goes_on() {
     assert_eq!((attempt.handover, attempt.conn.status), (Handover::Answered, Some(502)));
 }
 
-#[test]
-fn a_unix_upstream_that_goes_is_told_when_the_proxy_learns_it() {
-    let mut rig = rig();
-    let path = std::env::temp_dir().join(format!("t502-{}-gone.sock", std::process::id()));
+/// A proxy that asks over a unix socket whose other end reads this much of the request and goes.
+fn gone_after(rig: &mut Rig, name: &str, reads: usize) -> Attempt {
+    let path = std::env::temp_dir().join(format!("t502-{}-{name}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).unwrap();
     let mut proxy = UnixStream::connect(&path).unwrap();
     proxy.write_all(REQUEST).unwrap();
-    let (upstream, _) = listener.accept().unwrap();
+    let (mut upstream, _) = listener.accept().unwrap();
+    if reads > 0 {
+        upstream.read_exact(&mut vec![0; reads]).unwrap();
+    }
     drop(upstream);
     // Unread bytes make it a reset, which unix sockets have too.
     assert!(proxy.read(&mut [0; 16]).is_err());
     let attempt = rig.wait("attempt on a unix socket", |seen| match &seen.fact {
         Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Unix(path.display().to_string()) => {
-            Some(attempt.clone())
+            Some((**attempt).clone())
         }
         _ => None,
     });
+    std::fs::remove_file(path).unwrap();
+    attempt
+}
+
+#[test]
+fn a_unix_upstream_that_goes_is_told_when_the_proxy_learns_it() {
+    let attempt = gone_after(&mut rig(), "gone", 0);
     assert_eq!((attempt.handover, attempt.conn.phase), (Handover::Failed, Phase::Asked));
     assert_eq!(attempt.conn.errno, Some(libc::ECONNRESET));
     assert_eq!(attempt.conn.request_head, REQUEST);
-    std::fs::remove_file(path).unwrap();
+    let peer = attempt.peer.unwrap();
+    assert_eq!((peer.read_by, peer.live), (None, false));
+}
+
+#[test]
+fn who_reads_the_other_end_of_a_unix_connection_is_told() {
+    let attempt = gone_after(&mut rig(), "read", 10);
+    let peer = attempt.peer.unwrap();
+    assert_eq!((peer.read_by, peer.accepted), (Some(std::process::id()), true));
 }
 
 #[test]

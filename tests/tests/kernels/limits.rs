@@ -1,0 +1,105 @@
+//! One past what a table holds: counted, and nothing wrong is said for it.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+
+use trace502::kernel::{Kernel, Options, Ring};
+use trace502::model::*;
+use trace502_ebpf::{PROC_PROXY, Table};
+
+use crate::rig::*;
+
+const ROOM: u32 = 8;
+
+struct Small {
+    kernel: Kernel,
+    ring: Ring,
+}
+
+/// A second kernel side, with little room.
+fn small() -> Small {
+    let mut kernel = Kernel::load(&Options { room: Some(ROOM), ..Options::default() }).unwrap();
+    kernel.track(std::process::id(), PROC_PROXY).unwrap();
+    let ring = Ring::new(kernel.take_ring().unwrap());
+    Small { kernel, ring }
+}
+
+impl Small {
+    fn lost(&self, table: Table) -> u64 {
+        self.kernel.lost()[table.slot()]
+    }
+
+    fn attempts(&mut self, to: std::net::SocketAddr) -> Vec<Attempt> {
+        let mut found = Vec::new();
+        let (ring, names) = (&mut self.ring, &self.kernel.names);
+        ring.drain(usize::MAX, |record| {
+            if let Fact::Attempt(attempt) = trace502::decode::decode(record, names).unwrap().fact
+                && attempt.endpoint == Endpoint::Tcp(to)
+            {
+                found.push(*attempt);
+            }
+        });
+        found
+    }
+}
+
+#[test]
+fn where_not_all_listeners_are_known_nobody_is_said_to_be_absent() {
+    let mut small = small();
+    let nobody = free_port();
+    assert!(TcpStream::connect(nobody).is_err());
+    assert_eq!(small.attempts(nobody)[0].listener, ListenerSeen::Absent);
+    let listeners: Vec<TcpListener> = (0..=ROOM).map(|_| listen().0).collect();
+    assert!(small.lost(Table::Listeners) >= 1);
+    let last = listeners.last().unwrap();
+    // SAFETY: shrinks the backlog of a listening socket, so that one can be made to overflow.
+    assert_eq!(unsafe { libc::listen(last.as_raw_fd(), 1) }, 0);
+    assert!(TcpStream::connect(nobody).is_err());
+    assert_eq!(small.attempts(nobody)[0].listener, ListenerSeen::Unknown);
+}
+
+#[test]
+fn a_connection_past_the_room_is_counted_and_its_failure_told_without_its_other_end() {
+    let mut small = small();
+    let (listener, at) = listen();
+    let pairs: Vec<_> = (0..ROOM).map(|_| client_of(&listener)).collect();
+    assert_eq!(small.lost(Table::Flows), 0);
+    let mut proxy = ask(at);
+    let (upstream, _) = listener.accept().unwrap();
+    assert_eq!(small.lost(Table::Flows), 1);
+    drop(upstream);
+    read_to_end(&mut proxy);
+    drop(proxy);
+    let attempts = small.attempts(at);
+    assert_eq!(attempts.len(), 1);
+    assert!(attempts[0].conn.reset.is_some() && attempts[0].peer.is_none(), "{:?}", attempts[0]);
+    drop(pairs);
+}
+
+#[test]
+fn a_thread_past_the_room_is_counted_and_its_attempts_are_bound_to_nobody() {
+    let mut small = small();
+    let nobody = free_port();
+    for _ in 0..=ROOM {
+        std::thread::spawn(move || assert!(TcpStream::connect(nobody).is_err())).join().unwrap();
+    }
+    // Those that ended made room again: all of them must be there at once.
+    assert_eq!(small.lost(Table::Threads), 0);
+    let all = std::sync::Barrier::new(ROOM as usize + 1);
+    std::thread::scope(|scope| {
+        for _ in 0..=ROOM {
+            scope.spawn(|| {
+                assert!(TcpStream::connect(nobody).is_err());
+                all.wait();
+            });
+        }
+    });
+    assert!(small.lost(Table::Threads) >= 1);
+    assert_eq!(small.attempts(nobody).len(), 2 * (ROOM as usize + 1));
+}
+
+/// Until it ends, in order or by a reset.
+fn read_to_end(stream: &mut TcpStream) {
+    use std::io::Read as _;
+    while matches!(stream.read(&mut [0; 256]), Ok(1..)) {}
+}
