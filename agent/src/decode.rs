@@ -54,6 +54,10 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
             let record = whole!(FlowRecord);
             (record.header, Fact::ClientLeft { client: record.cookie, request: record.request & !abi::STREAM })
         }
+        Kind::Rescued => {
+            let record = whole!(FlowRecord);
+            (record.header, Fact::Rescued { client: record.cookie })
+        }
         Kind::ResetSent => {
             let record = whole!(FlowRecord);
             let reason = names.reset(record.reason);
@@ -97,6 +101,7 @@ fn client(record: &ConnRecord) -> Fact {
     let outcome = match record.header.why & !IN_TASK {
         abi::WHY_GARBLED => ClientOutcome::Garbled,
         abi::WHY_CLOSED => ClientOutcome::Closed,
+        abi::WHY_UNSEEN => ClientOutcome::Unseen,
         _ => ClientOutcome::Status(record.conn.status),
     };
     Fact::Client(ClientError { outcome, conn: connection(record) })

@@ -3,7 +3,7 @@
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
-use crate::{conn, thread};
+use crate::{conn, sealed, thread};
 
 /// An answer to a pipelined request is looked for only in writes up to this size: larger ones are bodies.
 const HEAD_WRITE: u64 = 4096;
@@ -24,8 +24,12 @@ pub fn asked(conn: &mut Conn, tid: u32, new: bool) {
     let Some(thread) = thread::of(tid) else { return };
     if new {
         if !conn::is_http1(conn) && conn.request_len > 3 {
-            // TLS, HTTP/2 or a protocol of its own: not ours to read.
+            // A protocol of its own is not ours to read; of TLS and HTTP/2 the rhythm tells something.
             conn.role = ROLE_OPAQUE;
+            if conn::looks_tls(conn) || conn::is_http2(conn) {
+                sealed::begin(conn);
+                thread.sealed = 1;
+            }
         }
         thread::asked(thread, conn);
     } else {

@@ -14,7 +14,7 @@ use crate::maps::{
     CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, Stream, UNIX_PEERS, UnixPeer,
     constant,
 };
-use crate::{emit, thread};
+use crate::{emit, sealed, thread};
 
 #[inline(always)]
 fn storage(sk: Sock, flags: u64) -> *mut Conn {
@@ -196,6 +196,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
         let why = if failed { WHY_FAILED } else { WHY_ASKED };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
+        if failed && conn.flags & CONN_SEALED != 0 {
+            let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
+            sealed::failed(conn.tgid, conn.bound, conn.bound_request, gave_up);
+        }
         if failed && let Some(thread) = thread {
             // SAFETY: a plain number.
             let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);

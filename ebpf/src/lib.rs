@@ -48,10 +48,12 @@ pub enum Kind {
     Oom = 13,
     /// [`DnsRecord`]: a proxy sent or received a DNS message.
     Dns = 14,
+    /// [`FlowRecord`]: an upstream answered a client that an unseen error had been told of.
+    Rescued = 15,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Client,
         Kind::Attempt,
         Kind::Connect,
@@ -66,10 +68,11 @@ impl Kind {
         Kind::Signal,
         Kind::Oom,
         Kind::Dns,
+        Kind::Rescued,
     ];
 
     /// One past the largest number, for tables indexed by kind.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// The word used in `trace502_events_total{kind}`.
     pub const fn name(self) -> &'static str {
@@ -88,6 +91,7 @@ impl Kind {
             Kind::Signal => "signal",
             Kind::Oom => "oom",
             Kind::Dns => "dns",
+            Kind::Rescued => "rescued",
         }
     }
 }
@@ -150,6 +154,8 @@ pub const IN_TASK: u16 = 0x8000;
 pub const WHY_STATUS: u16 = 1;
 pub const WHY_GARBLED: u16 = 2;
 pub const WHY_CLOSED: u16 = 3;
+/// An answer that cannot be read, right after an attempt for it failed.
+pub const WHY_UNSEEN: u16 = 7;
 /// Why an upstream connection was handed over.
 pub const WHY_FAILED: u16 = 4;
 /// It had answered, with 502, 503 or 504, or with bytes that are no HTTP; the connection goes on.
@@ -185,8 +191,10 @@ pub const ROLE_OPAQUE: u8 = 5;
 pub const ROLE_RESOLVER: u8 = 6;
 /// A client connection that speaks TLS: its story is told by the owner's TLS library.
 pub const ROLE_SECURED: u8 = 7;
+/// A client connection whose bytes nobody can read for us, but whose rhythm is followed.
+pub const ROLE_SEALED: u8 = 8;
 /// A client connection that speaks HTTP/2: each of its streams is a request.
-pub const ROLE_H2: u8 = 8;
+pub const ROLE_H2: u8 = 9;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -224,9 +232,11 @@ pub const CONN_TOLD: u16 = 1024;
 pub const CONN_APPLICATION: u16 = 2048;
 /// What is known of it was seen inside the owner's TLS library.
 pub const CONN_SECURED: u16 = 4096;
+/// Upstream: it serves a client whose bytes cannot be read.
+pub const CONN_SEALED: u16 = 8192;
 /// A stream of HTTP/2. `request_head` is its header block, and `reply_head` that of the connection's first request, which
 /// fills most of the table that later ones refer to.
-pub const CONN_STREAM: u16 = 8192;
+pub const CONN_STREAM: u16 = 16384;
 
 /// Set in the number of a request that is a stream of HTTP/2.
 pub const STREAM: u32 = 1 << 31;
@@ -545,7 +555,8 @@ pub struct Thread {
     pub live: u32,
     /// An error went to the client: hand over the upstream connection that this thread closes next.
     pub wants_next_close: u32,
-    pub _pad: u32,
+    /// It serves clients whose bytes cannot be read.
+    pub sealed: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,

@@ -10,6 +10,7 @@ mod head;
 mod kernel;
 mod maps;
 mod probes;
+mod sealed;
 mod thread;
 
 #[cfg(not(test))]

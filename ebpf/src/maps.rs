@@ -1,5 +1,6 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
+use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
@@ -239,6 +240,10 @@ pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
 /// Never written: what a new stream starts from.
 #[btf_map]
 pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
+
+/// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
+#[btf_map]
+pub static SEALED: LruHashMap<u64, Story, 16384> = LruHashMap::new();
 
 /// Room to put a record together: it is larger than the stack.
 #[btf_map]

@@ -6,11 +6,13 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHOICE, CONN_RETRY, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Table, Thread, WAITING, Waiting,
+    CONN_CHOICE, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Table, Thread, WAITING,
+    Waiting,
 };
 
 use crate::emit;
 use crate::maps::{SCRATCH_THREAD, THREADS};
+use crate::sealed;
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };
@@ -145,11 +147,14 @@ fn micros(nanos: u64) -> u32 {
 #[inline(always)]
 pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
     let bound = choose(thread, class);
-    conn.flags &= !(CONN_CHOICE | CONN_RETRY);
+    conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED);
     conn.flags |= bound.flags;
     conn.bound = bound.to.client;
     conn.bound_request = bound.to.request;
     conn.choices = bound.choices;
+    if thread.sealed != 0 && conn.bound != 0 {
+        sealed::asked(conn);
+    }
 }
 
 /// A request that was chosen, and how sure that is.

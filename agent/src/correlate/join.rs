@@ -5,10 +5,11 @@
 
 use super::content::{Content, compare};
 use super::failures::Failures;
+use super::lines;
 use super::pending::{Pending, Pendings};
 use super::tries::{End, State, Tries, Try};
 use crate::logs::{Format, LogError};
-use crate::model::{Endpoint, Handover, Nanos, Phase, Seen};
+use crate::model::{Handover, Nanos, Phase, Seen};
 use crate::proxies::Closes;
 use crate::text::{MILLI, SECOND};
 
@@ -116,10 +117,7 @@ fn logged(pending: &Pending, tries: &Tries) -> Joined {
 }
 
 fn is_meant(t: &Try, line: &LogError) -> bool {
-    let there = line.upstream.as_deref().is_some_and(|upstream| match &t.attempt.endpoint {
-        Endpoint::Tcp(addr) => upstream.parse() == Ok(*addr),
-        Endpoint::Unix(path) => upstream.strip_prefix("unix:") == Some(path),
-    });
+    let there = lines::names(line, &t.attempt.endpoint);
     let port = |own: u16| t.attempt.conn.flow.is_some_and(|flow| flow.local.port() == own);
     let thread = line.format != Format::Apache || line.tid.is_none_or(|tid| tid == t.tid);
     there && thread && line.upstream_local_port.is_none_or(port)

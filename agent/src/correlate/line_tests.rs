@@ -275,6 +275,48 @@ fn the_two_logs_of_nginx_tell_one_error() {
 }
 
 #[test]
+fn a_line_is_not_taken_for_that_of_another_client_of_the_same_worker() {
+    let mut w = World::new("nginx");
+    failed(&mut w);
+    let attempt = refused_line(&w);
+    say(&mut w, &attempt);
+    unseen(w.pass(MILLI)).pass(20 * MILLI);
+    let other = LogError { path: Some("/other".into()), upstream: None, ..line(&w, Hint::NoLiveUpstream) };
+    say(&mut w, &other);
+    let all = w.all();
+    let told: Vec<_> = all.iter().map(|i| (i.cause.as_str(), i.request.path.as_deref())).collect();
+    assert_eq!(told, [("no_listener", Some("/api/cart")), ("no_live_upstream", Some("/other"))]);
+}
+
+#[test]
+fn the_line_of_a_request_that_was_rescued_is_not_taken_for_that_of_the_next_error() {
+    let mut w = World::new("nginx");
+    let mut other = w.refused();
+    other.bound.as_mut().unwrap().client = 8;
+    w.tell(other);
+    let rescued = LogError { path: Some("/rescued".into()), ..refused_line(&w) };
+    say(&mut w, &rescued);
+    w.pass(200 * MILLI);
+    failed(&mut w);
+    unseen(&mut w).pass(MILLI);
+    let own = refused_line(&w);
+    say(&mut w, &own);
+    let i = w.expect("no_listener", Certain);
+    assert_eq!((i.seen, i.request.path.as_deref()), (Seen::Log, Some("/api/cart")));
+
+    // At the same moment nobody can tell which is which.
+    let mut w = World::new("nginx");
+    failed(&mut w);
+    for path in ["/a", "/b"] {
+        let line = LogError { path: Some(path.into()), ..refused_line(&w) };
+        say(&mut w, &line);
+    }
+    unseen(&mut w);
+    let i = w.expect("no_listener", Certain);
+    assert_eq!((i.seen, i.request.path), (Seen::Inferred, None));
+}
+
+#[test]
 fn a_flood_of_lines_is_bounded_and_counted() {
     let mut w = World::new("nginx");
     for n in 0..6_000 {

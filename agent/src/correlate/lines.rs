@@ -9,17 +9,20 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::logs::{Format, Hint, LogError};
-use crate::model::{ClientOutcome, Cookie, Nanos, Seen};
+use crate::model::{ClientOutcome, Cookie, Endpoint, Nanos, Seen};
 use crate::proxies::OTHER;
 use crate::text::{MILLI, SECOND};
 use crate::wire::http;
 
 use super::pending::Pending;
+use super::tries::Tries;
 
 /// How long a line waits for the error that it tells of: records of the kernel side come within milliseconds.
 pub const GRACE: Nanos = 100 * MILLI;
 /// Between an error and the end of its line: a log may be written a little later.
 const NEAR: Nanos = SECOND;
+/// Between the failure of an attempt and the moment at which its line was read.
+const WRITTEN: Nanos = 50 * MILLI;
 /// Errors are kept about in the order of their times.
 const LONG_AGO: Nanos = 2 * NEAR;
 /// Attempts of one request lie minutes apart at most.
@@ -80,17 +83,26 @@ impl Line {
         Line { seq, read, from, to, error, request }
     }
 
+    /// Whether it is about this upstream.
+    pub fn names(&self, endpoint: &Endpoint) -> bool {
+        names(&self.error, endpoint)
+    }
+
     pub fn client(&self) -> Option<SocketAddr> {
         self.error.client.map(|ip| SocketAddr::new(ip, self.error.client_port.unwrap_or(0)))
     }
+}
 
-    pub fn head(&self) -> Vec<u8> {
-        head(&self.error)
-    }
+/// Whether the line is about this upstream.
+pub fn names(error: &LogError, endpoint: &Endpoint) -> bool {
+    error.upstream.as_deref().is_some_and(|upstream| match endpoint {
+        Endpoint::Tcp(addr) => upstream.parse() == Ok(*addr),
+        Endpoint::Unix(path) => upstream.strip_prefix("unix:") == Some(path),
+    })
 }
 
 /// The request as its client may have sent it.
-fn head(error: &LogError) -> Vec<u8> {
+pub fn head(error: &LogError) -> Vec<u8> {
     let Some(path) = &error.path else { return Vec::new() };
     let method = error.method.as_deref().unwrap_or("GET");
     let host = error.host.as_ref().map_or_else(String::new, |host| format!("Host: {host}\r\n"));
@@ -114,10 +126,12 @@ pub struct Known {
     logged: bool,
     /// Logs that have told its end.
     ends: Vec<Format>,
+    /// Where it was tried, and when that failed.
+    attempts: Vec<(Endpoint, Nanos)>,
 }
 
 impl Known {
-    pub fn new(pending: &Pending) -> Known {
+    pub fn new(pending: &Pending, tries: &Tries) -> Known {
         let conn = &pending.error.conn;
         Known {
             key: pending.key(),
@@ -133,6 +147,7 @@ impl Known {
             },
             readable: pending.error.outcome != ClientOutcome::Unseen,
             logged: pending.seen == Seen::Log,
+            attempts: tries.of_client(pending.key()).map(|t| (t.attempt.endpoint.clone(), t.at)).collect(),
             ends: pending.line.iter().filter(|line| is_end(line)).map(|line| line.format).collect(),
         }
     }
@@ -150,6 +165,9 @@ impl Known {
         if end && (self.ends.contains(&error.format) || self.differs(self.status, error.status)) {
             return None;
         }
+        if !self.readable && !end && !self.was_tried(line) {
+            return None;
+        }
         let mut fit = 1;
         if let (Some(a), Some(b)) = (&self.request, &line.request) {
             if !same_request(a, b) {
@@ -159,8 +177,7 @@ impl Known {
         }
         if let (Some(a), Some(b)) = (self.client, line.client()) {
             let ports = a.port() != 0 && b.port() != 0;
-            // Which client an error of a connection that cannot be read is about is told best by the log.
-            if a.ip() == b.ip() && ports && a.port() != b.port() && self.readable {
+            if a.ip() == b.ip() && ports && a.port() != b.port() {
                 return None;
             }
             fit += 2 * u32::from(a.ip() == b.ip()) + 4 * u32::from(a == b && ports);
@@ -168,8 +185,24 @@ impl Known {
         Some(fit)
     }
 
+    /// What a connection that cannot be read was asked is known from the first line about it.
+    fn learn(&mut self, line: &Line) {
+        if is_end(&line.error) {
+            self.ends.push(line.error.format);
+        }
+        if self.request.is_none() {
+            self.request.clone_from(&line.request);
+        }
+    }
+
     fn differs(&self, a: Option<u16>, b: Option<u16>) -> bool {
         matches!((a, b), (Some(a), Some(b)) if a != b)
+    }
+
+    /// Where nothing but time tells whose a line is, it must have been written as an attempt there failed.
+    fn was_tried(&self, line: &Line) -> bool {
+        let mut near = self.attempts.iter().filter(|(_, at)| at.abs_diff(line.read) <= WRITTEN);
+        near.any(|(endpoint, _)| line.names(endpoint)) && self.request.is_none()
     }
 
     /// The end of a request is told near its error, a failed attempt any time since the request began.
@@ -210,9 +243,7 @@ impl Lines {
         // Of an attempt, something must agree: it may be another request's, whose error is still to come.
         let fits = late.filter_map(|known| Some((known.fit(line).filter(|fit| end || *fit > 1)?, known)));
         let (_, known) = fits.max_by_key(|(fit, known)| (*fit, std::cmp::Reverse(known.at.abs_diff(line.to))))?;
-        if end {
-            known.ends.push(line.error.format);
-        }
+        known.learn(line);
         Some(known.key)
     }
 
@@ -221,7 +252,7 @@ impl Lines {
         let same = |known: &&mut Known| {
             let agree = match (&known.request, &error.request) {
                 (Some(a), Some(b)) => same_request(a, b),
-                _ => known.client.zip(error.client).is_none_or(|(a, b)| a.ip() == b.ip()),
+                _ => known.client.is_some() && known.client == error.client,
             };
             known.logged
                 && known.kind == error.kind
@@ -262,17 +293,19 @@ impl Lines {
         let end = end.filter_map(|(at, line)| Some((known.fit(line)?, at))).max_by_key(|(fit, _)| *fit);
         let end = end.and_then(|(_, at)| self.waiting.remove(at));
         if let Some(end) = &end {
-            known.ends.push(end.error.format);
+            known.learn(end);
         }
-        let mut last = None;
         // An attempt that may be another request's is left for it: the client must agree.
-        self.waiting.retain(|line| {
-            let fits = !is_end(&line.error) && known.fit(line).is_some_and(|fit| fit > 1);
-            if fits {
-                last = Some(line.clone());
-            }
-            !fits
-        });
+        let attempts = self.waiting.iter().filter(|line| !is_end(&line.error));
+        let mut meant: Vec<Line> =
+            attempts.filter(|line| known.fit(line).is_some_and(|fit| fit > 1)).cloned().collect();
+        // Of several that could be meant, none is where nothing but time tells them apart.
+        if !known.readable && meant.iter().any(|line| line.request != meant[0].request) {
+            meant.clear();
+        }
+        self.waiting.retain(|line| meant.iter().all(|one| one.seq != line.seq));
+        meant.iter().for_each(|line| known.learn(line));
+        let last = meant.pop();
         match end {
             Some(end) if !matches!(end.error.hint, Hint::StatusOnly) => Some(end),
             end => last.or(end),

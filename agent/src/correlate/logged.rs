@@ -63,7 +63,7 @@ impl Engine {
             self.counters.pending_overflow += 1;
             self.report(oldest, self.clock, host);
         }
-        self.lines.remember(Known::new(&pending));
+        self.lines.remember(Known::new(&pending, &self.tries));
         self.done.insert(pending.key(), at);
         self.pending.insert(pending);
         self.resolve(seq, now, host);
@@ -119,7 +119,7 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             reset: None,
             request_bytes: 0,
             reply_bytes: 0,
-            request_head: line.head(),
+            request_head: lines::head(&line.error),
             reply_head: Vec::new(),
         },
     }

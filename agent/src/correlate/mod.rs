@@ -236,7 +236,7 @@ impl Engine {
         let (pid, tid, error) = (task.pid, task.tid, error.clone());
         let answers = Answers::default();
         let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
-        let mut told = Told::new(&pending);
+        let mut told = Told::new(&pending, &self.tries);
         if self.lines.logged_before(&told) {
             self.counters.duplicates += 1;
             return;

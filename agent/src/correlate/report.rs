@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::Past;
 use super::join::Joined;
+use super::lines;
 use super::pending::Pending;
 use super::tries::{End, State, Try};
 use crate::causes::death::STOPS;
@@ -333,10 +334,11 @@ fn outcome(pending: &Pending) -> String {
     }
 }
 
-/// Where the client's bytes cannot be read, what went to the upstream is what there is to tell it by.
+/// Where the client's bytes cannot be read, the log knows, or what went to the upstream is all there is to tell it by.
 fn request(pending: &Pending, last: Option<&Try>) -> Request {
     let sent = || http::request(&last.filter(|_| pending.unreadable())?.attempt.conn.request_head);
-    match http::request(&pending.error.conn.request_head).or_else(sent) {
+    let said = || http::request(&lines::head(pending.line.as_deref()?));
+    match http::request(&pending.error.conn.request_head).or_else(said).or_else(sent) {
         Some(head) => Request {
             path: Some(text::clipped(head.path(), 256)),
             method: Some(head.method),

@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_INET, AF_INET6, AF_UNIX};
 use crate::maps::{PROCS, TARGETS};
-use crate::{conn, emit, thread};
+use crate::{conn, emit, sealed, thread};
 
 const ECONNREFUSED: i32 = 111;
 const ETIMEDOUT: i32 = 110;
@@ -87,6 +87,9 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
                 thread::choose(thread, class)
             };
             thread::failed(thread, class, bound.to, true);
+            if thread.sealed != 0 {
+                sealed::failed(tgid, bound.to.client, bound.to.request, false);
+            }
             bound
         }
         None => thread::Choice { to: thread::NOBODY, choices: 0, flags: 0 },

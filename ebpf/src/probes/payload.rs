@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, Sock};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, thread};
+use crate::{client, conn, emit, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -82,6 +82,10 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret as u64),
+        ROLE_SEALED if ret > 0 => {
+            sealed::wrote(sk, conn, ret as u64);
+            0
+        }
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
@@ -96,7 +100,14 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => {
             let first = conn.phase != PHASE_ANSWERED;
+            let waited = waits_for_answer(conn);
             upstream_received(sk, conn, ret as u64);
+            if waited && conn.phase == PHASE_ANSWERED {
+                match conn.flags & CONN_TOLD {
+                    0 => sealed::answered(conn),
+                    _ => sealed::failed(conn.tgid, conn.bound, conn.bound_request, false),
+                }
+            }
             // There is no hook at the end of a unix connection: what it came to so far is kept.
             if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
                 conn::keep(sk, conn);
@@ -105,6 +116,10 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         }
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
+        ROLE_SEALED if ret > 0 => {
+            sealed::read(conn, emit::current().1);
+            0
+        }
         ROLE_SECURED if ret > 0 => tls::link(sk, conn),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
@@ -262,6 +277,15 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.flags |= CONN_TOLD;
     }
     0
+}
+
+/// Whether a client whose bytes cannot be read waits for what this connection will bring.
+#[inline(always)]
+fn waits_for_answer(conn: &Conn) -> bool {
+    // What a handshake brings is no answer.
+    conn.flags & CONN_SEALED != 0
+        && conn.phase == PHASE_ASKED
+        && (!conn::is_tls(conn) || conn.flags & CONN_APPLICATION != 0)
 }
 
 /// An upstream answered what is no HTTP. Its client may get it as if it were: Apache wraps it.

@@ -16,7 +16,7 @@ use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
 use crate::probes::state;
-use crate::{client, conn, emit, h2, thread};
+use crate::{client, conn, emit, h2, sealed, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
@@ -56,7 +56,8 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         }
         return 0;
     }
-    if conn.role == ROLE_CLIENT {
+    let before = conn.role;
+    if before == ROLE_CLIENT {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
@@ -66,7 +67,9 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
             client::asked(conn, tid, new);
         }
     }
-    if conn.role == ROLE_H2 {
+    if before == ROLE_SEALED {
+        sealed::read(conn, tid);
+    } else if conn.role == ROLE_H2 {
         h2::read(conn, call.buffer, n);
     }
     0
@@ -85,6 +88,9 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     if conn.role == ROLE_H2 {
         h2::wrote(conn, call.buffer, n);
         return 0;
+    }
+    if conn.role == ROLE_SEALED {
+        sealed::wrote(Sock::NONE, conn, n);
     }
     if conn.role != ROLE_CLIENT {
         return 0;
