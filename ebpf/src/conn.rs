@@ -185,14 +185,14 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
-    let wanted = match thread.as_mut() {
-        Some(thread) => core::mem::replace(&mut thread.wants_next_close, 0) != 0,
+    let ended = match thread.as_mut() {
+        Some(thread) => thread::ended(thread, conn),
         None => false,
     };
     let failed = failed(conn);
     if conn.flags & CONN_TOLD != 0 {
         // Its answer was the news.
-    } else if failed || wanted {
+    } else if failed || ended {
         let why = if failed { WHY_FAILED } else { WHY_ASKED };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
@@ -200,7 +200,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
             sealed::failed(conn.tgid, conn.bound, conn.bound_request, gave_up);
         }
-        if failed && let Some(thread) = thread {
+        if failed
+            && !ended
+            && let Some(thread) = thread
+        {
             // SAFETY: a plain number.
             let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);
             let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
@@ -285,6 +288,7 @@ fn nowhere(record: &mut ConnRecord, conn: &Conn) {
 /// A stream of a client's connection got an error: tells it in the same way.
 #[inline(never)]
 pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
+    let more = CONN_STREAM | closes_next(conn.cookie, id | STREAM);
     emit::record::<ConnRecord>(Kind::Client, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
@@ -292,7 +296,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         let told = &mut record.conn;
         told.role = ROLE_CLIENT;
         told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
-        told.flags |= CONN_STREAM;
+        told.flags |= more;
         told.bound = 0;
         told.request = id | STREAM;
         told.status = status;
@@ -362,10 +366,27 @@ fn refresh(record: &mut ConnRecord) {
 
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
 #[inline(never)]
-pub fn client_error(sk: Sock, conn: &Conn, why: u16) -> i32 {
+pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
+    conn.flags &= !CONN_AFTER_CALL;
+    conn.flags |= closes_next(conn.cookie, conn.request);
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
-    last_attempt(conn.cookie, conn.request);
-    0
+    last_attempt(conn.cookie, conn.request)
+}
+
+/// A proxy that writes first closes next what led to the error. Returns what its record says of that.
+#[inline(always)]
+fn closes_next(client: u64, request: u32) -> u16 {
+    let (tgid, tid) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_LATE == 0 {
+        return 0;
+    }
+    let Some(thread) = thread::of(tid) else { return 0 };
+    let in_call = thread.in_call != 0;
+    thread::acted(thread);
+    thread.closing = Waiting { client, request, since: 0 };
+    if in_call { CONN_AFTER_CALL } else { 0 }
 }
 
 /// Under which key the last attempt of a request is kept: a client's, or a stream's of a client.
@@ -377,22 +398,14 @@ fn recent_key(client: u64, request: u32) -> u64 {
 /// A request got an error: tells what its last attempt was if that has not been told.
 #[inline(never)]
 pub fn last_attempt(client: u64, request: u32) -> i32 {
-    let (tgid, tid) = emit::current();
-    // SAFETY: a plain number.
-    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    let mut told = class & PROC_LATE == 0;
     if let Some(recent) = RECENT.get_ptr_mut(&recent_key(client, request)) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
         if recent.conn.bound == client && recent.conn.bound_request == request {
             refresh(recent);
             emit::copied(Kind::Attempt, &raw const *recent);
-            told = true;
         }
         let _ = RECENT.remove(&recent_key(client, request));
-    }
-    if !told && let Some(thread) = thread::of(tid) {
-        thread.wants_next_close = 1;
     }
     0
 }

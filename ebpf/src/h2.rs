@@ -495,14 +495,14 @@ fn answered(cookie: u64, id: u32, status: u16) {
     let Some(stream) = STREAMS.get_ptr_mut(&key) else { return };
     // SAFETY: a map value; one thread at a time writes to a connection.
     let stream = unsafe { &mut *stream };
-    if let Some(thread) = thread::of(stream.tid) {
-        thread::done(thread, stream.slot, cookie, id | STREAM);
-    }
     let (status, why) = match status {
         500 | 502..=504 => (status, WHY_STATUS),
         ABANDONED => (0, WHY_CLOSED),
         _ => (0, 0),
     };
+    if let Some(thread) = thread::of(stream.tid) {
+        thread::done(thread, stream.slot, cookie, id | STREAM, why != 0);
+    }
     if why != 0
         && let Some(conn) = SECURED.get_ptr(&cookie)
     {

@@ -6,8 +6,8 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHOICE, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM, Table, Thread, WAITING,
-    Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM,
+    Table, Thread, WAITING, Waiting,
 };
 
 use crate::emit;
@@ -76,6 +76,7 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     thread.last = waiting;
     clear(&mut thread.retry);
     thread.requests += 1;
+    acted(thread);
     slot
 }
 
@@ -84,17 +85,46 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     clear(&mut thread.retry);
+    acted(thread);
+}
+
+/// The thread did something: what it closes next has nothing to do with what it wrote before, nor has what it
+/// writes next with a connect() that failed before.
+#[inline(always)]
+pub fn acted(thread: &mut Thread) {
+    clear(&mut thread.closing);
+    thread.in_call = 0;
+}
+
+/// The thread closes an upstream connection. Right behind an error that it wrote to a client, this is what led to
+/// the error: HAProxy and lighttpd end both in one go.
+#[inline(always)]
+pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
+    let closing = thread.closing;
+    acted(thread);
+    if closing.client == 0 || conn.flags & CONN_CHECK != 0 {
+        return false;
+    }
+    conn.bound = closing.client;
+    conn.bound_request = closing.request;
+    conn.choices = 1;
+    conn.flags &= !(CONN_CHOICE | CONN_RETRY);
+    conn.flags |= CONN_ENDED;
+    true
 }
 
 /// The answer of a request began: nobody will serve it any more.
 #[inline(always)]
-pub fn answered(thread: &mut Thread, conn: &Conn) {
-    done(thread, conn.slot, conn.cookie, conn.request);
+pub fn answered(thread: &mut Thread, conn: &Conn, error: bool) {
+    done(thread, conn.slot, conn.cookie, conn.request, error);
 }
 
 #[inline(always)]
-pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32) {
+pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32, error: bool) {
     thread.answers += 1;
+    if !error {
+        acted(thread);
+    }
     leave(thread, slot, client, request);
     if same(&thread.last, client, request) {
         clear(&mut thread.last);
@@ -146,7 +176,12 @@ fn micros(nanos: u64) -> u32 {
 /// Binds the request that an upstream connection begins to serve.
 #[inline(always)]
 pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
+    if conn.flags & CONN_CHECK != 0 {
+        acted(thread);
+        return;
+    }
     let bound = choose(thread, class);
+    acted(thread);
     conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED);
     conn.flags |= bound.flags;
     conn.bound = bound.to.client;
@@ -172,7 +207,11 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     let streams = thread.open & thread.streams;
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
-    let to = if class & PROC_OLDEST != 0 {
+    let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
+        // It had no chance to turn to anything else.
+        flags |= CONN_RETRY;
+        thread.bound
+    } else if class & PROC_OLDEST != 0 {
         in_turn(thread, &mut flags)
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;

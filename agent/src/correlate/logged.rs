@@ -107,6 +107,8 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             secured: false,
             stream: false,
             blind: true,
+            check: false,
+            after_call: false,
             last_state: 0,
             status: line.error.status,
             errno: None,
