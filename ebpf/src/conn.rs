@@ -11,7 +11,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant,
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS,
+    UnixPeer, constant,
 };
 use crate::{emit, sealed, thread};
 
@@ -208,10 +209,20 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     } else if conn.bound != 0 && in_task {
         keep(sk, conn);
     }
+    forget_flow(conn);
+    conn.role = ROLE_OPAQUE;
+    0
+}
+
+/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[inline(never)]
+pub fn forget_flow(conn: &Conn) -> i32 {
     let mut key = conn.tuple;
     kernel::flow_key(&mut key);
-    let _ = FLOWS.remove(&key);
-    conn.role = ROLE_OPAQUE;
+    // SAFETY: a value of the map.
+    if FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).cookie } == conn.cookie) {
+        let _ = FLOWS.remove(&key);
+    }
     0
 }
 
@@ -222,6 +233,10 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
     kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
+    let keep = constant!(SETTINGS.head) as usize;
+    if keep < LEAST_HEAD {
+        withhold(&mut record.conn, keep);
+    }
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
@@ -243,6 +258,19 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
             peer(record);
             find_listener(&record.tuple, &mut record.listener);
         }
+    }
+}
+
+/// What was only looked at leaves the kernel with no record.
+#[inline(always)]
+fn withhold(conn: &mut Conn, keep: usize) {
+    const { assert!(size_of::<Thread>() >= HEAD, "there are zeros enough for a head") };
+    conn.request_len = conn.request_len.min(keep as u16);
+    conn.reply_len = conn.reply_len.min(keep as u16);
+    if let Some(zeros) = SCRATCH_THREAD.get_ptr(0) {
+        let (request, reply) = ((&raw mut conn.request_head).cast::<u8>(), (&raw mut conn.reply_head).cast::<u8>());
+        kernel::copy(request.wrapping_add(keep), zeros.cast(), HEAD - keep);
+        kernel::copy(reply.wrapping_add(keep), zeros.cast(), HEAD - keep);
     }
 }
 
@@ -360,15 +388,17 @@ fn peer(record: &mut ConnRecord) {
 #[inline(always)]
 pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
-    // The exact address, then the wildcard of IPv6 (which takes IPv4 too unless told otherwise), then of IPv4.
+    let v4 = kernel::is_mapped(&tuple.remote);
+    // The exact address, then the wildcard of its family, then that of IPv6, which takes IPv4 too unless told otherwise.
     let mut found = LISTENERS.get_ptr(&key);
-    if found.is_none() {
-        key.addr = [0; 16];
+    if found.is_none() && v4 {
+        key.addr = kernel::mapped(0);
         found = LISTENERS.get_ptr(&key);
     }
     if found.is_none() {
-        key.addr = kernel::mapped(0);
-        found = LISTENERS.get_ptr(&key);
+        key.addr = [0; 16];
+        // SAFETY: a value of the map.
+        found = LISTENERS.get_ptr(&key).filter(|state| !v4 || unsafe { (**state).only_v6 } == 0);
     }
     to.cookie = 0;
     to.tgid = 0;
@@ -474,8 +504,8 @@ fn unix_reader(peer: u64, cookie: u64) -> u32 {
 pub const NO_LISTENER: Listener =
     Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: LISTENER_UNKNOWN, _pad: [0; 3] };
 
-/// Bytes of a head that are kept.
+/// Bytes of a head that are looked at.
 #[inline(always)]
 pub fn head_limit() -> u32 {
-    constant!(SETTINGS.head)
+    constant!(SETTINGS.head).max(LEAST_HEAD as u32)
 }

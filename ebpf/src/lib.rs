@@ -9,6 +9,8 @@ pub const ABI: u32 = 1;
 
 /// Bytes kept of a request and of an answer.
 pub const HEAD: usize = 256;
+/// Fewer do not tell a status, so that many are looked at whatever shall be kept.
+pub const LEAST_HEAD: usize = 24;
 /// Bytes kept of a DNS message: enough for any name and the header.
 pub const DNS: usize = 288;
 /// `sun_path` of the kernel.
@@ -689,7 +691,8 @@ pub struct Settings {
     pub cpus: u32,
     /// Microseconds of one jiffy.
     pub jiffy_us: u32,
-    pub _pad: u32,
+    /// Which bit of a socket says that it takes IPv6 alone, counted from its start; `u32::MAX` when it cannot be read.
+    pub only_v6: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

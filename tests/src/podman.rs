@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::guard::{self, output};
+use crate::guard::{self, output, tool};
 use crate::netns::Netns;
 
 /// Podman with a store of its own; its containers end on drop.
@@ -53,18 +53,32 @@ impl Podman {
     /// Runs a program in a container with a root of its own, the network of `netns`, and this much memory.
     pub fn run(&self, name: &str, root: &Root, netns: &Netns, memory: &str, command: &[&str]) -> Result<Container> {
         let network = format!("ns:/run/netns/{}", netns.name());
+        let rootfs = root.0.display().to_string();
+        let args = ["--network", &network, "--memory", memory, "--rootfs", &rootfs];
+        self.start(name, &[&args, command].concat())
+    }
+
+    /// Runs a container with these arguments of `podman run`: flags, what to run, and its own arguments.
+    pub fn start(&self, name: &str, more: &[&str]) -> Result<Container> {
         // A later run finds by this name what a killed one left.
         let group = format!("/{}", guard::prefix());
-        let rootfs = root.0.display().to_string();
         let (files, processes) = (ulimit("nofile", libc::RLIMIT_NOFILE), ulimit("nproc", libc::RLIMIT_NPROC));
-        let mut args = vec!["run", "--detach", "--name", name, "--network", &network, "--cgroup-parent", &group];
         // Podman would raise limits above ours, and mount memory for its containers to share.
-        args.extend(["--ulimit", &files, "--ulimit", &processes, "--ipc", "host", "--memory", memory]);
-        args.extend(["--rootfs", &rootfs]);
-        args.extend(command);
+        let ours = ["--ulimit", &files, "--ulimit", &processes, "--ipc", "host", "--cgroup-parent", &group];
+        let args = [&["run", "--detach", "--name", name], &ours[..], more].concat();
         let id = self.call(&args)?.trim().to_owned();
         let pid = self.call(&["inspect", "--format", "{{.State.Pid}}", &id])?;
         Ok(Container { name: name.to_owned(), id, pid: pid.trim().parse().context("podman names no process")? })
+    }
+
+    /// Builds an image from a recipe whose `BASE` is this root; `context` is what it copies from.
+    pub fn build(&self, recipe: &Path, root: &Root, context: &Path, tag: &str) -> Result<()> {
+        let base = self.dir.join("base.tar").display().to_string();
+        tool("tar", &["--create", "--file", &base, "--directory", &root.0.display().to_string(), "."])?;
+        self.call(&["import", "--quiet", &base, "localhost/base"])?;
+        let (recipe, context) = (recipe.display().to_string(), context.display().to_string());
+        let base = ["--build-arg", "BASE=localhost/base", "--pull=never"];
+        self.call(&[&["build", "--quiet", "--file", &recipe, "--tag", tag], &base[..], &[&context]].concat()).map(drop)
     }
 
     /// What podman knows of a container, by a template.

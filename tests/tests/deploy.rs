@@ -1,5 +1,5 @@
-//! What deploy/ has for Kubernetes: the chart rendered by the real Helm, against the plain manifest and against the
-//! schema of Kubernetes itself.
+//! What deploy/ has: the chart rendered by the real Helm, against the plain manifest and against the schema of
+//! Kubernetes itself; the unit before systemd's own judgement.
 
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what failed")]
 
@@ -169,4 +169,29 @@ fn the_chart_renders_with_everything_on_and_with_everything_off() {
 fn an_older_kubernetes_gets_only_fields_that_it_knows() {
     let all = render("old", "1.27", &[]);
     assert_eq!(pod(&all)["containers"][0]["securityContext"]["appArmorProfile"], Value::Null);
+}
+
+#[test]
+fn systemd_takes_the_unit_and_finds_it_as_exposed_as_the_docs_say() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return;
+    }
+    let unit = fs::read_to_string(deploy("../systemd/trace502.service")).unwrap();
+    let dir = TempDir::of("unit").unwrap();
+    let file = dir.path().join("trace502.service");
+    // The program and its page are not installed here.
+    let here = unit.replace("/usr/bin/trace502", "/bin/true").replace("man:trace502(1)", "file:///");
+    fs::write(&file, here).unwrap();
+    let said = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
+    assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    let judged = Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager"]).arg(&file).output();
+    let judged = String::from_utf8(judged.unwrap().stdout).unwrap();
+    let level = judged.lines().find_map(|line| line.split_once("trace502.service: ")).unwrap().1;
+    let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+    let docs = fs::read_to_string(deploy("../../docs/agent.md")).unwrap();
+    let written = docs.split_once("`systemd-analyze security`: ").unwrap().1;
+    let written: f64 = written.split(')').next().unwrap().parse().unwrap();
+    // Newer versions of systemd weigh a little differently.
+    assert!(level <= written + 0.3, "{judged}");
 }

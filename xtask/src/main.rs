@@ -56,7 +56,7 @@ enum Task {
         /// Also write the figures to this file
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// Only this measure, see docs/performance.md
+        /// Only this measure: call, request, storm, incident, footprint or agent
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
     },

@@ -43,7 +43,7 @@ use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
-use crate::causes::{self, Answers, Case, Opinion};
+use crate::causes::{self, Answers, Case, Opinion, Wait};
 use crate::host::Host;
 use crate::model::{
     Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
@@ -178,9 +178,18 @@ impl Engine {
 
     /// Sees to every deadline there is: nothing more will come.
     pub fn finish(&mut self, host: &mut dyn Host) {
-        while let Some(last) = self.timers.last().map(|(at, _)| *at) {
-            self.run_timers(last, host);
+        self.finish_while(host, || true);
+    }
+
+    /// The same for as long as there is time; returns how many errors are left without an answer.
+    pub fn finish_while(&mut self, host: &mut dyn Host, mut time: impl FnMut() -> bool) -> usize {
+        while let Some((next, _)) = self.timers.first().copied()
+            && time()
+        {
+            self.run_timers(next, host);
         }
+        self.timers.clear();
+        self.pending.len()
     }
 
     /// When `tick` is wanted next.
@@ -368,6 +377,7 @@ impl Engine {
     /// Asks the causes about an attempt, and sees to what follows from the answer.
     fn judge(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(mut one) = self.tries.remove(seq) else { return };
+        self.stop_waiting(&one);
         let (opinion, end) = {
             let case = Case {
                 attempt: Some(&one.attempt),
@@ -407,6 +417,17 @@ impl Engine {
         self.tries.insert(one);
         if judged {
             self.judged(seq);
+        }
+    }
+
+    /// Most processes that are waited for live on.
+    fn stop_waiting(&mut self, one: &Try) {
+        let State::Waiting(Wait { exit_of: Some(pid), .. }) = one.state else { return };
+        if let Some(waiting) = self.exits.get_mut(&pid) {
+            waiting.remove(&one.seq);
+            if waiting.is_empty() {
+                self.exits.remove(&pid);
+            }
         }
     }
 
@@ -538,6 +559,7 @@ impl Engine {
         joined.drop_checks(&self.tries, &self.past.failures);
         let Some(mut pending) = self.pending.remove(seq) else { return };
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
+        own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
         for mut one in own {
             one.used = true;

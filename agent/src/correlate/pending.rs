@@ -96,6 +96,10 @@ impl Pendings {
         (self.all.len() >= PENDING).then(|| self.all.keys().next().copied()).flatten()
     }
 
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
     pub fn insert(&mut self, pending: Pending) {
         self.by_client.insert(pending.key(), pending.seq);
         self.by_pid.entry(pending.pid).or_default().insert(pending.seq);

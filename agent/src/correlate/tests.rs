@@ -356,6 +356,17 @@ fn haproxy_is_told_at_once_when_its_close_came() {
 }
 
 #[test]
+fn a_process_that_lives_on_is_not_waited_for_for_ever() {
+    let mut w = World::new("nginx");
+    for client in 0..100 {
+        let broken = closed_early(&mut w, client, "/");
+        w.tell(broken).pass(SECOND);
+    }
+    w.all();
+    assert!(w.engine.exits.is_empty(), "{:?}", w.engine.exits);
+}
+
+#[test]
 fn everything_is_bounded_and_counted() {
     let mut w = World::new("nginx");
     for client in 0..40_000 {

@@ -32,8 +32,12 @@ use crate::recording::{Header, RecordingHost, Tape};
 const BEAT: Nanos = 1_000_000_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
-/// Batches taken in before leaving.
-const LAST_BATCHES: usize = 64;
+/// How long leaving may take: to take in what is left, and to answer what is open. The agent has to end within a
+/// second, its history included.
+const LAST_RECORDS: Nanos = 200_000_000;
+const LAST_ANSWERS: Nanos = 150_000_000;
+/// More than the ring holds.
+const RING: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -130,19 +134,30 @@ impl Watch {
 
     /// Takes in what is left, and lets every open question be answered with what is there.
     pub fn finish(&mut self, notices: &mut Vec<Notice>) {
-        // What comes while we leave is not ours any more: a flood must not keep us.
-        for _ in 0..LAST_BATCHES {
-            if self.take_in() < BATCH {
-                break;
+        // A flood must not keep us: what there is no time for is counted.
+        let until = monotonic() + LAST_RECORDS;
+        while self.take_in() == BATCH && monotonic() < until {}
+        let unread = self.ring.drain(RING, |_| {});
+        self.read_logs(monotonic());
+        self.beat(monotonic());
+        if unread > 0 {
+            // What was not seen proves nothing.
+            self.engine.lost(monotonic(), unread as u64);
+            if let Some(tape) = &self.tape {
+                tape.lost(BTreeMap::from([("unread_at_the_end".into(), unread as u64)]));
             }
         }
-        self.read_logs(monotonic());
-        self.pass(monotonic());
-        self.beat(monotonic());
         if let Some(tape) = &self.tape {
+            tape.tick(monotonic());
             tape.finish();
         }
-        self.engine.finish(&mut self.host);
+        let until = monotonic() + LAST_ANSWERS;
+        let open = self.engine.finish_while(&mut self.host, || monotonic() < until);
+        for (place, count) in [("unread_at_the_end", unread), ("unanswered_at_the_end", open)] {
+            if count > 0 {
+                *self.totals.lost.entry(place.into()).or_default() += count as u64;
+            }
+        }
         notices.append(&mut self.engine.drain());
     }
 

@@ -21,7 +21,12 @@ use crate::world::lock;
 /// What makes this program play a proxy.
 pub const PLAY: &str = "--play-proxy";
 const REQUEST: &[u8] = b"GET /storm HTTP/1.1\r\nHost: storm.test\r\n\r\n";
+/// The same, each at another upstream.
+pub const BROAD: &[u8] = b"GET /broad HTTP/1.1\r\nHost: storm.test\r\n\r\n";
+/// A request that goes well. As long as the others, and so is its answer.
+pub const QUIET: &[u8] = b"GET /quiet HTTP/1.1\r\nHost: storm.test\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
+const WELL: &[u8] = b"HTTP/1.1 200 All Is Well\r\nContent-Length: 0\r\n\r\n";
 const CLIENTS: usize = 4;
 /// One in so many records has its latency taken.
 const SAMPLE: usize = 20;
@@ -29,15 +34,23 @@ const SAMPLE: usize = 20;
 /// Asks an upstream that refuses, and says so, for as long as it is asked. Its port is the first line it prints.
 pub fn play() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
+    let upstream = TcpListener::bind("127.0.0.1:0")?;
+    let well = upstream.local_addr()?;
     println!("{}", listener.local_addr()?);
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for mut stream in upstream.incoming().flatten() {
+                let mut room = [0; QUIET.len()];
+                let _ = stream.read_exact(&mut room).and_then(|()| stream.write_all(WELL));
+            }
+        });
         for mut stream in listener.incoming().flatten() {
             scope.spawn(move || {
                 let mut room = [0; REQUEST.len()];
                 let _ = stream.set_nodelay(true);
                 while stream.read_exact(&mut room).is_ok() {
-                    // Nobody has port 1.
-                    if TcpStream::connect("127.0.0.1:1").is_ok() || stream.write_all(ANSWER).is_err() {
+                    let answer = if room == QUIET { forward(well) } else { refused(&room) };
+                    if answer.and_then(|answer| stream.write_all(answer)).is_err() {
                         return;
                     }
                 }
@@ -45,6 +58,48 @@ pub fn play() -> Result<()> {
         }
     });
     Ok(())
+}
+
+fn forward(upstream: SocketAddr) -> std::io::Result<&'static [u8]> {
+    let mut stream = TcpStream::connect(upstream)?;
+    stream.write_all(QUIET)?;
+    let mut room = [0; WELL.len()];
+    stream.read_exact(&mut room)?;
+    Ok(WELL)
+}
+
+fn refused(request: &[u8]) -> std::io::Result<&'static [u8]> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let [.., high, low] = NEXT.fetch_add(usize::from(request == BROAD), Ordering::Relaxed).to_be_bytes();
+    // Nobody has port 1, on any address of the loopback.
+    let at = if request == BROAD { [127, 1, high, low] } else { [127, 0, 0, 1] };
+    match TcpStream::connect(SocketAddr::from((at, 1))) {
+        Ok(_) => Err(std::io::Error::other("somebody listens on port 1")),
+        Err(_) => Ok(ANSWER),
+    }
+}
+
+/// This program under the name of a proxy, and where it listens.
+pub struct Player {
+    pub at: SocketAddr,
+    _kid: Kid,
+}
+
+impl Player {
+    pub fn start(dir: &std::path::Path) -> Result<Player> {
+        let name = dir.join("nginx");
+        let me = std::env::current_exe()?;
+        if std::fs::hard_link(&me, &name).is_err() {
+            std::fs::copy(&me, &name).with_context(|| format!("cannot copy {}", me.display()))?;
+        }
+        let mut launch = Launch::new(&name).args([PLAY]);
+        launch.command.stdout(Stdio::piped());
+        let kid = launch.start()?;
+        let mut line = String::new();
+        BufReader::new(kid.take_stdout().context("the proxy has no stdout")?).read_line(&mut line)?;
+        let at = line.trim().parse().context("the proxy does not say where it listens")?;
+        Ok(Player { at, _kid: kid })
+    }
 }
 
 /// The agent, its records counted and some of them timed as they come.
@@ -115,19 +170,10 @@ fn time_of_day(line: &str) -> Option<f64> {
 
 pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     let dir = TempDir::new()?;
-    let name = dir.path().join("nginx");
-    let me = std::env::current_exe()?;
-    if std::fs::hard_link(&me, &name).is_err() {
-        std::fs::copy(&me, &name).with_context(|| format!("cannot copy {}", me.display()))?;
-    }
     let told = Told::start(&dir.path().join("agent.log"))?;
-    let mut launch = Launch::new(&name).args([PLAY]);
-    launch.command.stdout(Stdio::piped());
-    let proxy = launch.start()?;
-    let mut line = String::new();
-    BufReader::new(proxy.take_stdout().context("the proxy has no stdout")?).read_line(&mut line)?;
-    let at: SocketAddr = line.trim().parse().context("the proxy does not say where it listens")?;
-    until(Duration::from_secs(30), || (storm(at, 20, 100.0).is_ok() && told.count() > 0).then_some(()))
+    let player = Player::start(dir.path())?;
+    let at = player.at;
+    until(Duration::from_secs(30), || (storm(at, &[REQUEST], 20, 100.0).is_ok() && told.count() > 0).then_some(()))
         .with_context(|| format!("the agent tells nothing: {:?}", told.kid.ended()))?;
     for rate in [1000, 5000, 20_000] {
         report.add(measure(&told, at, rate, effort.pick(2, 10))?);
@@ -140,7 +186,7 @@ fn measure(told: &Told, at: SocketAddr, rate: usize, seconds: usize) -> Result<R
     let (before, used) = (told.count(), usage::cpu(told.kid.pid()));
     lock(&told.late).clear();
     let count = rate * seconds;
-    let took = storm(at, count, rate as f64)?;
+    let took = storm(at, &[REQUEST], count, rate as f64)?;
     let found = told.settled(before + count) - before;
     ensure!(told.kid.ended().is_none(), "the agent ended in the storm");
     let cpu = (usage::cpu(told.kid.pid()) - used) as f64 / 1000.0 / count as f64;
@@ -159,8 +205,8 @@ fn measure(told: &Told, at: SocketAddr, rate: usize, seconds: usize) -> Result<R
         .at_most("p99", most, 20.0, "ms"))
 }
 
-/// So many errors at this rate, or as near to it as the machine comes; how long that took.
-fn storm(at: SocketAddr, count: usize, rate: f64) -> Result<f64> {
+/// So many requests, each of these in turn, at this rate, or as near to it as the machine comes; how long that took.
+pub fn storm(at: SocketAddr, requests: &[&[u8]], count: usize, rate: f64) -> Result<f64> {
     let start = Instant::now();
     let each = count / CLIENTS;
     std::thread::scope(|scope| {
@@ -175,7 +221,7 @@ fn storm(at: SocketAddr, count: usize, rate: f64) -> Result<f64> {
                         if let Some(early) = due.checked_sub(start.elapsed()) {
                             std::thread::sleep(early);
                         }
-                        stream.write_all(REQUEST)?;
+                        stream.write_all(requests[n % requests.len()])?;
                         stream.read_exact(&mut room)?;
                     }
                     Ok(())

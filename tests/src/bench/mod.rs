@@ -9,6 +9,7 @@ pub mod incidents;
 pub mod programs;
 pub mod requests;
 pub mod rivals;
+pub mod soak;
 pub mod stats;
 pub mod storm;
 pub mod usage;

@@ -4,23 +4,24 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use trace502_tests::bench::{Effort, Report, call, footprint, incidents, requests, storm};
+use trace502_tests::bench::{Effort, Report, call, footprint, incidents, requests, soak, storm};
 use trace502_tests::guard;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
   --quick  fewer rounds
   --json   the figures go there too
-  --only   one of: call, request, storm, incident, footprint; all by default";
+  --only   one of: call, request, storm, incident, footprint, agent; all by default";
 
 type Measure = fn(Effort, &mut Report) -> Result<()>;
 
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("call", call::run),
     ("request", requests::run),
     ("storm", storm::run),
     ("incident", incidents::run),
     ("footprint", footprint::run),
+    ("agent", soak::run),
 ];
 
 fn main() -> Result<()> {
