@@ -122,12 +122,18 @@ impl Watch {
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
+        // Asked before the records are read: what happened by then is among them.
+        let now = monotonic();
         // One batch: what it came to is shown before the rest of a flood is taken in.
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
+            self.pass(now);
+        } else {
+            // What answers an open question may be among what is still to be read: time is that of the last record.
+            let now = monotonic();
+            if now >= self.next_beat { self.beat(now) } else { self.count_losses(now) }
         }
-        self.pass(monotonic());
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }
@@ -224,6 +230,11 @@ impl Watch {
         self.next_beat = now + BEAT;
         self.beaten = true;
         self.logs.look(now, self.tracked.proxies(), self.host.inner());
+        self.count_losses(now);
+    }
+
+    /// Asks the kernel side for what was lost on the way.
+    fn count_losses(&mut self, now: Nanos) {
         let lost = self.kernel.lost();
         let mut news = BTreeMap::new();
         let mut records = 0;
@@ -241,10 +252,8 @@ impl Watch {
             return;
         }
         if let Some(tape) = &self.tape {
-            tape.tick(now);
             tape.lost(news);
         }
-        self.engine.tick(now, &mut self.host);
         if records > 0 {
             self.engine.lost(now, records);
         }
