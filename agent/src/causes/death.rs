@@ -195,7 +195,12 @@ pub fn how<'d>(case: &Case<'_>, death: &'d Death) -> How<'d> {
     let signals = &death.life.signals;
     match death.status {
         ExitStatus::Signal { signal, core } => {
+            // Who catches a signal of another may send it to himself to die of it.
+            let of_another = |s: &&SignalSeen| {
+                s.signal == signal && s.sender.pid != death.pid && death.at.saturating_sub(s.at) <= SECOND
+            };
             let sent = signals.iter().rev().find(|s| s.signal == signal);
+            let sent = signals.iter().rev().find(of_another).or(sent);
             let foreign = sent.filter(|s| !s.from_kernel && s.sender.pid != death.pid);
             if CRASHES.contains(&signal) && foreign.is_none() {
                 return How::Crash { signal, core };
@@ -207,7 +212,10 @@ pub fn how<'d>(case: &Case<'_>, death: &'d Death) -> How<'d> {
         }
         ExitStatus::Code(code) => {
             let asked = |s: &&SignalSeen| {
-                STOPS.contains(&s.signal) && s.at <= death.at && death.at - s.at <= GRACE && s.sender.pid != death.pid
+                // A master aborts a worker that hangs, which may still end in good order.
+                let abort = s.signal == libc::SIGABRT && !s.from_kernel && death.at.saturating_sub(s.at) <= SECOND;
+                let stop = STOPS.contains(&s.signal) && death.at.saturating_sub(s.at) <= GRACE;
+                (stop || abort) && s.at <= death.at && s.sender.pid != death.pid
             };
             match signals.iter().rev().find(asked) {
                 Some(s) => unit_oom(case, death, Some(s)).unwrap_or(How::Killed { signal: s.signal, by: Some(s) }),

@@ -154,6 +154,8 @@ pub fn judge(case: &Case<'_>) -> Opinion {
 }
 
 #[cfg(test)]
+mod advice_tests;
+#[cfg(test)]
 mod alike_tests;
 #[cfg(test)]
 mod bystander_tests;

@@ -122,18 +122,18 @@ impl Watch {
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
-        // Asked before the records are read: what happened by then is among them.
-        let now = monotonic();
-        // One batch: what it came to is shown before the rest of a flood is taken in.
+        // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
+        // that was told before it is in: until then, time stands where the records are.
+        let mut now = monotonic();
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
-            self.pass(now);
         } else {
-            // What answers an open question may be among what is still to be read: time is that of the last record.
-            let now = monotonic();
-            if now >= self.next_beat { self.beat(now) } else { self.count_losses(now) }
+            // What a flood pushed out is to be known before anything is made of its absence.
+            self.count_losses(now);
+            now = self.engine.clock();
         }
+        self.pass(now);
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }
