@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use trace502::cli::Cli;
 use trace502::commands::{closed_early, exit_status, tell, told};
+use trace502::kernel::leave_hooks;
 
 fn main() -> ExitCode {
-    match Cli::parse().verb.run() {
+    let code = match Cli::parse().verb.run() {
         Ok(status) => ExitCode::from(status),
         // `| head` took what it wanted.
         Err(error) if closed_early(&error) => ExitCode::SUCCESS,
@@ -15,5 +16,7 @@ fn main() -> ExitCode {
             tell(told(&error));
             ExitCode::from(exit_status(&error))
         }
-    }
+    };
+    leave_hooks();
+    code
 }

@@ -84,7 +84,21 @@ pub fn duration(ns: Nanos) -> String {
         MILLI..10_000_000 => tenths(ns, MILLI, "ms"),
         10_000_000..SECOND => format!("{} ms", ns / MILLI),
         SECOND..100_000_000_000 => tenths(ns, SECOND, "s"),
-        _ => format!("{} min", ns / (60 * SECOND)),
+        100_000_000_000..HOUR => two(ns, MINUTE, "min", SECOND, "s"),
+        HOUR..DAY => two(ns, HOUR, "h", MINUTE, "min"),
+        _ => two(ns, DAY, "d", HOUR, "h"),
+    }
+}
+
+const MINUTE: Nanos = 60 * SECOND;
+const HOUR: Nanos = 60 * MINUTE;
+const DAY: Nanos = 24 * HOUR;
+
+/// `1 min 50 s`, `4 h`.
+fn two(ns: Nanos, large: Nanos, its_word: &str, small: Nanos, word: &str) -> String {
+    match ns % large / small {
+        0 => format!("{} {its_word}", ns / large),
+        rest => format!("{} {its_word} {rest} {word}", ns / large),
     }
 }
 
@@ -208,6 +222,9 @@ mod tests {
         assert_eq!(duration(1_250_000_000), "1.2 s");
         assert_eq!(duration(60_000_000_000), "60 s");
         assert_eq!(duration(240_000_000_000), "4 min");
+        assert_eq!(duration(110 * SECOND), "1 min 50 s");
+        assert_eq!(duration(75 * MINUTE), "1 h 15 min");
+        assert_eq!(duration(50 * HOUR), "2 d 2 h");
         assert_eq!(size(64 << 20), "64 MiB");
         assert_eq!(size(66_899_149), "63.8 MiB");
         assert_eq!(size(100), "100 B");

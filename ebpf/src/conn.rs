@@ -11,7 +11,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, UNIX_PEERS, UnixPeer, constant,
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS,
+    UnixPeer, constant,
 };
 use crate::{emit, sealed, thread};
 
@@ -184,14 +185,14 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
-    let wanted = match thread.as_mut() {
-        Some(thread) => core::mem::replace(&mut thread.wants_next_close, 0) != 0,
+    let ended = match thread.as_mut() {
+        Some(thread) => thread::ended(thread, conn),
         None => false,
     };
     let failed = failed(conn);
     if conn.flags & CONN_TOLD != 0 {
         // Its answer was the news.
-    } else if failed || wanted {
+    } else if failed || ended {
         let why = if failed { WHY_FAILED } else { WHY_ASKED };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
@@ -199,7 +200,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
             sealed::failed(conn.tgid, conn.bound, conn.bound_request, gave_up);
         }
-        if failed && let Some(thread) = thread {
+        if failed
+            && !ended
+            && let Some(thread) = thread
+        {
             // SAFETY: a plain number.
             let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);
             let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
@@ -208,10 +212,20 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     } else if conn.bound != 0 && in_task {
         keep(sk, conn);
     }
+    forget_flow(conn);
+    conn.role = ROLE_OPAQUE;
+    0
+}
+
+/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[inline(never)]
+pub fn forget_flow(conn: &Conn) -> i32 {
     let mut key = conn.tuple;
     kernel::flow_key(&mut key);
-    let _ = FLOWS.remove(&key);
-    conn.role = ROLE_OPAQUE;
+    // SAFETY: a value of the map.
+    if FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).cookie } == conn.cookie) {
+        let _ = FLOWS.remove(&key);
+    }
     0
 }
 
@@ -222,6 +236,10 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
     kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
+    let keep = constant!(SETTINGS.head) as usize;
+    if keep < LEAST_HEAD {
+        withhold(&mut record.conn, keep);
+    }
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
@@ -243,6 +261,19 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
             peer(record);
             find_listener(&record.tuple, &mut record.listener);
         }
+    }
+}
+
+/// What was only looked at leaves the kernel with no record.
+#[inline(always)]
+fn withhold(conn: &mut Conn, keep: usize) {
+    const { assert!(size_of::<Thread>() >= HEAD, "there are zeros enough for a head") };
+    conn.request_len = conn.request_len.min(keep as u16);
+    conn.reply_len = conn.reply_len.min(keep as u16);
+    if let Some(zeros) = SCRATCH_THREAD.get_ptr(0) {
+        let (request, reply) = ((&raw mut conn.request_head).cast::<u8>(), (&raw mut conn.reply_head).cast::<u8>());
+        kernel::copy(request.wrapping_add(keep), zeros.cast(), HEAD - keep);
+        kernel::copy(reply.wrapping_add(keep), zeros.cast(), HEAD - keep);
     }
 }
 
@@ -308,24 +339,29 @@ fn refresh(record: &mut ConnRecord) {
 
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
 #[inline(never)]
-pub fn client_error(sk: Sock, conn: &Conn, why: u16) -> i32 {
-    hand_over(sk, conn, Kind::Client, why | IN_TASK);
+pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    let mut told = class & PROC_LATE == 0;
+    conn.flags &= !CONN_AFTER_CALL;
+    if class & PROC_LATE != 0
+        && let Some(thread) = thread::of(tid)
+    {
+        if thread.in_call != 0 {
+            conn.flags |= CONN_AFTER_CALL;
+        }
+        thread::acted(thread);
+        thread.closing = Waiting { client: conn.cookie, request: conn.request, since: 0 };
+    }
+    hand_over(sk, conn, Kind::Client, why | IN_TASK);
     if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
         if recent.conn.bound_request == conn.request {
             refresh(recent);
             emit::copied(Kind::Attempt, &raw const *recent);
-            told = true;
         }
         let _ = RECENT.remove(&conn.cookie);
-    }
-    if !told && let Some(thread) = thread::of(tid) {
-        thread.wants_next_close = 1;
     }
     0
 }
@@ -360,15 +396,17 @@ fn peer(record: &mut ConnRecord) {
 #[inline(always)]
 pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
-    // The exact address, then the wildcard of IPv6 (which takes IPv4 too unless told otherwise), then of IPv4.
+    let v4 = kernel::is_mapped(&tuple.remote);
+    // The exact address, then the wildcard of its family, then that of IPv6, which takes IPv4 too unless told otherwise.
     let mut found = LISTENERS.get_ptr(&key);
-    if found.is_none() {
-        key.addr = [0; 16];
+    if found.is_none() && v4 {
+        key.addr = kernel::mapped(0);
         found = LISTENERS.get_ptr(&key);
     }
     if found.is_none() {
-        key.addr = kernel::mapped(0);
-        found = LISTENERS.get_ptr(&key);
+        key.addr = [0; 16];
+        // SAFETY: a value of the map.
+        found = LISTENERS.get_ptr(&key).filter(|state| !v4 || unsafe { (**state).only_v6 } == 0);
     }
     to.cookie = 0;
     to.tgid = 0;
@@ -474,8 +512,8 @@ fn unix_reader(peer: u64, cookie: u64) -> u32 {
 pub const NO_LISTENER: Listener =
     Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: LISTENER_UNKNOWN, _pad: [0; 3] };
 
-/// Bytes of a head that are kept.
+/// Bytes of a head that are looked at.
 #[inline(always)]
 pub fn head_limit() -> u32 {
-    constant!(SETTINGS.head)
+    constant!(SETTINGS.head).max(LEAST_HEAD as u32)
 }

@@ -59,7 +59,7 @@ const ENOUGH: u64 = 64;
 #[inline(always)]
 pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flags: &mut u16) {
     if let Source::At(at) = source {
-        piece(head, len, at, n);
+        piece(head, len, at, n, flags);
         return;
     }
     // One way for both kinds of call: each of its own is walked through again by the verifier.
@@ -67,17 +67,19 @@ pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flag
         Payload::Buffer(at) => (at, n, 0, 0),
         Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
             Some((at, size)) => (at, size, vectors, count),
-            None => return,
+            None => {
+                unseen(flags);
+                return;
+            }
         },
         Payload::Blind => {
-            *flags |= CONN_BLIND;
-            emit::lost(0);
+            unseen(flags);
             return;
         }
     };
     let mut size = size.min(n);
     let mut left = n - size;
-    piece(head, len, at, size);
+    piece(head, len, at, size, flags);
     for index in 1..PIECES {
         if index >= count || left == 0 || size >= ENOUGH {
             break;
@@ -85,15 +87,23 @@ pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flag
         let Some((at, whole)) = kernel::vector(vectors, index) else { break };
         size = whole.min(left);
         left -= size;
-        piece(head, len, at, size);
+        piece(head, len, at, size, flags);
     }
+}
+
+/// Payload went by that could not be read: what it said is not known, which is not that it said nothing.
+#[inline(never)]
+fn unseen(flags: &mut u16) -> i32 {
+    *flags |= CONN_BLIND;
+    emit::lost(0);
+    0
 }
 
 /// Room for what comes after the first piece: the halves add up to a head whatever the verifier assumes.
 const HALF: u32 = HEAD as u32 / 2;
 
 #[inline(always)]
-fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
+fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64, flags: &mut u16) {
     let start = *len as u32;
     let limit = conn::head_limit();
     if start >= limit {
@@ -110,7 +120,12 @@ fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64) {
     } else {
         return;
     };
-    if take != 0 && kernel::copy_user(to, take, at) == 0 {
+    if take == 0 {
+        return;
+    }
+    if kernel::copy_user(to, take, at) == 0 {
         *len = (start + take) as u16;
+    } else {
+        unseen(flags);
     }
 }

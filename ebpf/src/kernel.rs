@@ -29,6 +29,9 @@ pub const TCP_CLOSE_WAIT: u8 = 8;
 pub const TCP_LAST_ACK: u8 = 9;
 pub const TCP_LISTEN: u8 = 10;
 
+/// `sk_shutdown`: nothing more comes, nothing more goes.
+pub const SHUTDOWN_RECEIVE: u8 = 1;
+pub const SHUTDOWN_SEND: u8 = 2;
 pub const SHUTDOWN_BOTH: u8 = 3;
 
 /// `offset_of` a struct member in the running kernel.
@@ -152,9 +155,23 @@ impl Sock {
         read_or_zero::<u8>(self.0, offset!(sk_shutdown)) & 3
     }
 
+    /// Whether its owner ended it, at the moment of a change of state. One that the kernel gives up (no answer to
+    /// retransmissions or probes) is marked only after that.
+    #[inline(always)]
+    pub fn ended_by_owner(self) -> bool {
+        self.shutdown() & SHUTDOWN_SEND != 0
+    }
+
     #[inline(always)]
     pub fn error(self) -> i32 {
         read_or_zero(self.0, offset!(sk_err))
+    }
+
+    /// Whether a wildcard of IPv6 takes IPv6 alone.
+    #[inline(always)]
+    pub fn only_v6(self) -> bool {
+        let bit = constant!(SETTINGS.only_v6) as usize;
+        bit != MISSING && read_or_zero::<u8>(self.0, bit >> 3) >> (bit & 7) & 1 != 0
     }
 
     /// An error that does not end the connection by itself: an ICMP message that came while connect() ran.
@@ -172,6 +189,13 @@ impl Sock {
             return 0;
         }
         read_or_zero(first as Ptr, cb + ee)
+    }
+
+    /// Whether its owner asked for acknowledgements to be delayed, which is off until a connection is used.
+    #[inline(always)]
+    pub fn delays_acks(self) -> bool {
+        let at = offset!(icsk_pingpong);
+        at != MISSING && read_or_zero::<u8>(self.0, at) != 0
     }
 
     /// Bytes that came and were not read by the owner.
@@ -206,6 +230,13 @@ pub fn tuple(sk: Ptr, to: &mut Tuple) {
 pub fn mapped(v4: u32) -> [u8; 16] {
     let b = v4.to_ne_bytes();
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]]
+}
+
+/// Whether it is an IPv4 address, as all are kept here.
+#[inline(always)]
+pub fn is_mapped(addr: &[u8; 16]) -> bool {
+    let [a, b, c, d, e, f, g, h, marker @ .., _, _, _, _] = *addr;
+    a | b | c | d | e | f | g | h == 0 && marker == [0, 0, 0xff, 0xff]
 }
 
 #[inline(always)]

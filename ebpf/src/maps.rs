@@ -21,7 +21,7 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    _pad: 0,
+    only_v6: u32::MAX,
     drops: [0; 4],
 };
 
@@ -137,6 +137,8 @@ pub struct ListenState {
     pub cookie: u64,
     pub tgid: u32,
     pub count: u32,
+    /// 1 for a wildcard of IPv6 that does not take IPv4.
+    pub only_v6: u64,
 }
 
 #[btf_map]

@@ -85,6 +85,7 @@ fn a_death_after_a_refusal_is_no_reason_for_it() {
 fn a_child_that_dies_after_the_error_behind_a_unix_socket() {
     let mut w = World::new("nginx");
     let fpm = Endpoint::Unix("/run/php/fpm.sock".into());
+    w.host.processes.insert(500, process(500, "php-fpm", "/usr/sbin/php-fpm"));
     w.listening(fpm.clone(), 500);
     w.see(Fact::Fork { parent: 500, child: proc(501, "php-fpm") }).pass(SECOND);
     let mut a = w.attempt();
@@ -212,6 +213,7 @@ fn fpm(w: &mut World) -> Attempt {
     a.tcp = None;
     a.conn.flow = None;
     a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
+    w.host.processes.insert(501, process(501, "php-fpm", "/usr/sbin/php-fpm"));
     a.peer = Some(Peer { netns: 0, read_by: Some(501), ..w.peer() });
     a
 }
@@ -293,4 +295,14 @@ fn what_the_proxy_says_in_its_own_answer_counts_before_what_goes_wrong_beside_it
         .to_vec();
     w.see(Fact::Client(error));
     w.expect("proxy_limit", Certain);
+}
+
+#[test]
+fn an_end_without_time_leaves_errors_open_and_says_how_many() {
+    for (time, open) in [(false, 1), (true, 0)] {
+        let mut w = World::new("nginx");
+        w.answered(502);
+        assert_eq!(w.engine.finish_while(&mut w.host, || time), open);
+        assert_eq!(w.engine.next_deadline(), None);
+    }
 }

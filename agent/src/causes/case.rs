@@ -312,7 +312,9 @@ impl<'a> Case<'a> {
             ListenerSeen::Present { pid, queue, limit, .. } => {
                 let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
                 let before = known.is_none_or(|l| l.since <= began);
-                return Some(ListenerView { endpoint, pid: Some(pid), queue, limit, then: true, before });
+                // Where several share an address and the last of them closed, it is not known who is left.
+                let pid = Some(pid).filter(|pid| *pid != 0);
+                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), before });
             }
             ListenerSeen::Absent | ListenerSeen::Unknown => {}
         }

@@ -12,6 +12,8 @@ use crate::text::{MILLI, SECOND};
 pub const SETTLE: Nanos = 10 * MILLI;
 /// After a fatal signal or an OOM kill: how long the exit may take to show.
 pub const EXIT_WAIT: Nanos = 250 * MILLI;
+/// From the end of a process to that of its connections, as its proxy learns it.
+const CLOSES: Nanos = 250 * MILLI;
 /// A process may close its listener or connections this long before it is gone, or be reaped after.
 const NEAR: Nanos = 5 * SECOND;
 /// A signal that asks to stop explains an exit up to this much later (graceful stops).
@@ -113,7 +115,7 @@ fn broken<'a>(case: &Case<'a>) -> Search<'a> {
     // Who closed it is not known: a unix socket, or a connection that was never accepted.
     let listener = case.attempt.map(|a| a.listener);
     let owner = match listener {
-        Some(ListenerSeen::Present { pid, .. }) => Some(pid),
+        Some(ListenerSeen::Present { pid, .. }) if pid != 0 => Some(pid),
         _ if case.is_local() => {
             let open = case.listener().and_then(|l| l.pid);
             open.or_else(|| Some(history.lost(case.endpoint()?, case.target_netns(), case.at)?.pid))
@@ -121,7 +123,9 @@ fn broken<'a>(case: &Case<'a>) -> Search<'a> {
         _ => None,
     };
     let Some(owner) = owner else { return Search::None };
-    let from = case.began();
+    // A process that ends takes its connections with it at once: another that ended long before did not hold this one.
+    let ended = case.conn().and_then(|c| c.reset.or(c.fin)).unwrap_or(case.at);
+    let from = case.began().max(ended.saturating_sub(CLOSES));
     let related = |d: &&Death| d.at >= from && d.at <= settle && led_to(d, case.at) && history.descends(d.pid, owner);
     let mut deaths: Vec<&Death> = history.deaths().filter(related).collect();
     // The one nearest to the end of the connection.
@@ -191,7 +195,12 @@ pub fn how<'d>(case: &Case<'_>, death: &'d Death) -> How<'d> {
     let signals = &death.life.signals;
     match death.status {
         ExitStatus::Signal { signal, core } => {
+            // Who catches a signal of another may send it to himself to die of it.
+            let of_another = |s: &&SignalSeen| {
+                s.signal == signal && s.sender.pid != death.pid && death.at.saturating_sub(s.at) <= SECOND
+            };
             let sent = signals.iter().rev().find(|s| s.signal == signal);
+            let sent = signals.iter().rev().find(of_another).or(sent);
             let foreign = sent.filter(|s| !s.from_kernel && s.sender.pid != death.pid);
             if CRASHES.contains(&signal) && foreign.is_none() {
                 return How::Crash { signal, core };
@@ -203,7 +212,10 @@ pub fn how<'d>(case: &Case<'_>, death: &'d Death) -> How<'d> {
         }
         ExitStatus::Code(code) => {
             let asked = |s: &&SignalSeen| {
-                STOPS.contains(&s.signal) && s.at <= death.at && death.at - s.at <= GRACE && s.sender.pid != death.pid
+                // A master aborts a worker that hangs, which may still end in good order.
+                let abort = s.signal == libc::SIGABRT && !s.from_kernel && death.at.saturating_sub(s.at) <= SECOND;
+                let stop = STOPS.contains(&s.signal) && death.at.saturating_sub(s.at) <= GRACE;
+                (stop || abort) && s.at <= death.at && s.sender.pid != death.pid
             };
             match signals.iter().rev().find(asked) {
                 Some(s) => unit_oom(case, death, Some(s)).unwrap_or(How::Killed { signal: s.signal, by: Some(s) }),

@@ -22,12 +22,17 @@ fn rule(case: &Case<'_>) -> Verdict {
     let waited = case.waited();
     let ip = case.target().map_or_else(|| case.place(), |t| t.ip().to_string());
     // Three unanswered neighbour requests take that long; a router's or a filter's message comes at once.
-    let how = match waited >= SECOND {
-        true => "as long as an unanswered neighbour request takes",
-        false => "at once: a router or a filter said so",
+    let how = match (waited >= SECOND, case.in_call) {
+        (true, _) => format!("after {}, as long as an unanswered neighbour request takes", text::duration(waited)),
+        (false, true) => "at once: this host's own routes say so".into(),
+        (false, false) => format!("after {}: a router or a filter said so", text::duration(waited)),
     };
-    Finding::new(format!("{} cannot be reached: EHOSTUNREACH after {} ({how})", case.place(), text::duration(waited)))
-        .fix(format!("check that {ip} is up and right: `ip neigh show {ip}`, `ping {ip}`; then filters on the way"))
+    let fix = match waited < SECOND && case.in_call {
+        true => format!("check `ip route get {ip}` in the network namespace of {}", case.owner.name),
+        false => format!("check that {ip} is up and right: `ip neigh show {ip}`, `ping {ip}`; then filters on the way"),
+    };
+    Finding::new(format!("{} cannot be reached: EHOSTUNREACH {how}", case.place()))
+        .fix(fix)
         .fixes(case.advise(Setting::Upstream, "check the address in {}"))
         .yes()
 }

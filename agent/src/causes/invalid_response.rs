@@ -1,6 +1,7 @@
 //! `invalid_response`: the bytes of the answer are no HTTP response.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::logs::Hint;
 use crate::model::{ClientOutcome, Group, Handover};
 use crate::proxies::Setting;
 use crate::text;
@@ -31,8 +32,12 @@ fn rule(case: &Case<'_>) -> Verdict {
         },
         (_, looks) => Finding::new(format!("the answer of {server} is no HTTP but looks like {looks}: {shown}")),
     };
+    let finding = finding.note(case.at, "first_bytes", format!("first bytes of the answer: {shown}"));
+    if answered == Looks::HttpResponse {
+        let service = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
+        return finding.fix(format!("mend {service}: it writes a header that is none")).yes();
+    }
     finding
-        .note(case.at, "first_bytes", format!("first bytes of the answer: {shown}"))
         .fix(format!("check what listens on {}: it does not speak {wanted}", case.place()))
         .fixes(case.advise(Setting::Upstream, "check {}"))
         .yes()
@@ -45,7 +50,7 @@ fn bad_header(case: &Case<'_>) -> Option<Finding> {
     let refused = case.attempt.is_some_and(|a| a.handover == Handover::Asked)
         || case.client.is_some_and(|c| c.outcome != ClientOutcome::Closed);
     refused.then(|| {
-        Finding::new(format!("the answer of {} has a header line that is none: {line}", case.place()))
-            .missing("the proxy's own word that this line was why")
+        Finding::new(format!("the header of the answer of {} is wrong: {line}", case.place()))
+            .proven_if(case.said() == Some(&Hint::InvalidResponse), "the proxy's own word that this was why")
     })
 }

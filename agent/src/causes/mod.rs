@@ -154,6 +154,10 @@ pub fn judge(case: &Case<'_>) -> Opinion {
 }
 
 #[cfg(test)]
+mod advice_tests;
+#[cfg(test)]
 mod alike_tests;
+#[cfg(test)]
+mod bystander_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! `no_listener`: nothing listens there.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::correlate::history::Listener;
 use crate::host::ListenerFacts;
 use crate::model::{Endpoint, Group};
 use crate::proxies::Setting;
@@ -51,24 +52,32 @@ fn rule(case: &Case<'_>) -> Verdict {
         None => finding,
     };
     let listeners = case.listeners();
+    // Who listened there a moment ago was meant, and nobody else.
+    let gone = lost(case);
     let near = meant(&listeners, case.target(), |pid| case.past.history.comm_of(pid).is_some());
     finding
-        .fixes(near.iter().map(|(addr, l)| {
+        .fixes(near.iter().filter(|_| gone.is_none()).map(|(addr, l)| {
             let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
             format!("did you mean {addr}? {who} listens there")
         }))
-        .fix(format!("start what should listen on {place}"))
+        .fix(match gone {
+            Some(gone) => format!("start {} again", case.service(gone.pid)),
+            None => format!("start what should listen on {place}"),
+        })
         .fixes(case.advise(Setting::Upstream, "or correct the port in {}"))
         .yes()
 }
 
 /// Somebody listened there some time ago and stopped without dying.
 fn since(case: &Case<'_>) -> String {
-    let lost = case.endpoint().and_then(|e| case.past.history.lost(e, case.target_netns(), case.at));
-    lost.map_or_else(String::new, |l| {
+    lost(case).map_or_else(String::new, |l| {
         let closed = l.closed.unwrap_or(case.at);
         format!("; {} stopped listening there {}", case.who(l.pid), case.ago(closed))
     })
+}
+
+fn lost<'a>(case: &Case<'a>) -> Option<&'a Listener> {
+    case.past.history.lost(case.endpoint()?, case.target_netns(), case.at)
 }
 
 /// Listeners whose port looks like the one that was dialled, best first, at most two.

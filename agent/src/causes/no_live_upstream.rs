@@ -43,12 +43,13 @@ fn rule(case: &Case<'_>) -> Verdict {
     };
     let others = match failed.len() {
         1 => String::new(),
-        n => format!(", and {} more", n - 1),
+        2 => ", and one more of its upstreams".into(),
+        n => format!(", and {} more of its upstreams", n - 1),
     };
     let place = text::clipped(&endpoint.to_string(), 140);
-    let times = if last.count == 1 { "once".into() } else { format!("{} times", last.count) };
+    let times = if last.count == 1 { "once,".into() } else { format!("{} times, last", last.count) };
     Finding::new(format!(
-        "{name} made no attempt: its upstream {place} had failed {times}, last {} ({}){others}",
+        "{name} made no attempt: its upstream {place} had failed {times} {} ({}){others}",
         case.ago(last.before(case.at)),
         last.cause
     ))

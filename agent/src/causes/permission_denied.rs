@@ -27,6 +27,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let Some(path) = case.path() else {
         return Finding::new(format!("{name}{user} may not connect to {place}: {errno}"))
             .fix("SELinux (httpd_can_network_connect), AppArmor, a cgroup or LSM policy forbids it: look at the audit log")
+            .fixes(case.target().map(|t| format!("or a route of type prohibit: `ip route get {}`", t.ip())))
             .yes();
     };
     let detail = match (&path.blocked_at, path.exists) {

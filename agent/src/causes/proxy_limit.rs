@@ -50,7 +50,9 @@ fn queued(case: &Case<'_>) -> Verdict {
     let said = match case.said() {
         Some(Hint::QueueTimeout) => Some("the request waited in its queue for a free connection until it gave up"),
         Some(Hint::ProxyLimit) => Some("it reached a limit of its own"),
-        _ => None,
+        // It says why itself, and that is no limit.
+        Some(_) => return Verdict::No,
+        None => None,
     };
     if let Some(said) = said {
         return Finding::new(format!("{} never tried an upstream: {said}, says its log", case.owner.name))

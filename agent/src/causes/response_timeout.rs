@@ -46,9 +46,14 @@ fn rule(case: &Case<'_>) -> Verdict {
     let read = case.peer().is_some_and(|p| p.accepted && (p.unread == 0 || begun(p)));
     let taken = read || partial;
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
-    Finding::new(format!("{whose} {what} in {waited}{doing}"))
-        .fix(format!("find what {service} waits for: a slow query, a lock, a downstream service"))
-        .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long"))
+    let finding = Finding::new(format!("{whose} {what} in {waited}{doing}"));
+    let finding = match hello {
+        true => finding.fixes(case.advise(Setting::UpstreamTls, "{} if the upstream speaks no TLS on this port")),
+        false => finding
+            .fix(format!("find what {service} waits for: a slow query, a lock, a downstream service"))
+            .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long")),
+    };
+    finding
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(taken || tls, "whether the upstream had read the request")
         .yes()
@@ -58,7 +63,10 @@ fn rule(case: &Case<'_>) -> Verdict {
 pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
     let activity = case.activity(pid)?;
     let has = |state: char| activity.states.contains(state);
-    let waits = activity.waits_in.as_deref().map_or_else(String::new, |f| format!(" in {}", text::clipped(f, 40)));
+    // Of many threads only the main one was asked, and it need not be the one that has the request.
+    let whose = if activity.states.len() > 1 { ", its main thread" } else { "" };
+    let waits =
+        activity.waits_in.as_deref().map_or_else(String::new, |f| format!("{whose} in {}", text::clipped(f, 40)));
     let throttled = activity.throttled.filter(|n| *n > 0);
     let throttled = throttled.map_or_else(String::new, |n| format!(", its CPU limit was hit {n} times"));
     Some(if activity.states.is_empty() {

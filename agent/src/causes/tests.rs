@@ -635,6 +635,7 @@ fn an_idle_connection_closed_as_the_request_went_out() {
     let mut w = nginx();
     let mut a = reused(&mut w);
     a.conn.fin = a.conn.asked.map(|at| at - 20_000);
+    a.conn.reset = a.conn.asked;
     a.peer = Some(Peer { closed: a.conn.asked.map(|at| at - 30_000), ..w.closed_peer(SERVER) });
     w.tell(a).pass(50_000).answered(502);
     let i = w.expect("keepalive_race", Certain);

@@ -32,7 +32,9 @@ fn rule(case: &Case<'_>) -> Verdict {
             let unit = o.life.cgroup > 1 && o.life.cgroup == d.life.cgroup;
             o.life.comm == d.life.comm && (parent || unit)
         });
-        listened || kin
+        // A worker that its parent replaces is no start of the service.
+        let parent = d.life.parent.and_then(|p| history.comm_of(p));
+        (listened || kin) && parent != Some(d.life.comm.as_str())
     };
     let recent = history.deaths().filter(|d| d.at >= from && d.at <= case.at && same(d));
     let deaths: Vec<&Death> = recent.filter(|d| death::by_itself(case, d)).collect();

@@ -28,11 +28,11 @@ fn rule(case: &Case<'_>) -> Verdict {
     let How::Killed { signal, by } = death::how(case, dead) else { return Verdict::No };
     let who = case.who(dead.pid);
     let signal = text::signal(signal);
-    let sender = by.map(sender);
+    let sender = by.map(|s| sender(s, dead.pid));
     let by_whom = sender.as_ref().map_or_else(String::new, |s| format!(" by {s}"));
     let during = if case.broken() { " while it had this request" } else { "" };
     Finding::new(format!("{who} was killed with {signal}{by_whom} {}{during}", case.ago(dead.at)))
-        .notes(by.map(|s| sent(&who, s)))
+        .notes(by.map(|s| sent(&who, dead.pid, s)))
         .note(dead.at, "exit", format!("{who} ended"))
         .notes(death::consequence(case, link).map(|(at, kind, text)| super::Note { at, kind, text }))
         .fixes(fixes(case, dead.pid, by))
@@ -44,23 +44,26 @@ fn rule(case: &Case<'_>) -> Verdict {
 /// The signal was sent, the connection broke, and the exit was not seen in time.
 fn doomed(case: &Case<'_>, pid: u32, signal: &SignalSeen) -> Verdict {
     let who = case.who(pid);
-    let (name, sender) = (text::signal(signal.signal), sender(signal));
+    let (name, sender) = (text::signal(signal.signal), sender(signal, pid));
     Finding::new(format!("{who} is being stopped: {sender} sent {name} {}", case.ago(signal.at)))
-        .notes([sent(&who, signal)])
+        .notes([sent(&who, pid, signal)])
         .fixes(fixes(case, pid, Some(signal)))
         .missing("the end of the process")
         .of_process(Some(pid))
         .yes()
 }
 
-fn sent(who: &str, signal: &SignalSeen) -> super::Note {
-    let text = format!("{} sent {} to {who}", sender(signal), text::signal(signal.signal));
+fn sent(who: &str, pid: u32, signal: &SignalSeen) -> super::Note {
+    let text = format!("{} sent {} to {who}", sender(signal, pid), text::signal(signal.signal));
     super::Note { at: signal.at, kind: "signal", text }
 }
 
-fn sender(signal: &SignalSeen) -> String {
+fn sender(signal: &SignalSeen, victim: u32) -> String {
     if signal.from_kernel {
         return "the kernel".into();
+    }
+    if signal.sender.pid == victim {
+        return "itself".into();
     }
     format!("{} (pid {})", text::clipped(&signal.sender.comm, 32), signal.sender.pid)
 }
@@ -68,6 +71,22 @@ fn sender(signal: &SignalSeen) -> String {
 fn fixes(case: &Case<'_>, pid: u32, by: Option<&SignalSeen>) -> Vec<String> {
     let service = case.service(pid);
     let manager = by.is_some_and(|s| s.sender.pid == 1);
+    let sender = by.filter(|s| !s.from_kernel && s.sender.pid != pid);
+    // Who was forked before we came is known by the name that it shares with its master.
+    let family = |s: &&SignalSeen| {
+        case.past.history.descends(pid, s.sender.pid) || case.name(pid).is_some_and(|name| name == s.sender.comm)
+    };
+    let master = sender.filter(family).filter(|_| !manager);
+    if let Some(master) = master {
+        let name = text::clipped(&master.sender.comm, 32);
+        let limit = match name.as_str() {
+            fpm if fpm.starts_with("php-fpm") => "request_terminate_timeout",
+            "gunicorn" => "--timeout",
+            "uwsgi" => "harakiri",
+            _ => "a limit on the time or the memory of a worker",
+        };
+        return vec![format!("its own master {name} ended it: look at the log of {service}, and at {limit}")];
+    }
     let first = match manager {
         true => format!("{service} was stopped by its service manager: look at `journalctl -u {service}`"),
         false => format!("find out why it was sent to {service}"),

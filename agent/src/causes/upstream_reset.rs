@@ -30,12 +30,14 @@ fn rule(case: &Case<'_>) -> Verdict {
         }
         (None, None) => "before a request".into(),
     };
+    let alive = case.server().is_some_and(|pid| case.process(pid).is_some_and(|p| p.alive));
     let why = reason(case).map_or_else(String::new, |why| format!(": {why}"));
     let log = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
     let whose = if who == "the upstream" { case.place() } else { who };
     Finding::new(format!("{whose} reset the connection {when}{why}"))
         .fix(format!("look at the log of {log} at this time: it dropped the connection on purpose or by a fault"))
         .proven_if(!tls, "what the TLS connection carried")
+        .proven_if(alive || !case.is_local(), "which process reset it, and that it lives")
         .yes()
 }
 

@@ -150,10 +150,12 @@ impl Replay {
         if let Ending::Cut { at } = tape.reader().ending() {
             tell(format_args!("{file} is cut off at byte {at}; what comes before was used"));
         }
-        if let Some(mismatch) = tape.mismatch() {
+        // Beyond the cut no question has an answer.
+        let whole = matches!(tape.reader().ending(), Ending::Complete(_));
+        if let Some(mismatch) = tape.mismatch().filter(|_| whole) {
             tell(format_args!(
-                "this version asks other questions than the recording answers ({mismatch}), {} times",
-                tape.mismatches()
+                "this version asks other questions than the recording answers ({mismatch}), {}",
+                text::count(tape.mismatches(), "time")
             ));
         }
         let (counters, lost) = play.end();

@@ -205,7 +205,10 @@ impl History {
         // One that was born before we looked.
         life.parent = life.parent.or(parent);
         self.close_unix(at, proc.pid, &life.listened);
-        life.comm.clone_from(&proc.comm);
+        // The thread that goes last may have a name of its own.
+        if life.comm.is_empty() {
+            life.comm.clone_from(&proc.comm);
+        }
         if proc.cgroup != 0 {
             life.cgroup = proc.cgroup;
         }

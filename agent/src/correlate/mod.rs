@@ -13,6 +13,7 @@ pub mod fixture;
 pub mod flows;
 pub mod history;
 mod join;
+mod late;
 #[cfg(test)]
 mod line_tests;
 mod lines;
@@ -43,7 +44,7 @@ use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
 use self::tries::{End, State, Tries, Try};
-use crate::causes::{self, Answers, Case, Opinion};
+use crate::causes::{self, Answers, Case, Opinion, Wait};
 use crate::host::Host;
 use crate::model::{
     Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
@@ -178,9 +179,23 @@ impl Engine {
 
     /// Sees to every deadline there is: nothing more will come.
     pub fn finish(&mut self, host: &mut dyn Host) {
-        while let Some(last) = self.timers.last().map(|(at, _)| *at) {
-            self.run_timers(last, host);
+        self.finish_while(host, || true);
+    }
+
+    /// The same for as long as there is time; returns how many errors are left without an answer.
+    pub fn finish_while(&mut self, host: &mut dyn Host, mut time: impl FnMut() -> bool) -> usize {
+        while let Some((next, _)) = self.timers.first().copied()
+            && time()
+        {
+            self.run_timers(next, host);
         }
+        self.timers.clear();
+        self.pending.len()
+    }
+
+    /// Up to when everything was taken in.
+    pub fn clock(&self) -> Nanos {
+        self.clock
     }
 
     /// When `tick` is wanted next.
@@ -280,8 +295,9 @@ impl Engine {
             attempt.bound = None;
         }
         let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
-        if owner.kind.retries_later {
-            self.rebind(task, &mut attempt, in_call, owner.group);
+        let proven = attempt.bound.is_some_and(|b| b.proven);
+        if owner.kind.retries_later && !proven && !in_call {
+            self.rebind(task, &mut attempt, owner.group);
         }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
@@ -316,12 +332,9 @@ impl Engine {
 
     /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
     /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
-    fn rebind(&self, task: Task, attempt: &mut Attempt, in_call: bool, group: u32) {
+    fn rebind(&self, task: Task, attempt: &mut Attempt, group: u32) {
         let Some(bound) = attempt.bound else { return };
-        let mut own = self.tries.of_client((bound.client, bound.request));
-        // What failed in the call does not tell whether it was tried before.
-        let elsewhere = in_call && own.any(|t| t.attempt.endpoint != attempt.endpoint);
-        if !bound.retry && !elsewhere {
+        if !bound.retry {
             return;
         }
         let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
@@ -359,7 +372,9 @@ impl Engine {
         let Some(old) = same.and_then(|seq| self.tries.get(seq)) else { return Known::New };
         let closed_after_call = old.in_call && !in_call && conn.phase == Phase::Connecting;
         let ended_after_ask = old.attempt.handover == Handover::Asked && attempt.handover == Handover::Failed;
-        match !old.used && (closed_after_call || ended_after_ask) {
+        let proven = |a: &Attempt| a.bound.is_some_and(|b| b.proven);
+        let proven_now = proven(attempt) && !proven(&old.attempt);
+        match !old.used && (closed_after_call || ended_after_ask || proven_now) {
             true => Known::Better(old.seq),
             false => Known::Duplicate,
         }
@@ -368,6 +383,7 @@ impl Engine {
     /// Asks the causes about an attempt, and sees to what follows from the answer.
     fn judge(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(mut one) = self.tries.remove(seq) else { return };
+        self.stop_waiting(&one);
         let (opinion, end) = {
             let case = Case {
                 attempt: Some(&one.attempt),
@@ -407,6 +423,17 @@ impl Engine {
         self.tries.insert(one);
         if judged {
             self.judged(seq);
+        }
+    }
+
+    /// Most processes that are waited for live on.
+    fn stop_waiting(&mut self, one: &Try) {
+        let State::Waiting(Wait { exit_of: Some(pid), .. }) = one.state else { return };
+        if let Some(waiting) = self.exits.get_mut(&pid) {
+            waiting.remove(&one.seq);
+            if waiting.is_empty() {
+                self.exits.remove(&pid);
+            }
         }
     }
 
@@ -450,7 +477,7 @@ impl Engine {
             State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
             _ => ("unattributed", ""),
         };
-        let checked = one.attempt.bound.is_none();
+        let checked = one.attempt.conn.check || one.attempt.bound.is_none();
         self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
@@ -538,6 +565,7 @@ impl Engine {
         joined.drop_checks(&self.tries, &self.past.failures);
         let Some(mut pending) = self.pending.remove(seq) else { return };
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
+        own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
         for mut one in own {
             one.used = true;
@@ -651,6 +679,8 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             application: false,
             secured: false,
             blind: false,
+            check: false,
+            after_call: false,
             last_state: 0,
             status: None,
             errno: Some(failed.errno),

@@ -88,6 +88,17 @@ impl<'a> Btf<'a> {
         self.member(strukt, path).map(|member| member.size)
     }
 
+    /// Where a member of one struct is, in bits from its start: the way to a flag of a single bit.
+    pub fn bit_offset(&self, strukt: &str, name: &str) -> Option<u32> {
+        let of = |id| {
+            let group = self.raw.get(id)?;
+            let mut members = group.elements::<3>();
+            let [_, _, place] = members.find(|[member, _, _]| self.raw.name_is(*member, name.as_bytes()))?;
+            Some(if group.flag { place & 0xff_ffff } else { place })
+        };
+        self.named(strukt, &[Kind::Struct]).find_map(of)
+    }
+
     /// Names and values of an enumeration, in the kernel's order; empty when the kernel has none of that name.
     pub fn enum_values(&self, name: &str) -> Vec<(String, i64)> {
         let Some(found) = self.named(name, &[Kind::Enum, Kind::Enum64]).find_map(|id| self.raw.get(id)) else {

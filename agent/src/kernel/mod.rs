@@ -18,6 +18,7 @@ mod traffic;
 #[cfg(test)]
 pub(crate) mod tempdir;
 
+pub use detach::leave_hooks;
 pub use load::{Kernel, LoadError, Options};
 pub use ring::{Ring, Woken};
 pub use traffic::{Connected, Times, Traffic};

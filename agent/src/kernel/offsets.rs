@@ -49,7 +49,7 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         head: HEAD as u32,
         cpus,
         jiffy_us: jiffy_us(),
-        _pad: 0,
+        only_v6: btf.bit_offset("sock_common", "skc_ipv6only").unwrap_or(u32::MAX),
         drops: news(&Names::read(btf).drop),
     }
 }

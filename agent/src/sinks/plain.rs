@@ -56,9 +56,11 @@ fn block_at(incident: &Incident, clock: &str, style: Style) -> String {
     let mut out = Block { text: String::new(), style };
     out.headline(incident, clock);
     out.wrapped("  ", "  ", &text::safe(&incident.summary), Some(Paint::Bold));
-    let cause = format!("{}, {}", incident.cause, incident.confidence);
-    let why = incident.why.as_deref().map_or_else(String::new, |why| format!(" ({why})"));
-    out.field("cause", &format!("{cause}{why}"));
+    let sure = match &incident.why {
+        Some(why) => format!(" ({why})"),
+        None => format!(", {}", incident.confidence),
+    };
+    out.field("cause", &format!("{}{sure}", incident.cause));
     if let Some(upstream) = &incident.upstream {
         let process = upstream.process.as_ref().map_or_else(String::new, |p| format!(", {}", named(p)));
         out.field("upstream", &format!("{}{process}", upstream.addr));
@@ -258,6 +260,14 @@ mod tests {
         assert_eq!(block, expected);
         assert!(block.lines().all(|line| line.chars().count() <= WIDTH), "{block}");
         assert!(!block.contains('\x1b'));
+    }
+
+    #[test]
+    fn what_has_no_cause_says_why() {
+        let mut world = World::new("nginx");
+        world.answered(502);
+        let block = block(&world.incident(), Style::default());
+        assert!(block.contains("  cause     unattributed (no_attempt)\n"), "{block}");
     }
 
     #[test]

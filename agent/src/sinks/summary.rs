@@ -83,13 +83,28 @@ impl Summary {
             out.push('\n');
         }
         for (why, n) in &self.why {
-            out.push_str(&format!("{n:>8}  not explained: {why}\n"));
+            out.push_str(&format!("{n:>8}  not explained: {}\n", words(why)));
         }
         for (place, n) in &self.lost {
             out.push_str(&format!("{n:>8}  LOST: {place}\n"));
         }
         out
     }
+}
+
+/// Why a cause is not known, for people; the word itself is what the record and the metrics have.
+fn words(why: &str) -> String {
+    let words = match why {
+        "no_attempt" => "the proxy answered by itself, no attempt was seen",
+        "agent_started_later" => "it began before trace502 did",
+        "events_lost" => "kernel records were lost",
+        "wire_not_visible" => "encrypted, or not visible to the probes",
+        "remote_upstream" => "the upstream is on another host",
+        "answered_well" => "the upstream answered well, the proxy made the error",
+        "not_understood" => "what was seen proves no cause",
+        other => return other.to_owned(),
+    };
+    format!("{words} ({why})")
 }
 
 #[cfg(test)]
@@ -114,7 +129,7 @@ mod tests {
 3 gateway errors, 2 explained (66.7 %)
        2  no_listener             127.0.0.1:8000
        1  unattributed
-       1  not explained: no_attempt
+       1  not explained: the proxy answered by itself, no attempt was seen (no_attempt)
        4  LOST: kernel records
 ";
         assert_eq!(summary.text(), expected);

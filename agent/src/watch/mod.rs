@@ -32,8 +32,12 @@ use crate::recording::{Header, RecordingHost, Tape};
 const BEAT: Nanos = 1_000_000_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
-/// Batches taken in before leaving.
-const LAST_BATCHES: usize = 64;
+/// How long leaving may take: to take in what is left, and to answer what is open. The agent has to end within a
+/// second, its history included.
+const LAST_RECORDS: Nanos = 200_000_000;
+const LAST_ANSWERS: Nanos = 150_000_000;
+/// More than the ring holds.
+const RING: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -118,31 +122,46 @@ impl Watch {
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
-        // One batch: what it came to is shown before the rest of a flood is taken in.
+        // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
+        // that was told before it is in: until then, time stands where the records are.
+        let mut now = monotonic();
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
+        } else {
+            now = self.engine.clock();
         }
-        self.pass(monotonic());
+        self.pass(now);
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }
 
     /// Takes in what is left, and lets every open question be answered with what is there.
     pub fn finish(&mut self, notices: &mut Vec<Notice>) {
-        // What comes while we leave is not ours any more: a flood must not keep us.
-        for _ in 0..LAST_BATCHES {
-            if self.take_in() < BATCH {
-                break;
+        // A flood must not keep us: what there is no time for is counted.
+        let until = monotonic() + LAST_RECORDS;
+        while self.take_in() == BATCH && monotonic() < until {}
+        let unread = self.ring.drain(RING, |_| {});
+        self.read_logs(monotonic());
+        self.beat(monotonic());
+        if unread > 0 {
+            // What was not seen proves nothing.
+            self.engine.lost(monotonic(), unread as u64);
+            if let Some(tape) = &self.tape {
+                tape.lost(BTreeMap::from([("unread_at_the_end".into(), unread as u64)]));
             }
         }
-        self.read_logs(monotonic());
-        self.pass(monotonic());
-        self.beat(monotonic());
         if let Some(tape) = &self.tape {
+            tape.tick(monotonic());
             tape.finish();
         }
-        self.engine.finish(&mut self.host);
+        let until = monotonic() + LAST_ANSWERS;
+        let open = self.engine.finish_while(&mut self.host, || monotonic() < until);
+        for (place, count) in [("unread_at_the_end", unread), ("unanswered_at_the_end", open)] {
+            if count > 0 {
+                *self.totals.lost.entry(place.into()).or_default() += count as u64;
+            }
+        }
         notices.append(&mut self.engine.drain());
     }
 

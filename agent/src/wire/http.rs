@@ -79,7 +79,7 @@ pub fn request(bytes: &[u8]) -> Option<Request> {
 pub struct Response {
     pub status: u16,
     pub complete: bool,
-    /// The first header line that is none: no colon, a control byte, a space in its name.
+    /// The first header line that is none: no colon, a control byte, a space in its name, another Content-Length.
     pub bad_line: Option<String>,
     pub server: Option<String>,
     pub x_varnish: Option<u64>,
@@ -174,6 +174,7 @@ fn headers(mut bytes: &[u8]) -> (Vec<Header<'_>>, bool) {
 }
 
 fn bad_line(mut bytes: &[u8]) -> Option<String> {
+    let mut length: Option<&[u8]> = None;
     loop {
         let (line, rest, whole) = first_line(bytes);
         if line.is_empty() || !whole {
@@ -185,6 +186,14 @@ fn bad_line(mut bytes: &[u8]) -> Option<String> {
         let control = line.iter().any(|&b| (b < 0x20 && b != b'\t') || b == 0x7f);
         if control || !(folded || named) {
             return Some(text::safe_bytes(line, 60));
+        }
+        let value =
+            name.filter(|n| n.eq_ignore_ascii_case(b"content-length")).map(|n| line[n.len() + 1..].trim_ascii());
+        if let Some(value) = value {
+            if length.is_some_and(|first| first != value) {
+                return Some(format!("a second {}", text::safe_bytes(line, 60)));
+            }
+            length = Some(value);
         }
         bytes = rest;
     }
@@ -243,6 +252,10 @@ mod tests {
         let bad = response(b"HTTP/1.1 200 OK\r\nBad\0Name: x\r\n\r\n").unwrap();
         assert_eq!(bad.bad_line.as_deref(), Some("Bad\\x00Name: x"));
         assert!(response(b"HTTP/1.1 200 OK\r\nno colon here\r\n").unwrap().bad_line.is_some());
+        let twice = response(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 3\r\n\r\n").unwrap();
+        assert_eq!(twice.bad_line.as_deref(), Some("a second content-length: 3"));
+        let same = response(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n").unwrap();
+        assert_eq!(same.bad_line, None);
         assert_eq!(response(b"SSH-2.0-x\r\n"), None);
         assert_eq!(response(b"HTTP/1.1 2x0 OK\r\n"), None);
         assert!(may_be_response(b"HT") && may_be_response(b"HTTP/1.1 2") && !may_be_response(b"HTTPS"));

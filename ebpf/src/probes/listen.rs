@@ -45,7 +45,7 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         Some(state) => unsafe { (*state).count + 1 },
         None => 1,
     };
-    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count };
+    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count, only_v6: sk.only_v6().into() };
     let kept = LISTENERS.insert(&key, &state, BPF_ANY.into()).is_ok();
     if !kept || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err() {
         emit::full(Table::Listeners);
@@ -76,6 +76,10 @@ pub fn stopped(sk: Sock) {
         tgid = state.tgid;
         if state.count > 1 {
             state.count -= 1;
+            if state.cookie == cookie {
+                // Others share the address; who they are is not known any more.
+                (state.sk, state.cookie, state.tgid) = (0, 0, 0);
+            }
         } else {
             let _ = LISTENERS.remove(&key);
         }

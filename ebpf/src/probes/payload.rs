@@ -9,7 +9,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
-use crate::kernel::{self, AF_UNIX, Sock};
+use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
 use crate::{client, conn, emit, sealed, thread};
@@ -80,7 +80,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
     let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, false)) else { return 0 };
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
-        ROLE_UPSTREAM => upstream_error(sk, conn, ret),
+        ROLE_UPSTREAM if ret < 0 => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_sent(sk, conn, ret as u64),
         ROLE_SEALED if ret > 0 => {
             sealed::wrote(sk, conn, ret as u64);
@@ -262,6 +262,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
             told
         }
         101 => {
+            conn::forget_flow(conn);
             conn.role = ROLE_OPAQUE;
             false
         }
@@ -272,6 +273,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     };
     if failed {
+        learnt();
         // The answer itself is the failure: told now, since the connection may go on.
         conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
         conn.flags |= CONN_TOLD;
@@ -305,9 +307,14 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
     if ret == EAGAIN || ret == EINTR {
         return 0;
     }
+    if ret == 0 && sk.shutdown() & SHUTDOWN_RECEIVE == 0 {
+        // Nothing is what was asked for.
+        return 0;
+    }
+    learnt();
     if ret < 0 {
         conn.errno = ret;
-    } else if conn.fin == 0 {
+    } else if conn.fin == 0 && conn.reset == 0 {
         conn.fin = emit::now();
         if conn.phase == PHASE_ASKED {
             conn.flags |= CONN_FIN_EARLY;
@@ -318,6 +325,15 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         conn::end_upstream(sk, conn, true);
     }
     0
+}
+
+/// The running thread learnt that an attempt failed: what it closes next is that one.
+#[inline(always)]
+fn learnt() {
+    let (_, tid) = emit::current();
+    if let Some(thread) = thread::of(tid) {
+        thread::acted(thread);
+    }
 }
 
 #[inline(always)]

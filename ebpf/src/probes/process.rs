@@ -110,12 +110,11 @@ pub fn forked(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn exited(ctx: BtfTracePointContext) -> i32 {
     let (tgid, tid) = emit::current();
+    // Whatever its process is by now: threads that end at once must not find it forgotten by the first.
+    let _ = THREADS.remove(&tid);
     let class = class_of(tgid);
     if class == 0 {
         return 0;
-    }
-    if class & PROC_PROXY != 0 {
-        let _ = THREADS.remove(&tid);
     }
     let task = TaskPtr(ctx.arg(0));
     // The last thread to go takes the process with it.
@@ -143,6 +142,11 @@ pub fn exited(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "signal_generate")]
 pub fn signalled(ctx: BtfTracePointContext) -> i32 {
     let signal: i32 = ctx.arg(0);
+    let result: i32 = ctx.arg(4);
+    // TRACE_SIGNAL_IGNORED and TRACE_SIGNAL_OVERFLOW_FAIL: it never reaches the process.
+    if result == 1 || result == 3 {
+        return 0;
+    }
     let fatal = matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGABRT | SIGKILL | SIGTERM | SIGSTOP)
         // SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS
         || matches!(signal, 4 | 5 | 7 | 8 | 11 | 31);

@@ -67,13 +67,19 @@ fn connecting(sk: Sock) {
     if class & PROC_PROXY == 0 || sk.protocol() != IPPROTO_TCP {
         return;
     }
-    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else {
+        return emit::lost(Kind::Attempt as u32);
+    };
     conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
     conn.phase = PHASE_CONNECTING;
     conn.last_state = TCP_SYN_SENT;
     conn.opened = emit::now();
+    // HAProxy does this where it looks after its servers, and nowhere else.
+    if class & PROC_OLDEST != 0 && sk.delays_acks() {
+        conn.flags |= CONN_CHECK;
+    }
     if let Some(thread) = thread::of(tid) {
         thread.garbled = 0;
         thread::bind(thread, class, conn);
@@ -251,7 +257,7 @@ pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     if kernel::accepted_at(sk.0 as u64) {
         flow.peer.flags |= PEER_ACCEPTED;
     }
-    if flow.peer.flags & PEER_GOT_RESET != 0 {
+    if flow.peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
         return;
     }
     flow.peer.closed = emit::now();
@@ -275,6 +281,11 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
             left(sk, conn);
         }
         TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
+            if !sk.ended_by_owner() {
+                left(sk, conn);
+                conn.role = ROLE_OPAQUE;
+                return;
+            }
             conn.flags |= CONN_CLOSED_FIRST;
             if conn.phase == PHASE_ASKED
                 && let Some(thread) = thread::of(conn.tid)

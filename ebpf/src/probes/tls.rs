@@ -181,6 +181,9 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
             conn.fin = emit::now();
             left(sk, conn);
         }
+        TCP_CLOSE if old == TCP_ESTABLISHED && !sk.ended_by_owner() => {
+            left(sk, conn);
+        }
         TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
             if let Some(inside) = inside(conn)
                 && inside.phase == PHASE_ASKED

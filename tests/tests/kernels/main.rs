@@ -10,6 +10,7 @@ mod burst;
 mod clients;
 mod connects;
 mod dns;
+mod edges;
 mod existing;
 mod firewall;
 mod limits;

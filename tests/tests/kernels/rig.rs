@@ -35,7 +35,12 @@ pub fn rig() -> MutexGuard<'static, Rig> {
 
 impl Rig {
     fn new() -> Rig {
-        let mut kernel = Kernel::load(&Options::default()).expect("the probes load as root");
+        Rig::with(&Options::default())
+    }
+
+    /// Probes of one's own. They see what the shared ones see.
+    pub fn with(options: &Options) -> Rig {
+        let mut kernel = Kernel::load(options).expect("the probes load as root");
         kernel.complete().expect("every required probe attaches");
         kernel.track(std::process::id(), PROC_PROXY).unwrap();
         kernel.watch_connect(std::process::id());

@@ -62,6 +62,17 @@ fn enumerators_keep_sign_and_width() {
 }
 
 #[test]
+fn a_flag_of_one_bit_is_found_by_its_bit() {
+    let mut blob = Builder::new();
+    let byte = blob.int("unsigned char", 1);
+    blob.group(Kind::Struct, "flags", 4, true, &[("reuse", byte, 24 | 4 << 24), ("only", byte, 29 | 1 << 24)]);
+    let blob = blob.blob();
+    let btf = Btf::parse(&blob).unwrap();
+    assert_eq!((btf.bit_offset("flags", "only"), btf.bit_offset("flags", "other")), (Some(29), None));
+    assert_eq!(btf.bit_offset("none", "only"), None);
+}
+
+#[test]
 fn prototypes_are_spelled_as_in_c() {
     let mut blob = Builder::new();
     let int = blob.int("int", 4);
