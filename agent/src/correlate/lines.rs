@@ -246,6 +246,8 @@ fn alone(line: &Line, tries: &Tries) -> bool {
 pub struct Lines {
     waiting: VecDeque<Line>,
     known: VecDeque<Known>,
+    /// The newest error that a log told first.
+    last_logged: Option<Nanos>,
     /// Lines and errors forgotten because there were too many.
     pub overflow: u64,
 }
@@ -288,17 +290,21 @@ impl Lines {
 
     /// The error that a log told before the wire did.
     pub fn logged_before(&mut self, error: &Known) -> bool {
+        // Each error asks, and hardly any was told by a log first.
+        if self.last_logged.is_none_or(|at| error.at > at.saturating_add(NEAR)) {
+            return false;
+        }
+        let agree = |known: &Known| match (&known.request, &error.request) {
+            (Some(a), Some(b)) => same_request(a, b),
+            _ => known.client.is_some() && known.client == error.client,
+        };
         let same = |known: &&mut Known| {
-            let agree = match (&known.request, &error.request) {
-                (Some(a), Some(b)) => same_request(a, b),
-                _ => known.client.is_some() && known.client == error.client,
-            };
             known.logged
                 && known.kind == error.kind
                 && (known.pid == error.pid || known.pid == 0)
                 && known.at.abs_diff(error.at) <= NEAR
                 && !known.differs(known.status, error.status)
-                && agree
+                && agree(known)
         };
         match self.known.iter_mut().find(same) {
             Some(known) => {
@@ -310,6 +316,9 @@ impl Lines {
     }
 
     pub fn remember(&mut self, known: Known) {
+        if known.logged {
+            self.last_logged = self.last_logged.max(Some(known.at));
+        }
         if self.known.len() >= ERRORS {
             self.known.pop_front();
             self.overflow += 1;
