@@ -118,15 +118,17 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         handover,
         endpoint: endpoint(is_unix, &record.path, record.path_len, &record.tuple),
         conn: connection(record),
-        bound: bound(conn.bound, conn.bound_request, conn.choices, conn.flags & abi::CONN_RETRY != 0),
+        bound: bound(conn.bound, conn.bound_request, conn.choices, conn.flags),
         tcp: (!is_unix).then(|| tcp(&record.tcp)),
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
     }
 }
 
-fn bound(client: Cookie, request: u32, choices: u8, retry: bool) -> Option<Bound> {
-    (client != 0).then_some(Bound { client, request, choices: choices.max(1), retry })
+fn bound(client: Cookie, request: u32, choices: u8, flags: u16) -> Option<Bound> {
+    let has = |flag| flags & flag != 0;
+    let (retry, proven) = (has(abi::CONN_RETRY), has(abi::CONN_ENDED));
+    (client != 0).then_some(Bound { client, request, choices: choices.max(1), retry, proven })
 }
 
 fn endpoint(is_unix: bool, path: &[u8], len: u32, tuple: &abi::Tuple) -> Endpoint {
@@ -173,6 +175,7 @@ fn connection(record: &ConnRecord) -> Connection {
     let has = |flag| conn.flags & flag != 0;
     let is_unix = has(abi::CONN_UNIX);
     let head = |bytes: &[u8], len: u16| bytes[..bytes.len().min(len.into())].to_vec();
+    let of_client = record.header.kind == Kind::Client as u16;
     let waiting = if record.tcp.error != 0 { Some(record.tcp.error) } else { None };
     Connection {
         cookie: conn.cookie,
@@ -194,6 +197,8 @@ fn connection(record: &ConnRecord) -> Connection {
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
         blind: has(abi::CONN_BLIND),
+        check: !of_client && has(abi::CONN_CHECK),
+        after_call: of_client && has(abi::CONN_AFTER_CALL),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
@@ -273,7 +278,7 @@ fn connect_failed(record: &ConnectRecord) -> ConnectFailed {
         comm: text(&record.comm),
         cgroup: record.cgroup,
         cookie: instant(record.cookie),
-        bound: bound(record.bound, record.bound_request, record.choices.min(255) as u8, false),
+        bound: bound(record.bound, record.bound_request, record.choices.min(255) as u8, 0),
         errno: record.errno,
         listener: listener(&record.listener),
     }

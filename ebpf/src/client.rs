@@ -67,20 +67,20 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         conn.reply_len = 0;
         return 0;
     }
-    let mut garbled = false;
+    let mut why = answer(conn, status);
     if conn.phase == PHASE_ASKED {
         conn.phase = PHASE_ANSWERED;
         // It was read by the thread that waits for it, whoever writes it.
         if let Some(thread) = thread::of(conn.tid) {
-            garbled = core::mem::replace(&mut thread.garbled, 0) == conn.cookie;
-            thread::answered(thread, conn);
+            let garbled = core::mem::replace(&mut thread.garbled, 0) == conn.cookie;
+            // What is no HTTP was wrapped into an answer that says that all is well.
+            if why == 0 && garbled && (200..300).contains(&status) {
+                why = WHY_GARBLED;
+            }
+            thread::answered(thread, conn, why != 0);
         }
     }
-    match answer(conn, status) {
-        // What is no HTTP was wrapped into an answer that says that all is well.
-        0 if garbled && (200..300).contains(&status) => WHY_GARBLED,
-        why => why,
-    }
+    why
 }
 
 /// The status of an answer to a client is known: why it is news, 0 if it is not.

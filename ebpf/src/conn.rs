@@ -185,14 +185,14 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
-    let wanted = match thread.as_mut() {
-        Some(thread) => core::mem::replace(&mut thread.wants_next_close, 0) != 0,
+    let ended = match thread.as_mut() {
+        Some(thread) => thread::ended(thread, conn),
         None => false,
     };
     let failed = failed(conn);
     if conn.flags & CONN_TOLD != 0 {
         // Its answer was the news.
-    } else if failed || wanted {
+    } else if failed || ended {
         let why = if failed { WHY_FAILED } else { WHY_ASKED };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
@@ -200,7 +200,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
             sealed::failed(conn.tgid, conn.bound, conn.bound_request, gave_up);
         }
-        if failed && let Some(thread) = thread {
+        if failed
+            && !ended
+            && let Some(thread) = thread
+        {
             // SAFETY: a plain number.
             let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);
             let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
@@ -336,24 +339,29 @@ fn refresh(record: &mut ConnRecord) {
 
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
 #[inline(never)]
-pub fn client_error(sk: Sock, conn: &Conn, why: u16) -> i32 {
-    hand_over(sk, conn, Kind::Client, why | IN_TASK);
+pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    let mut told = class & PROC_LATE == 0;
+    conn.flags &= !CONN_AFTER_CALL;
+    if class & PROC_LATE != 0
+        && let Some(thread) = thread::of(tid)
+    {
+        if thread.in_call != 0 {
+            conn.flags |= CONN_AFTER_CALL;
+        }
+        thread::acted(thread);
+        thread.closing = Waiting { client: conn.cookie, request: conn.request, since: 0 };
+    }
+    hand_over(sk, conn, Kind::Client, why | IN_TASK);
     if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
         if recent.conn.bound_request == conn.request {
             refresh(recent);
             emit::copied(Kind::Attempt, &raw const *recent);
-            told = true;
         }
         let _ = RECENT.remove(&conn.cookie);
-    }
-    if !told && let Some(thread) = thread::of(tid) {
-        thread.wants_next_close = 1;
     }
     0
 }

@@ -191,6 +191,13 @@ impl Sock {
         read_or_zero(first as Ptr, cb + ee)
     }
 
+    /// Whether its owner asked for acknowledgements to be delayed, which is off until a connection is used.
+    #[inline(always)]
+    pub fn delays_acks(self) -> bool {
+        let at = offset!(icsk_pingpong);
+        at != MISSING && read_or_zero::<u8>(self.0, at) != 0
+    }
+
     /// Bytes that came and were not read by the owner.
     #[inline(always)]
     pub fn unread(self) -> u32 {

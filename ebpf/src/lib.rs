@@ -234,6 +234,12 @@ pub const CONN_APPLICATION: u16 = 2048;
 pub const CONN_SECURED: u16 = 4096;
 /// Upstream: it serves a client whose bytes cannot be read.
 pub const CONN_SEALED: u16 = 8192;
+/// Upstream: its owner closed it right behind the error of the client it is bound to, and did nothing between.
+pub const CONN_ENDED: u16 = 16384;
+/// Client (an upstream's bit says something else): right before the error, its writer's connect() had failed in the call.
+pub const CONN_AFTER_CALL: u16 = 32768;
+/// Upstream: opened by the proxy for itself, to see whether the upstream is well.
+pub const CONN_CHECK: u16 = 32768;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -536,12 +542,14 @@ pub struct Thread {
     pub bound: Waiting,
     /// What was answered last.
     pub answered: Waiting,
+    /// What the thread did last was to write an error to this client: what it closes next led to it (`PROC_LATE`).
+    pub closing: Waiting,
     /// A bit for each slot of `waiting` that holds a request.
     pub open: u32,
     pub tail: u32,
     pub live: u32,
-    /// An error went to the client: hand over the upstream connection that this thread closes next.
-    pub wants_next_close: u32,
+    /// What the thread did last was a connect() that failed in the call.
+    pub in_call: u32,
     /// It serves clients whose bytes cannot be read.
     pub sealed: u32,
     pub _pad: u32,
@@ -636,6 +644,7 @@ offsets! {
     net_ns_inum = "net"."ns.inum",
     socket_sk = "socket"."sk",
     icsk_retransmits = "inet_connection_sock"."icsk_retransmits",
+    icsk_pingpong = "inet_connection_sock"."icsk_ack.pingpong",
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
     tp_packets_out = "tcp_sock"."packets_out",
     tp_snd_una = "tcp_sock"."snd_una",

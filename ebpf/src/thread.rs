@@ -6,7 +6,8 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHOICE, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Table, Thread, WAITING, Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Table,
+    Thread, WAITING, Waiting,
 };
 
 use crate::emit;
@@ -65,6 +66,7 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
     thread.last = waiting;
     clear(&mut thread.retry);
     thread.requests += 1;
+    acted(thread);
 }
 
 /// The thread read more of a request it knows.
@@ -72,12 +74,41 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     clear(&mut thread.retry);
+    acted(thread);
+}
+
+/// The thread did something: what it closes next has nothing to do with what it wrote before, nor has what it
+/// writes next with a connect() that failed before.
+#[inline(always)]
+pub fn acted(thread: &mut Thread) {
+    clear(&mut thread.closing);
+    thread.in_call = 0;
+}
+
+/// The thread closes an upstream connection. Right behind an error that it wrote to a client, this is what led to
+/// the error: HAProxy and lighttpd end both in one go.
+#[inline(always)]
+pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
+    let closing = thread.closing;
+    acted(thread);
+    if closing.client == 0 || conn.flags & CONN_CHECK != 0 {
+        return false;
+    }
+    conn.bound = closing.client;
+    conn.bound_request = closing.request;
+    conn.choices = 1;
+    conn.flags &= !(CONN_CHOICE | CONN_RETRY);
+    conn.flags |= CONN_ENDED;
+    true
 }
 
 /// The answer of a request began: nobody will serve it any more.
 #[inline(always)]
-pub fn answered(thread: &mut Thread, conn: &Conn) {
+pub fn answered(thread: &mut Thread, conn: &Conn, error: bool) {
     thread.answers += 1;
+    if !error {
+        acted(thread);
+    }
     forget(thread, conn.slot, conn.cookie);
     if thread.last.client == conn.cookie {
         clear(&mut thread.last);
@@ -124,7 +155,12 @@ fn forget(thread: &mut Thread, slot: u32, client: u64) {
 /// Binds the request that an upstream connection begins to serve.
 #[inline(always)]
 pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
+    if conn.flags & CONN_CHECK != 0 {
+        acted(thread);
+        return;
+    }
     let bound = choose(thread, class);
+    acted(thread);
     conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED);
     conn.flags |= bound.flags;
     conn.bound = bound.to.client;
@@ -149,7 +185,11 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) as u8 } else { 1 };
     let mut flags = 0;
-    let to = if class & PROC_OLDEST != 0 {
+    let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
+        // It had no chance to turn to anything else.
+        flags |= CONN_RETRY;
+        thread.bound
+    } else if class & PROC_OLDEST != 0 {
         in_turn(thread, &mut flags)
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;

@@ -164,6 +164,8 @@ impl World {
             application: false,
             secured: false,
             blind: false,
+            check: false,
+            after_call: false,
             last_state: 1,
             status: None,
             errno: None,
@@ -188,7 +190,7 @@ impl World {
             handover: Handover::Failed,
             endpoint: Endpoint::Tcp(target),
             conn: self.conn(Some(target)),
-            bound: Some(Bound { client: 7, request: 1, choices: 1, retry: false }),
+            bound: Some(Bound { client: 7, request: 1, choices: 1, retry: false, proven: false }),
             tcp: Some(Tcp {
                 state: 1,
                 retransmits: 0,
@@ -266,7 +268,7 @@ impl World {
             comm,
             cgroup: 5,
             cookie: None,
-            bound: Some(Bound { client: 7, request: 1, choices: 1, retry: false }),
+            bound: Some(Bound { client: 7, request: 1, choices: 1, retry: false, proven: false }),
             errno,
             listener: ListenerSeen::Unknown,
         }))

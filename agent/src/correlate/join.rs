@@ -5,6 +5,7 @@
 
 use super::content::{Content, compare};
 use super::failures::Failures;
+use super::late;
 use super::lines;
 use super::pending::{Pending, Pendings};
 use super::tries::{End, State, Tries, Try};
@@ -21,8 +22,6 @@ const SAID: Nanos = 500 * MILLI;
 const BLIND: Nanos = 5 * SECOND;
 /// Between the close of an attempt that was not bound and the write it led to.
 const ADJACENT: Nanos = 5 * MILLI;
-/// Between a request and the connect for it, where nothing has to be waited for.
-const SOON: Nanos = 50 * MILLI;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Joined {
@@ -39,15 +38,6 @@ impl Joined {
     pub fn drop_checks(&mut self, tries: &Tries, failures: &Failures) {
         let endpoint = |seq: &u64| tries.get(*seq).map(|t| t.attempt.endpoint.clone());
         let ends = [self.own.first().and_then(endpoint), self.own.last().and_then(endpoint)];
-        let checked = |t: &Try| failures.checks(t.owner.group, &t.attempt.endpoint);
-        // Where the proxy does other things between two tries, even the last one may be a check.
-        let some = self.own.iter().filter_map(|seq| tries.get(*seq));
-        if some.clone().any(|t| t.owner.kind.retries_later && !checked(t)) {
-            self.own.retain(|seq| {
-                tries.get(*seq).is_some_and(|t| t.attempt.conn.phase != Phase::Connecting || !checked(t))
-            });
-            return;
-        }
         self.own.retain(|seq| {
             tries.get(*seq).is_some_and(|t| {
                 let retry = t.attempt.bound.is_some_and(|b| b.retry) && t.attempt.conn.phase == Phase::Connecting;
@@ -60,11 +50,14 @@ impl Joined {
 }
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let mut joined = match (pending.owner.kind.retries_later, pending.exact()) {
+    let late = pending.owner.kind.closes == Closes::AfterWrite;
+    let proven = if late && !pending.logged { late::proven(pending, tries) } else { None };
+    let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
-        (true, _) => in_turn(pending, tries, others),
-        (false, true) => exact(pending, tries),
-        (false, false) => hinted(pending, tries, others),
+        (Some(proven), _, _) => proven,
+        (None, true, _) => late::guessed(pending, tries, others),
+        (None, false, true) => exact(pending, tries),
+        (None, false, false) => hinted(pending, tries, others),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
     if joined.doubt.is_some() && !joined.rivals.is_empty() && agree(&joined, tries) {
@@ -134,57 +127,8 @@ fn exact(pending: &Pending, tries: &Tries) -> Joined {
     if joined.own.is_empty() { unbound(pending, tries) } else { joined }
 }
 
-/// HAProxy ends the attempt right after it wrote the error: the first close of the thread is the last attempt of
-/// this request, whatever it was bound to. (Binding at birth is exact only while no other request waits for its
-/// next try.) What was sent tells the others.
-fn in_turn(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let key = pending.key();
-    let near: Vec<(Content, &Try)> = tries
-        .of_process(pending.pid)
-        .filter(|t| eligible(t, pending))
-        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
-        .filter(|(content, _)| *content != Content::Different)
-        .collect();
-    let bound = near.iter().filter(|(_, t)| t.key() == Some(key));
-    let known: Vec<_> = bound.map(|(_, t)| &t.attempt.endpoint).collect();
-    let ended = |t: &Try| {
-        // Of what was begun for another request the close says nothing. What was begun for nobody in particular is
-        // ours if it goes where we were, or began as we were read.
-        let close = t.attempt.bound.is_none_or(|b| b.retry) && t.at.saturating_sub(pending.at) <= ADJACENT;
-        let soon = pending.asked().is_some_and(|asked| t.began() <= asked.saturating_add(SOON));
-        let stray = close && if known.is_empty() { soon } else { known.contains(&&t.attempt.endpoint) };
-        let ours = t.key() == Some(key) || compare(&pending.error.conn, &t.attempt) >= Content::Same;
-        t.seq > pending.seq && t.tid == pending.tid && t.at >= pending.at && !t.in_call && (ours || stray)
-    };
-    let death =
-        near.iter().map(|(_, t)| *t).filter(|t| ended(t) && !passed_over(t, pending, others)).min_by_key(|t| t.seq);
-    let last = death.or_else(|| {
-        let same = near.iter().filter(|(content, t)| *content >= Content::Same && !claimed(t, others));
-        same.map(|(_, t)| *t).max_by_key(|t| (t.began(), t.seq))
-    });
-    let Some(last) = last else {
-        let own: Vec<u64> = near.iter().filter(|(_, t)| t.key() == Some(key)).map(|(_, t)| t.seq).collect();
-        return if own.is_empty() { unbound(pending, tries) } else { Joined { own, ..Joined::default() } };
-    };
-    let before = near.iter().filter(|(content, t)| {
-        let ours = t.key() == Some(key) && t.attempt.endpoint == last.attempt.endpoint;
-        t.seq != last.seq && t.began() <= last.began() && (ours || *content >= Content::Same && !claimed(t, others))
-    });
-    let mut own: Vec<u64> = before.map(|(_, t)| t.seq).collect();
-    own.push(last.seq);
-    Joined { own, ..Joined::default() }
-}
-
-/// Between this error and that close the thread wrote another one, whose it is.
-fn passed_over(t: &Try, pending: &Pending, others: &Pendings) -> bool {
-    others
-        .of_process(pending.pid)
-        .into_iter()
-        .any(|seq| seq > pending.seq && seq < t.seq && others.get(seq).is_some_and(|other| other.tid == pending.tid))
-}
-
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.
-fn unbound(pending: &Pending, tries: &Tries) -> Joined {
+pub(super) fn unbound(pending: &Pending, tries: &Tries) -> Joined {
     let mut joined = Joined::default();
     let candidates = tries.of_process(pending.pid).filter(|t| t.attempt.bound.is_none() && t.tid == pending.tid);
     let mut unsure = Vec::new();
@@ -215,7 +159,7 @@ fn adjacent(t: &Try, pending: &Pending) -> bool {
 }
 
 /// It lies within the time of the request, and nobody has it.
-fn eligible(t: &Try, pending: &Pending) -> bool {
+pub(super) fn eligible(t: &Try, pending: &Pending) -> bool {
     !t.used && within(t, pending)
 }
 
@@ -270,7 +214,7 @@ fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
 }
 
 /// Another error that waits has the better right to it.
-fn claimed(t: &Try, others: &Pendings) -> bool {
+pub(super) fn claimed(t: &Try, others: &Pendings) -> bool {
     let owner = t.key().and_then(|key| others.of_client(key));
     owner.is_some_and(|p| compare(&p.error.conn, &t.attempt) >= Content::Unknown)
 }
@@ -289,7 +233,7 @@ pub fn complete(pending: &Pending, joined: &Joined, tries: &Tries, now: Nanos) -
     let at = match (pending.owner.kind.closes, last) {
         (_, None) | (Closes::Either, _) => until,
         (Closes::BeforeWrite, Some(_)) => pending.at + HANDED_OVER,
-        (Closes::AfterWrite, Some(t)) if t.at >= pending.at || t.attempt.handover == Handover::Asked => return Ok(()),
+        (Closes::AfterWrite, Some(t)) if t.at >= pending.at || late::told_whole(t) => return Ok(()),
         (Closes::AfterWrite, Some(t)) if t.attempt.handover == Handover::Answered => pending.at + HANDED_OVER,
         (Closes::AfterWrite, Some(t)) if t.in_call => pending.at + IN_CALL,
         (Closes::AfterWrite, Some(_)) => until,

@@ -114,6 +114,8 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             application: false,
             secured: false,
             blind: true,
+            check: false,
+            after_call: false,
             last_state: 0,
             status: line.error.status,
             errno: None,

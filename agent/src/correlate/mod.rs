@@ -13,6 +13,7 @@ pub mod fixture;
 pub mod flows;
 pub mod history;
 mod join;
+mod late;
 #[cfg(test)]
 mod line_tests;
 mod lines;
@@ -192,6 +193,11 @@ impl Engine {
         self.pending.len()
     }
 
+    /// Up to when everything was taken in.
+    pub fn clock(&self) -> Nanos {
+        self.clock
+    }
+
     /// When `tick` is wanted next.
     pub fn next_deadline(&self) -> Option<Nanos> {
         self.timers.first().map(|(at, _)| *at)
@@ -289,8 +295,9 @@ impl Engine {
             attempt.bound = None;
         }
         let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
-        if owner.kind.retries_later {
-            self.rebind(task, &mut attempt, in_call, owner.group);
+        let proven = attempt.bound.is_some_and(|b| b.proven);
+        if owner.kind.retries_later && !proven && !in_call {
+            self.rebind(task, &mut attempt, owner.group);
         }
         let old = self.tries.remove(seq);
         let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
@@ -325,12 +332,9 @@ impl Engine {
 
     /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
     /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
-    fn rebind(&self, task: Task, attempt: &mut Attempt, in_call: bool, group: u32) {
+    fn rebind(&self, task: Task, attempt: &mut Attempt, group: u32) {
         let Some(bound) = attempt.bound else { return };
-        let mut own = self.tries.of_client((bound.client, bound.request));
-        // What failed in the call does not tell whether it was tried before.
-        let elsewhere = in_call && own.any(|t| t.attempt.endpoint != attempt.endpoint);
-        if !bound.retry && !elsewhere {
+        if !bound.retry {
             return;
         }
         let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
@@ -368,7 +372,9 @@ impl Engine {
         let Some(old) = same.and_then(|seq| self.tries.get(seq)) else { return Known::New };
         let closed_after_call = old.in_call && !in_call && conn.phase == Phase::Connecting;
         let ended_after_ask = old.attempt.handover == Handover::Asked && attempt.handover == Handover::Failed;
-        match !old.used && (closed_after_call || ended_after_ask) {
+        let proven = |a: &Attempt| a.bound.is_some_and(|b| b.proven);
+        let proven_now = proven(attempt) && !proven(&old.attempt);
+        match !old.used && (closed_after_call || ended_after_ask || proven_now) {
             true => Known::Better(old.seq),
             false => Known::Duplicate,
         }
@@ -471,7 +477,7 @@ impl Engine {
             State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
             _ => ("unattributed", ""),
         };
-        let checked = one.attempt.bound.is_none();
+        let checked = one.attempt.conn.check || one.attempt.bound.is_none();
         self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
@@ -673,6 +679,8 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             application: false,
             secured: false,
             blind: false,
+            check: false,
+            after_call: false,
             last_state: 0,
             status: None,
             errno: Some(failed.errno),

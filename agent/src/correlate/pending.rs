@@ -13,8 +13,10 @@ use crate::text::MILLI;
 pub const HANDED_OVER: Nanos = MILLI;
 /// The same where no attempt is known yet: the proxy's log may say why there is none.
 pub const NOTHING: Nanos = 30 * MILLI;
-/// A proxy that writes first closes the upstream within this time.
-pub const CLOSES_AFTER: Nanos = 40 * MILLI;
+/// Where it is not known whether a proxy closes or writes first.
+pub const CLOSES_NEAR: Nanos = 40 * MILLI;
+/// A proxy that writes first closes the upstream at once, unless it has to wait for a processor in between.
+pub const CLOSES_AFTER: Nanos = 400 * MILLI;
 /// Its failing connect() calls were before; a close may still come.
 pub const IN_CALL: Nanos = 5 * MILLI;
 /// What was inferred waits for the line of a log that tells it, and for an answer that shows it was none.
@@ -57,7 +59,8 @@ impl Pending {
             _ if self.seen == Seen::Inferred && self.owner.kind.retries_later => TRIED_AGAIN,
             _ if self.seen == Seen::Inferred => INFERRED,
             Closes::BeforeWrite => NOTHING,
-            Closes::AfterWrite | Closes::Either => CLOSES_AFTER,
+            Closes::AfterWrite => CLOSES_AFTER,
+            Closes::Either => CLOSES_NEAR,
         };
         self.at.saturating_add(window)
     }

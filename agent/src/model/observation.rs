@@ -162,6 +162,8 @@ pub struct Bound {
     pub choices: u8,
     /// It was bound as the retry of the attempt that failed just before on that thread.
     pub retry: bool,
+    /// Not a matter of its birth: its owner closed it right behind the error of this very request.
+    pub proven: bool,
 }
 
 /// A connection of a proxy, to a client or to an upstream.
@@ -190,6 +192,10 @@ pub struct Connection {
     pub secured: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
+    /// The proxy opened it for itself, to see whether the upstream is well.
+    pub check: bool,
+    /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
+    pub after_call: bool,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).
     pub last_state: u8,
     /// Status of the answer, if one was recognised.

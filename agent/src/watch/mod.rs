@@ -122,12 +122,16 @@ impl Watch {
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
-        // One batch: what it came to is shown before the rest of a flood is taken in.
+        // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
+        // that was told before it is in: until then, time stands where the records are.
+        let mut now = monotonic();
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
+        } else {
+            now = self.engine.clock();
         }
-        self.pass(monotonic());
+        self.pass(now);
         notices.append(&mut self.engine.drain());
         woken != Woken::Stop
     }

@@ -70,6 +70,9 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
     let is_unix = to.family == AF_UNIX;
     // What a TCP handshake came to is told when its socket closes; a second connect() only reads it again.
     if !is_unix && matches!(errno, ECONNREFUSED | ETIMEDOUT | ECONNRESET) {
+        if let Some(thread) = thread::of(tid) {
+            thread::acted(thread);
+        }
         return 0;
     }
     if to.family == AF_INET6 && !fetch((&raw mut to.v6).cast(), 16, address + 8, user) {
@@ -87,6 +90,8 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
                 thread::choose(thread, class)
             };
             thread::failed(thread, class, bound.to, true);
+            thread::acted(thread);
+            thread.in_call = 1;
             if thread.sealed != 0 {
                 sealed::failed(tgid, bound.to.client, bound.to.request, false);
             }

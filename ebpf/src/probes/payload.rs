@@ -273,6 +273,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     };
     if failed {
+        learnt();
         // The answer itself is the failure: told now, since the connection may go on.
         conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
         conn.flags |= CONN_TOLD;
@@ -310,6 +311,7 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         // Nothing is what was asked for.
         return 0;
     }
+    learnt();
     if ret < 0 {
         conn.errno = ret;
     } else if conn.fin == 0 && conn.reset == 0 {
@@ -323,6 +325,15 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
         conn::end_upstream(sk, conn, true);
     }
     0
+}
+
+/// The running thread learnt that an attempt failed: what it closes next is that one.
+#[inline(always)]
+fn learnt() {
+    let (_, tid) = emit::current();
+    if let Some(thread) = thread::of(tid) {
+        thread::acted(thread);
+    }
 }
 
 #[inline(always)]

@@ -76,6 +76,10 @@ fn connecting(sk: Sock) {
     conn.phase = PHASE_CONNECTING;
     conn.last_state = TCP_SYN_SENT;
     conn.opened = emit::now();
+    // HAProxy does this where it looks after its servers, and nowhere else.
+    if class & PROC_OLDEST != 0 && sk.delays_acks() {
+        conn.flags |= CONN_CHECK;
+    }
     if let Some(thread) = thread::of(tid) {
         thread.garbled = 0;
         thread::bind(thread, class, conn);
