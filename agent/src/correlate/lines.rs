@@ -171,7 +171,8 @@ impl Known {
         if end && (self.ends.contains(&error.format) || self.differs(self.status, error.status)) {
             return None;
         }
-        if !self.readable && !end && !(self.request.is_none() && self.tried(line)) {
+        let guessed = self.request.is_none() && self.tried(line);
+        if !(self.readable || end || guessed) {
             return None;
         }
         let mut fit = 1;
