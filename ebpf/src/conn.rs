@@ -288,7 +288,6 @@ fn nowhere(record: &mut ConnRecord, conn: &Conn) {
 /// A stream of a client's connection got an error: tells it in the same way.
 #[inline(never)]
 pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
-    let more = CONN_STREAM | closes_next(conn.cookie, id | STREAM);
     emit::record::<ConnRecord>(Kind::Client, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
@@ -296,7 +295,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         let told = &mut record.conn;
         told.role = ROLE_CLIENT;
         told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
-        told.flags |= more;
+        told.flags |= CONN_STREAM;
         told.bound = 0;
         told.request = id | STREAM;
         told.status = status;

@@ -501,7 +501,8 @@ fn answered(cookie: u64, id: u32, status: u16) {
         _ => (0, 0),
     };
     if let Some(thread) = thread::of(stream.tid) {
-        thread::done(thread, stream.slot, cookie, id | STREAM, why != 0);
+        // What the thread closes next need not be this stream's: frames are written when their turn comes.
+        thread::done(thread, stream.slot, cookie, id | STREAM, false);
     }
     if why != 0
         && let Some(conn) = SECURED.get_ptr(&cookie)

@@ -53,12 +53,13 @@ impl Joined {
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let late = pending.owner.kind.closes == Closes::AfterWrite;
-    let proven = if late && !pending.logged { late::proven(pending, tries) } else { None };
+    let stream = pending.error.conn.stream;
+    let proven = if late && !pending.logged && !stream { late::proven(pending, tries) } else { None };
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
+        (None, _, true) if stream => streamed(pending, tries, others),
         (None, true, _) => late::guessed(pending, tries, others),
-        (None, false, true) if pending.error.conn.stream => streamed(pending, tries, others),
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others),
     };
