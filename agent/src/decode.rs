@@ -9,6 +9,7 @@ use trace502_ebpf::{
 
 use crate::kernel::offsets::Names;
 use crate::model::{self, *};
+use crate::wire::hpack;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -51,7 +52,7 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
         }
         Kind::ClientLeft => {
             let record = whole!(FlowRecord);
-            (record.header, Fact::ClientLeft { client: record.cookie, request: record.request })
+            (record.header, Fact::ClientLeft { client: record.cookie, request: record.request & !abi::STREAM })
         }
         Kind::Rescued => {
             let record = whole!(FlowRecord);
@@ -128,7 +129,7 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
 fn bound(client: Cookie, request: u32, choices: u8, flags: u16) -> Option<Bound> {
     let has = |flag| flags & flag != 0;
     let (retry, proven) = (has(abi::CONN_RETRY), has(abi::CONN_ENDED));
-    (client != 0).then_some(Bound { client, request, choices: choices.max(1), retry, proven })
+    (client != 0).then_some(Bound { client, request: request & !abi::STREAM, choices: choices.max(1), retry, proven })
 }
 
 fn endpoint(is_unix: bool, path: &[u8], len: u32, tuple: &abi::Tuple) -> Endpoint {
@@ -176,6 +177,14 @@ fn connection(record: &ConnRecord) -> Connection {
     let is_unix = has(abi::CONN_UNIX);
     let head = |bytes: &[u8], len: u16| bytes[..bytes.len().min(len.into())].to_vec();
     let of_client = record.header.kind == Kind::Client as u16;
+    let (mut request_head, mut reply_head) =
+        (head(&conn.request_head, conn.request_len), head(&conn.reply_head, conn.reply_len));
+    let stream = of_client && has(abi::CONN_STREAM);
+    if stream {
+        let inserted = (conn.bound_request != abi::UNCOUNTED).then_some(conn.bound_request);
+        request_head = hpack::request_head(hpack::Block { bytes: &request_head, inserted }, &reply_head);
+        reply_head.clear();
+    }
     let waiting = if record.tcp.error != 0 { Some(record.tcp.error) } else { None };
     Connection {
         cookie: conn.cookie,
@@ -189,13 +198,14 @@ fn connection(record: &ConnRecord) -> Connection {
             abi::PHASE_ANSWERED => Phase::Answered,
             _ => Phase::Open,
         },
-        request: conn.request,
+        request: conn.request & !abi::STREAM,
         reused: has(abi::CONN_REUSED),
         old: has(abi::CONN_OLD),
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
+        stream,
         blind: has(abi::CONN_BLIND),
         check: !of_client && has(abi::CONN_CHECK),
         after_call: of_client && has(abi::CONN_AFTER_CALL),
@@ -212,8 +222,8 @@ fn connection(record: &ConnRecord) -> Connection {
         reset: instant(conn.reset),
         request_bytes: conn.request_bytes,
         reply_bytes: conn.reply_bytes,
-        request_head: head(&conn.request_head, conn.request_len),
-        reply_head: head(&conn.reply_head, conn.reply_len),
+        request_head,
+        reply_head,
     }
 }
 

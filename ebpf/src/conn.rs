@@ -11,7 +11,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, UNIX_PEERS,
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, UNIX_PEERS,
     UnixPeer, constant,
 };
 use crate::{emit, sealed, thread};
@@ -285,6 +285,31 @@ fn nowhere(record: &mut ConnRecord, conn: &Conn) {
     unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
 }
 
+/// A stream of a client's connection got an error: tells it in the same way.
+#[inline(never)]
+pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
+    emit::record::<ConnRecord>(Kind::Client, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        compose(record, Sock::NONE, conn, Kind::Client, why | IN_TASK);
+        let told = &mut record.conn;
+        told.role = ROLE_CLIENT;
+        told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
+        told.flags |= CONN_STREAM;
+        told.bound = 0;
+        told.request = id | STREAM;
+        told.status = status;
+        told.asked = stream.asked;
+        told.tgid = stream.tgid;
+        told.tid = stream.tid;
+        told.request_bytes = stream.bytes.into();
+        told.request_len = stream.len as u16;
+        told.bound_request = stream.inserted;
+        kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+    });
+    last_attempt(conn.cookie, id | STREAM)
+}
+
 /// Hands a connection over to user space.
 #[inline(never)]
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
@@ -299,11 +324,12 @@ pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
 /// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
 #[inline(never)]
 pub fn keep(sk: Sock, conn: &Conn) -> i32 {
+    let key = recent_key(conn.bound, conn.bound_request);
     if let Some(record) = SCRATCH.get_ptr_mut(0) {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
         compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
-        let _ = RECENT.insert(&conn.bound, &*record, BPF_ANY.into());
+        let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
     }
     0
 }
@@ -340,28 +366,45 @@ fn refresh(record: &mut ConnRecord) {
 /// A client got an error: tell it, and what its last attempt was if that has not been told.
 #[inline(never)]
 pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
+    conn.flags &= !CONN_AFTER_CALL;
+    conn.flags |= closes_next(conn.cookie, conn.request);
+    hand_over(sk, conn, Kind::Client, why | IN_TASK);
+    last_attempt(conn.cookie, conn.request)
+}
+
+/// A proxy that writes first closes next what led to the error. Returns what its record says of that.
+#[inline(always)]
+fn closes_next(client: u64, request: u32) -> u16 {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    conn.flags &= !CONN_AFTER_CALL;
-    if class & PROC_LATE != 0
-        && let Some(thread) = thread::of(tid)
-    {
-        if thread.in_call != 0 {
-            conn.flags |= CONN_AFTER_CALL;
-        }
-        thread::acted(thread);
-        thread.closing = Waiting { client: conn.cookie, request: conn.request, since: 0 };
+    if class & PROC_LATE == 0 {
+        return 0;
     }
-    hand_over(sk, conn, Kind::Client, why | IN_TASK);
-    if let Some(recent) = RECENT.get_ptr_mut(&conn.cookie) {
+    let Some(thread) = thread::of(tid) else { return 0 };
+    let in_call = thread.in_call != 0;
+    thread::acted(thread);
+    thread.closing = Waiting { client, request, since: 0 };
+    if in_call { CONN_AFTER_CALL } else { 0 }
+}
+
+/// Under which key the last attempt of a request is kept: a client's, or a stream's of a client.
+#[inline(always)]
+fn recent_key(client: u64, request: u32) -> u64 {
+    if request & STREAM == 0 { client } else { client ^ u64::from(request) << 32 }
+}
+
+/// A request got an error: tells what its last attempt was if that has not been told.
+#[inline(never)]
+pub fn last_attempt(client: u64, request: u32) -> i32 {
+    if let Some(recent) = RECENT.get_ptr_mut(&recent_key(client, request)) {
         // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
         let recent = unsafe { &mut *recent };
-        if recent.conn.bound_request == conn.request {
+        if recent.conn.bound == client && recent.conn.bound_request == request {
             refresh(recent);
             emit::copied(Kind::Attempt, &raw const *recent);
         }
-        let _ = RECENT.remove(&conn.cookie);
+        let _ = RECENT.remove(&recent_key(client, request));
     }
     0
 }

@@ -195,6 +195,8 @@ pub const ROLE_RESOLVER: u8 = 6;
 pub const ROLE_SECURED: u8 = 7;
 /// A client connection whose bytes nobody can read for us, but whose rhythm is followed.
 pub const ROLE_SEALED: u8 = 8;
+/// A client connection that speaks HTTP/2: each of its streams is a request.
+pub const ROLE_H2: u8 = 9;
 
 /// How far the current request of a connection is.
 pub const PHASE_CONNECTING: u8 = 1;
@@ -240,6 +242,14 @@ pub const CONN_ENDED: u16 = 16384;
 pub const CONN_AFTER_CALL: u16 = 32768;
 /// Upstream: opened by the proxy for itself, to see whether the upstream is well.
 pub const CONN_CHECK: u16 = 32768;
+/// Client (an upstream's bit says something else): a stream of HTTP/2. `request_head` is its header block, and `reply_head` that of the connection's first request, which
+/// fills most of the table that later ones refer to.
+pub const CONN_STREAM: u16 = 16384;
+
+/// Set in the number of a request that is a stream of HTTP/2.
+pub const STREAM: u32 = 1 << 31;
+/// What `inserted` is where it is not known.
+pub const UNCOUNTED: u32 = u32::MAX;
 
 /// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
@@ -248,7 +258,8 @@ pub struct Conn {
     pub cookie: u64,
     /// Upstream: cookie of the client connection it serves, 0 if unknown. Peer: cookie of the upstream connection.
     pub bound: u64,
-    /// Upstream: which request of that client connection.
+    /// Upstream: which request of that client connection. Stream: how many entries the table of headers had been given
+    /// before its block.
     pub bound_request: u32,
     /// Ordinal of the current request on this connection, from 1.
     pub request: u32,
@@ -503,6 +514,8 @@ pub const PROC_LOOSE: u32 = 8;
 pub const PROC_LATE: u32 = 16;
 /// Its TLS library is hooked: what clients say inside TLS will be seen.
 pub const PROC_TLS: u32 = 32;
+/// It reads the body of a request to its end before it asks an upstream (nginx).
+pub const PROC_WHOLE: u32 = 64;
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]
@@ -515,7 +528,7 @@ pub struct Waiting {
 }
 
 /// Requests that one thread may have read and not served before older ones are forgotten.
-pub const WAITING: usize = 32;
+pub const WAITING: usize = 64;
 /// Requests of one thread that may wait for another try.
 pub const DELAYED: usize = 16;
 
@@ -545,14 +558,15 @@ pub struct Thread {
     /// What the thread did last was to write an error to this client: what it closes next led to it (`PROC_LATE`).
     pub closing: Waiting,
     /// A bit for each slot of `waiting` that holds a request.
-    pub open: u32,
+    pub open: u64,
+    /// The same for those that are streams of HTTP/2.
+    pub streams: u64,
     pub tail: u32,
     pub live: u32,
     /// What the thread did last was a connect() that failed in the call.
     pub in_call: u32,
     /// It serves clients whose bytes cannot be read.
     pub sealed: u32,
-    pub _pad: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAG
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -169,6 +169,79 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// One direction of an HTTP/2 connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Direction {
+    /// Bytes left of the frame that passes.
+    pub skip: u32,
+    /// Bytes there are of the next frame's head.
+    pub have: u32,
+    /// Entries that the table of headers has been given.
+    pub inserted: u32,
+    pub _pad: u32,
+    pub head: [u8; 32],
+}
+
+/// A status that the owner has put into the table of headers, and as which entry.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct KnownStatus {
+    pub entry: u32,
+    pub status: u32,
+}
+
+/// Statuses of one connection that are remembered: those that are errors.
+pub const STATUSES: usize = 4;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct H2 {
+    pub read: Direction,
+    pub wrote: Direction,
+    pub statuses: [KnownStatus; STATUSES],
+    pub next: u32,
+    pub _pad: u32,
+}
+
+/// Connections that speak HTTP/2, by cookie.
+#[btf_map]
+pub static H2S: HashMap<u64, H2, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Never written: what a new connection starts from.
+#[btf_map]
+pub static NO_H2: PerCpuArray<H2, 1> = PerCpuArray::new();
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct StreamKey {
+    pub cookie: u64,
+    pub id: u32,
+    pub _pad: u32,
+}
+
+/// A stream that asked and is not answered yet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stream {
+    pub asked: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub slot: u32,
+    pub inserted: u32,
+    pub len: u32,
+    pub bytes: u32,
+    pub head: [u8; HEAD],
+}
+
+/// Streams go when they are answered; those of a connection that broke off are pushed out by newer ones.
+#[btf_map]
+pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
+
+/// Never written: what a new stream starts from.
+#[btf_map]
+pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
 
 /// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
 #[btf_map]

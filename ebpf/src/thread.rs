@@ -6,8 +6,8 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, Table,
-    Thread, WAITING, Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM,
+    Table, Thread, WAITING, Waiting,
 };
 
 use crate::emit;
@@ -54,19 +54,30 @@ pub fn of(tid: u32) -> Option<&'static mut Thread> {
 /// The thread read the first bytes of a new client request.
 #[inline(always)]
 pub fn asked(thread: &mut Thread, conn: &mut Conn) {
+    conn.slot = wait(thread, conn.cookie, conn.request, conn.asked);
+}
+
+/// A request waits for the thread to serve it; returns its slot.
+#[inline(always)]
+pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     let slot = thread.tail & MASK;
-    let waiting = Waiting { client: conn.cookie, request: conn.request, since: micros(conn.asked) };
-    if thread.open & 1 << slot == 0 {
-        thread.open |= 1 << slot;
+    let waiting = Waiting { client, request, since: micros(asked) };
+    let bit = 1 << slot;
+    if thread.open & bit == 0 {
+        thread.open |= bit;
         thread.live += 1;
     }
+    thread.streams &= !bit;
+    if request & STREAM != 0 {
+        thread.streams |= bit;
+    }
     thread.waiting[slot as usize] = waiting;
-    conn.slot = slot;
     thread.tail = thread.tail.wrapping_add(1);
     thread.last = waiting;
     clear(&mut thread.retry);
     thread.requests += 1;
-    acted(thread);
+    heard(thread, client);
+    slot
 }
 
 /// The thread read more of a request it knows.
@@ -74,7 +85,15 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     clear(&mut thread.retry);
-    acted(thread);
+    heard(thread, conn.cookie);
+}
+
+/// The thread read from a client. More of what that one is still sending is no turn to something else.
+#[inline(always)]
+fn heard(thread: &mut Thread, client: u64) {
+    if thread.closing.client != client {
+        acted(thread);
+    }
 }
 
 /// The thread did something: what it closes next has nothing to do with what it wrote before, nor has what it
@@ -90,7 +109,8 @@ pub fn acted(thread: &mut Thread) {
 #[inline(always)]
 pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
     let closing = thread.closing;
-    acted(thread);
+    // What failed in the call is closed before its error is written.
+    clear(&mut thread.closing);
     if closing.client == 0 || conn.flags & CONN_CHECK != 0 {
         return false;
     }
@@ -105,36 +125,53 @@ pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
 /// The answer of a request began: nobody will serve it any more.
 #[inline(always)]
 pub fn answered(thread: &mut Thread, conn: &Conn, error: bool) {
+    done(thread, conn.slot, conn.cookie, conn.request, error);
+}
+
+#[inline(always)]
+pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32, error: bool) {
     thread.answers += 1;
     if !error {
         acted(thread);
     }
-    forget(thread, conn.slot, conn.cookie);
-    if thread.last.client == conn.cookie {
+    leave(thread, slot, client, request);
+    if same(&thread.last, client, request) {
         clear(&mut thread.last);
     }
-    if thread.retry.client == conn.cookie {
+    if same(&thread.retry, client, request) {
         clear(&mut thread.retry);
     }
-    thread.answered = Waiting { client: conn.cookie, request: conn.request, since: 0 };
-    give_up(thread, conn.cookie);
+    thread.answered = Waiting { client, request, since: 0 };
 }
 
 /// The client is gone: nobody will serve its request.
 #[inline(always)]
 pub fn gone(thread: &mut Thread, conn: &Conn) {
-    forget(thread, conn.slot, conn.cookie);
-    give_up(thread, conn.cookie);
+    leave(thread, conn.slot, conn.cookie, conn.request);
 }
 
-/// No further try will be made for this client.
 #[inline(always)]
-fn give_up(thread: &mut Thread, client: u64) {
+pub fn leave(thread: &mut Thread, slot: u32, client: u64, request: u32) {
+    if same(&thread.waiting[(slot & MASK) as usize], client, request) {
+        take(thread, slot);
+    }
+    give_up(thread, client, request);
+}
+
+/// Of the streams of a client each is its own; of other requests there is one at a time.
+#[inline(always)]
+fn same(waiting: &Waiting, client: u64, request: u32) -> bool {
+    waiting.client == client && (request & STREAM == 0 || waiting.request == request)
+}
+
+/// No further try will be made for this request.
+#[inline(always)]
+fn give_up(thread: &mut Thread, client: u64, request: u32) {
     if thread.delayed_head == thread.delayed_tail {
         return;
     }
     for place in thread.delayed.iter_mut() {
-        if place.client == client {
+        if same(place, client, request) {
             clear(place);
         }
     }
@@ -143,13 +180,6 @@ fn give_up(thread: &mut Thread, client: u64) {
 #[inline(always)]
 fn micros(nanos: u64) -> u32 {
     (nanos / 1_000) as u32
-}
-
-#[inline(always)]
-fn forget(thread: &mut Thread, slot: u32, client: u64) {
-    if thread.waiting[(slot & MASK) as usize].client == client {
-        take(thread, slot);
-    }
 }
 
 /// Binds the request that an upstream connection begins to serve.
@@ -183,7 +213,8 @@ pub struct Choice {
 #[inline(always)]
 pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
-    let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) as u8 } else { 1 };
+    let streams = thread.open & thread.streams;
+    let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
     let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
         // It had no chance to turn to anything else.
@@ -194,6 +225,9 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     } else if thread.retry.client != 0 {
         flags |= CONN_RETRY;
         take_out(&mut thread.retry)
+    } else if thread.last.request & STREAM != 0 && streams != 0 {
+        // Several are read at once, and served in that order.
+        first(thread, streams)
     } else {
         thread.last
     };
@@ -221,7 +255,7 @@ fn in_turn(thread: &mut Thread, flags: &mut u16) -> Waiting {
         let retry = take_out(&mut thread.retry);
         if now.wrapping_sub(retry.since) <= AT_ONCE {
             *flags |= CONN_RETRY;
-            give_up(thread, retry.client);
+            give_up(thread, retry.client, retry.request);
             return retry;
         }
     }
@@ -275,11 +309,14 @@ fn due(thread: &mut Thread, now: u32) -> Waiting {
 /// By bits, not by a loop: its 32 rounds were a quarter of what the verifier had to walk through.
 #[inline(always)]
 fn oldest(thread: &mut Thread) -> Waiting {
-    if thread.open == 0 {
-        return NOBODY;
-    }
+    if thread.open == 0 { NOBODY } else { first(thread, thread.open) }
+}
+
+/// Takes the oldest of these slots.
+#[inline(always)]
+fn first(thread: &mut Thread, open: u64) -> Waiting {
     // The slot to be written next holds the oldest.
-    let turned = thread.open.rotate_right(thread.tail & MASK);
+    let turned = open.rotate_right(thread.tail & MASK);
     let slot = thread.tail.wrapping_add(lowest(turned));
     take(thread, slot)
 }
@@ -297,9 +334,13 @@ fn take(thread: &mut Thread, slot: u32) -> Waiting {
 
 /// Number of the lowest bit that is set: there is no instruction for it, and a table would be a map.
 #[inline(always)]
-fn lowest(bits: u32) -> u32 {
-    let below = core::hint::black_box((bits & bits.wrapping_neg()).wrapping_sub(1));
-    below.count_ones()
+fn lowest(bits: u64) -> u32 {
+    count((bits & bits.wrapping_neg()).wrapping_sub(1))
+}
+
+#[inline(always)]
+fn count(bits: u64) -> u32 {
+    core::hint::black_box(bits).count_ones()
 }
 
 /// An attempt of this thread failed: what it starts next without reading anything is a retry.

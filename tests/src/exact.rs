@@ -1,11 +1,12 @@
-//! Measure two: ten faults and health mixed, 64 requests at a time, and each request's own cause must be right.
+//! Measure two: ten faults and health mixed, 64 requests at a time, and each request's own cause must be right. Each
+//! client on connections of its own, or as streams of one connection behind TLS.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::cells;
 use crate::client::{Answer, Ask, Client};
@@ -29,6 +30,9 @@ const MIXED: [&str; 10] = [
     "own-502",
     "own-504",
 ];
+
+/// What HAProxy tells a stream's client by a reset, upon which the client asks again by itself.
+const ASKED_AGAIN: [&str; 3] = ["close-early", "reset", "half-head-fin"];
 
 pub const CONCURRENCY: usize = 64;
 
@@ -56,12 +60,23 @@ struct Truth {
     causes: Option<&'static [&'static str]>,
 }
 
+/// How the clients ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// In plain text, each on connections of its own.
+    Plain,
+    /// As streams of one HTTP/2 connection inside TLS.
+    Streams,
+}
+
 /// Without the agent, only what the clients get is looked at.
-pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Exactness> {
+pub fn run(kind: Kind, count: usize, clients: Clients, with_agent: bool) -> Result<Exactness> {
     let world = World::new(Ports::Plenty)?;
     let mut routes = Vec::new();
     let mut hold = Vec::new();
-    let rows: Vec<_> = faults::all().into_iter().filter(|fault| MIXED.contains(&fault.name)).collect();
+    let mut rows: Vec<_> = faults::all().into_iter().filter(|fault| MIXED.contains(&fault.name)).collect();
+    let again = clients == Clients::Streams && kind == Kind::Haproxy;
+    rows.retain(|fault| !(again && ASKED_AGAIN.contains(&fault.name)));
     for fault in &rows {
         let plan = (fault.prepare)(&Setup { world: world.clone(), kind, fault: fault.name })?;
         hold.extend(plan.hold);
@@ -72,12 +87,20 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Exactness> {
     let proxy = Proxy::start(kind, &world, &routes)?;
     let agent = if with_agent { Some(cells::start_agent(&world)?) } else { None };
     let truths = Mutex::new(Vec::with_capacity(count));
-    load::run(&world, CONCURRENCY, count, |kept: &mut Option<Client>, n| {
-        let row = rows.get(load::scatter(n) % (2 * rows.len()));
-        let truth = ask(&proxy, kept, n, row)?;
-        lock(&truths).push(truth);
-        Ok(())
-    })?;
+    let row = |n: usize| rows.get(load::scatter(n) % (2 * rows.len()));
+    match clients {
+        Clients::Plain => load::run(&world, CONCURRENCY, count, |kept: &mut Option<Client>, n| {
+            let truth = ask(&proxy, kept, n, row(n))?;
+            lock(&truths).push(truth);
+            Ok(())
+        })?,
+        Clients::Streams => load::run(&world, 1, count.div_ceil(CONCURRENCY), |_: &mut (), batch| {
+            let numbers = (batch * CONCURRENCY..(batch + 1) * CONCURRENCY).map(|n| (n, row(n)));
+            let asked = streams(&world, &proxy, &numbers.collect::<Vec<_>>())?;
+            lock(&truths).extend(asked);
+            Ok(())
+        })?,
+    }
     let truths = truths.into_inner().unwrap_or_default();
     let failed = truths.iter().filter(|truth| truth.causes.is_some()).count();
     let Some(agent) = agent else { return Ok(unjudged(kind, &truths)) };
@@ -102,6 +125,42 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize, row: Option<&faults::
     }
     let exchange = Exchange { path: ask.path, client: local, answer, secure: false, judged: row.is_some() };
     Ok(Truth { exchange, causes: row.map(|fault| fault.causes) })
+}
+
+/// Requests at once on one connection, by the curl of the distribution.
+fn streams(world: &World, proxy: &Proxy, numbers: &[(usize, Option<&faults::Fault>)]) -> Result<Vec<Truth>> {
+    let at = format!("https://secure.test:{}", proxy.secure);
+    let mut paths = BTreeMap::new();
+    let mut config = format!(
+        "silent\nhttp2\nparallel\nparallel-max = {CONCURRENCY}\nmax-time = 30\ncacert = {}\n\
+         resolve = secure.test:{}:127.0.0.1\nwrite-out = \"%{{url}} %{{http_code}} %{{local_ip}}:%{{local_port}}\\n\"\n",
+        world.certs.cert("ca"),
+        proxy.secure
+    );
+    for (n, row) in numbers {
+        let path = format!("/{}/{}/{n}", row.map_or("healthy", |fault| fault.name), proxy.kind.name());
+        config.push_str(&format!("url = {at}{path}\noutput = /dev/null\n"));
+        paths.insert(path, *row);
+    }
+    let file = world.dir().join("streams.curl");
+    std::fs::write(&file, config)?;
+    let output = std::process::Command::new("curl").arg("--config").arg(&file).output().context("cannot run curl")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut truths = Vec::new();
+    for line in said.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [url, status, client] = words[..] else { continue };
+        let path = url.strip_prefix(&at).unwrap_or(url).to_owned();
+        let row = paths.remove(&path).context("curl told of a request that was not made")?;
+        let answer = match status.parse()? {
+            0 => Answer::Closed,
+            status => Answer::Status(status),
+        };
+        let exchange = Exchange { path, client: client.to_owned(), answer, secure: true, judged: row.is_some() };
+        truths.push(Truth { exchange, causes: row.map(|fault| fault.causes) });
+    }
+    ensure!(paths.is_empty(), "curl told nothing of {} requests: {said}", paths.len());
+    Ok(truths)
 }
 
 fn unjudged(kind: Kind, truths: &[Truth]) -> Exactness {

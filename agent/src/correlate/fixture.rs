@@ -163,6 +163,7 @@ impl World {
             ahead: false,
             application: false,
             secured: false,
+            stream: false,
             blind: false,
             check: false,
             after_call: false,

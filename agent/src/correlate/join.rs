@@ -31,6 +31,8 @@ pub struct Joined {
     pub rivals: Vec<u64>,
     /// Why the join is not certain.
     pub doubt: Option<&'static str>,
+    /// Nothing but chance would tell which attempt it is.
+    pub open: bool,
 }
 
 impl Joined {
@@ -51,17 +53,28 @@ impl Joined {
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let late = pending.owner.kind.closes == Closes::AfterWrite;
-    let proven = if late && !pending.logged { late::proven(pending, tries) } else { None };
+    let stream = pending.error.conn.stream;
+    let proven = if late && !pending.logged && !stream { late::proven(pending, tries) } else { None };
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
+        (None, _, true) if stream => streamed(pending, tries, others),
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
-    if joined.doubt.is_some() && !joined.rivals.is_empty() && agree(&joined, tries) {
-        joined.doubt = None;
+    if pending.error.conn.stream {
+        doubt_streams(&mut joined, pending, tries);
+    }
+    let moved = pending.error.conn.stream && pending.owner.kind.streams_move;
+    joined.open = moved && joined.own.is_empty();
+    if joined.doubt.is_some() && !joined.rivals.is_empty() {
+        if agree(&joined, tries) {
+            joined.doubt = None;
+        } else {
+            joined.open = moved;
+        }
     }
     joined
 }
@@ -125,6 +138,37 @@ fn exact(pending: &Pending, tries: &Tries) -> Joined {
         }
     }
     if joined.own.is_empty() { unbound(pending, tries) } else { joined }
+}
+
+/// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
+/// there was a choice, content must confirm it.
+fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+    let mut joined = Joined::default();
+    for t in tries.of_client(pending.key()).filter(|t| !t.used) {
+        let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 || b.retry);
+        match compare(&pending.error.conn, &t.attempt) {
+            Content::Different if !alone => {}
+            _ => joined.own.push(t.seq),
+        }
+    }
+    if joined.own.is_empty() { hinted(pending, tries, others) } else { joined }
+}
+
+/// Where nothing was sent to an upstream, only their order tells the streams of a connection apart.
+fn doubt_streams(joined: &mut Joined, pending: &Pending, tries: &Tries) {
+    let own: Vec<&Try> = joined.own.iter().filter_map(|seq| tries.get(*seq)).collect();
+    let unknown = |t: &Try| compare(&pending.error.conn, &t.attempt) == Content::Unknown;
+    let alone = |t: &&Try| t.attempt.bound.is_some_and(|b| b.choices <= 1 || b.retry);
+    if own.is_empty() || own.iter().any(|t| !unknown(t)) || own.iter().all(alone) {
+        return;
+    }
+    let client = pending.error.conn.cookie;
+    let other = |t: &&Try| t.attempt.bound.is_none_or(|b| b.client == client && b.request != pending.key().1);
+    let near = tries.of_process(pending.pid).filter(other).filter(|t| within(t, pending) && unknown(t));
+    joined.rivals = near.map(|t| t.seq).filter(|seq| !joined.own.contains(seq)).collect();
+    if !joined.rivals.is_empty() {
+        joined.doubt = Some("several requests were read at once, and nothing was sent to the upstream");
+    }
 }
 
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.
@@ -204,13 +248,13 @@ fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         }
         let rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
         let unsure = !rivals.is_empty() || !(hint || certain_alone);
-        return Joined { own, rivals, doubt: unsure.then_some(doubt) };
+        return Joined { own, rivals, doubt: unsure.then_some(doubt), open: false };
     }
     let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
     let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
     let doubt =
         (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
-    Joined { own: mapped, rivals: Vec::new(), doubt }
+    Joined { own: mapped, rivals: Vec::new(), doubt, open: false }
 }
 
 /// Another error that waits has the better right to it.

@@ -256,7 +256,7 @@ impl Engine {
             self.counters.duplicates += 1;
             return;
         }
-        if let Some(line) = self.lines.of(&mut told) {
+        if let Some(line) = self.lines.of(&mut told, &self.tries) {
             pending.attach(line.error);
         }
         self.lines.remember(told);
@@ -563,6 +563,10 @@ impl Engine {
         let Some(pending) = self.pending.get(seq) else { return };
         let mut joined = join::join(pending, &self.tries, &self.pending);
         joined.drop_checks(&self.tries, &self.past.failures);
+        if joined.open {
+            // Others may have the better right to them.
+            joined.own.clear();
+        }
         let Some(mut pending) = self.pending.remove(seq) else { return };
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
         own.iter().for_each(|one| self.stop_waiting(one));
@@ -678,6 +682,7 @@ fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
             ahead: false,
             application: false,
             secured: false,
+            stream: false,
             blind: false,
             check: false,
             after_call: false,

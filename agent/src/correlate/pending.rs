@@ -82,7 +82,8 @@ impl Pending {
     }
 
     pub fn exact(&self) -> bool {
-        self.owner.kind.birth == Birth::Exact
+        let moved = self.error.conn.stream && self.owner.kind.streams_move;
+        self.owner.kind.birth == Birth::Exact && !moved
     }
 }
 

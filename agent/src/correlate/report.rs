@@ -41,6 +41,7 @@ pub fn incident(
 ) -> Option<Incident> {
     let judgement = match own.last_mut() {
         Some(last) => of_attempt(pending, last, past, now, host),
+        None if joined.open => of_several(pending),
         None => of_nothing(pending, past, now, host),
     };
     if !counts(pending, own, joined, &judgement, past) {
@@ -87,6 +88,16 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
         last.state = State::Judged(Some((cause, Box::new(finding.clone()))));
     }
     Judgement { cause, timeline, server, why }
+}
+
+/// Attempts of the same moment failed in different ways, and nothing tells which was this request's.
+fn of_several(pending: &Pending) -> Judgement {
+    let name = &pending.owner.name;
+    let why = format!(
+        "{name} served several requests of the connection at once, on other threads: which attempt was this one's cannot \
+         be told"
+    );
+    Judgement { cause: None, timeline: Vec::new(), server: None, why: Some(("ambiguous", why)) }
 }
 
 fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Host) -> Judgement {
@@ -175,7 +186,10 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
         ClientOutcome::Status(502..=504) => true,
         // The application's own 500 is its own affair, also when another upstream had failed before it.
         ClientOutcome::Status(_) => {
-            let made = |cause: &Cause| cause.id == "proxy_limit" || (pending.owner.kind.own_500)(cause.group, cause.id);
+            let kind = pending.owner.kind;
+            // The thread of a stream that gets nothing to answer says so in its own words.
+            let stream = pending.error.conn.stream && kind.streams_move;
+            let made = |cause: &Cause| cause.id == "proxy_limit" || stream || (kind.own_500)(cause.group, cause.id);
             let answered = last.is_some_and(|t| t.attempt.conn.status == Some(500));
             !answered && judgement.cause.as_ref().is_some_and(|(cause, _)| made(cause))
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::metrics::{Format, Metrics};
-use crate::model::Incident;
+use crate::model::{Incident, Process, Request};
 use crate::status::{Board, Snapshot};
 
 /// Incidents on the page.
@@ -36,6 +36,7 @@ struct Line {
     time: String,
     status: String,
     proxy: String,
+    request: String,
     upstream: String,
     cause: String,
     summary: String,
@@ -44,9 +45,11 @@ struct Line {
 impl Recent {
     pub fn push(&self, incident: &Incident) {
         let line = Line {
-            time: incident.time.clone(),
+            // To the millisecond; the record has the rest.
+            time: incident.time.chars().take(23).map(|c| if c == 'T' { ' ' } else { c }).collect(),
             status: incident.status_word(),
-            proxy: format!("{} ({})", incident.proxy.name, incident.proxy.pid),
+            proxy: proxy(&incident.proxy),
+            request: request(&incident.request),
             upstream: incident.upstream.as_ref().map_or_else(|| "–".to_owned(), |u| u.addr.clone()),
             cause: incident.cause.clone(),
             summary: incident.summary.clone(),
@@ -61,6 +64,19 @@ impl Recent {
     fn lines(&self) -> Vec<Line> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+fn proxy(process: &Process) -> String {
+    match process.container_label() {
+        Some(container) => format!("{} in {container}", process.name),
+        None => format!("{} ({})", process.name, process.pid),
+    }
+}
+
+fn request(request: &Request) -> String {
+    let [method, host, path] =
+        [&request.method, &request.host, &request.path].map(|part| part.as_deref().unwrap_or(""));
+    format!("{method} {host}{path}").trim().to_owned()
 }
 
 /// Everything that can be asked for.
@@ -143,9 +159,9 @@ fn incidents(page: &mut String, recent: &[Line]) {
         page.push_str("<p>none since the start");
         return;
     }
-    page.push_str("<table><tr><th>time (UTC)<th>status<th>proxy<th>upstream<th>cause<th>what happened");
+    page.push_str("<table><tr><th>time (UTC)<th>status<th>proxy<th>request<th>upstream<th>cause<th>what happened");
     for line in recent {
-        let cells = [&line.time, &line.status, &line.proxy, &line.upstream, &line.cause, &line.summary];
+        let cells = [&line.time, &line.status, &line.proxy, &line.request, &line.upstream, &line.cause, &line.summary];
         page.push_str("<tr>");
         for cell in cells {
             put(page, format_args!("<td>{}", html(cell)));

@@ -112,9 +112,11 @@ fn the_page_shows_probes_and_incidents_and_runs_no_script() {
     let mut hostile = incident("127.0.0.1:8000", "no_listener");
     hostile.summary = "<script>alert(1)</script>\"'&\u{1b}[31m\u{202e}".into();
     hostile.proxy.name = "<img src=x onerror=alert(1)>".into();
+    hostile.request.path = Some("/api/<b>".into());
     served.site.recent.push(&hostile);
     let page = served.get("/");
     assert!(page.contains("tcp_reset") && page.contains("no_listener") && page.contains("127.0.0.1:8000"), "{page}");
+    assert!(page.contains("<td>2026-11-21 03:00:00.000<td>") && page.contains("<td>/api/&lt;b&gt;<td>"), "{page}");
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;"), "{page}");
     assert!(
         !page.contains("<script") && !page.contains("<img") && !page.contains('\u{1b}') && !page.contains('\u{202e}')

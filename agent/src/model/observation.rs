@@ -190,6 +190,8 @@ pub struct Connection {
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
     pub secured: bool,
+    /// A stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known.
+    pub stream: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,
     /// The proxy opened it for itself, to see whether the upstream is well.

@@ -12,6 +12,8 @@ pub static PROXY: Proxy = Proxy {
     own_500: |_, cause| matches!(cause, "tls_handshake_failed" | "tls_mismatch" | "dns_failure"),
     header_full: |_| false,
     resolves_ahead: false,
+    whole_first: false,
+    streams_move: true,
     limit_word: None,
     retries_later: false,
     setting,

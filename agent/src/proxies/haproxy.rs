@@ -13,6 +13,8 @@ pub static PROXY: Proxy = Proxy {
     // Its buffers are of 16 KiB unless told otherwise, less what it keeps for rewriting.
     header_full: |bytes| bytes.is_multiple_of(1024) || bytes % 16_384 >= 15_360,
     resolves_ahead: true,
+    whole_first: false,
+    streams_move: false,
     limit_word: None,
     retries_later: true,
     setting,
@@ -32,7 +34,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::UpstreamHttp2 => "proto h2 on its server line (added or removed)",
         Setting::FailureCount => "check, fall and rise on its server line",
         Setting::Resolver => "its resolvers section",
-        Setting::Limit => "maxconn and ulimit-n",
+        Setting::Limit => "maxconn (of its server line, its frontend or global) or ulimit-n",
         Setting::SourceAddress => "source on its server line, or http-reuse",
     })
 }

@@ -15,6 +15,8 @@ pub static PROXY: Proxy = Proxy {
     },
     header_full: |_| false,
     resolves_ahead: false,
+    whole_first: false,
+    streams_move: false,
     limit_word: None,
     retries_later: false,
     setting,

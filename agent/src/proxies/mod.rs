@@ -105,6 +105,10 @@ pub struct Proxy {
     pub header_full: fn(u64) -> bool,
     /// It resolves names in the background, not for each request.
     pub resolves_ahead: bool,
+    /// It reads the body of a request to its end before it asks an upstream.
+    pub whole_first: bool,
+    /// Another thread than the one that reads a stream of HTTP/2 serves it.
+    pub streams_move: bool,
     /// What its own answer says when a limit of its own kept it from trying.
     pub limit_word: Option<&'static str>,
     /// It waits before it tries a request again, and does other things meanwhile.

@@ -12,6 +12,8 @@ pub static PROXY: Proxy = Proxy {
     own_500: |_, _| false,
     header_full: |bytes| bytes.is_multiple_of(1024),
     resolves_ahead: false,
+    whole_first: true,
+    streams_move: false,
     limit_word: None,
     retries_later: false,
     setting,

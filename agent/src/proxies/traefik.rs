@@ -13,6 +13,8 @@ pub static PROXY: Proxy = Proxy {
     own_500: |group, _| matches!(group, Group::Response | Group::Process),
     header_full: |_| false,
     resolves_ahead: true,
+    whole_first: false,
+    streams_move: false,
     limit_word: None,
     retries_later: false,
     setting,

@@ -12,6 +12,8 @@ pub static PROXY: Proxy = Proxy {
     own_500: |_, _| false,
     header_full: |_| false,
     resolves_ahead: false,
+    whole_first: false,
+    streams_move: false,
     limit_word: None,
     retries_later: false,
     setting,

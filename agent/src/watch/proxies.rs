@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use trace502_ebpf::{PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY};
+use trace502_ebpf::{PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY, PROC_WHOLE};
 
 use crate::host::LiveHost;
 use crate::kernel::{Kernel, LoadError};
@@ -107,6 +107,9 @@ fn class(proxy: &Proxy) -> u32 {
     if proxy.oldest_first {
         class |= PROC_OLDEST;
     }
+    if proxy.whole_first {
+        class |= PROC_WHOLE;
+    }
     if proxy.closes != Closes::BeforeWrite {
         class |= PROC_LATE;
     }
@@ -143,7 +146,7 @@ mod tests {
 
     #[test]
     fn classes_follow_the_measured_rules() {
-        assert_eq!(class_of("nginx"), PROC_PROXY);
+        assert_eq!(class_of("nginx"), PROC_PROXY | PROC_WHOLE);
         assert_eq!(class_of("haproxy"), PROC_PROXY | PROC_OLDEST | PROC_LATE);
         assert_eq!(class_of("caddy") & PROC_LOOSE, PROC_LOOSE);
     }

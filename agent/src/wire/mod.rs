@@ -6,6 +6,7 @@
 pub mod dns;
 pub mod fastcgi;
 pub mod h2;
+pub mod hpack;
 pub mod http;
 pub mod looks;
 pub mod tls;

@@ -16,7 +16,7 @@ use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
 use crate::probes::state;
-use crate::{client, conn, emit, sealed, thread};
+use crate::{client, conn, emit, h2, sealed, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
@@ -56,13 +56,21 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         }
         return 0;
     }
-    if conn.role == ROLE_CLIENT {
+    let before = conn.role;
+    if before == ROLE_CLIENT {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
-        client::asked(conn, tid, new);
-    } else if conn.role == ROLE_SEALED {
+        if new && conn.request == 1 && h2::is_preface(conn) {
+            h2::begin(conn);
+        } else {
+            client::asked(conn, tid, new);
+        }
+    }
+    if before == ROLE_SEALED {
         sealed::read(conn, tid);
+    } else if conn.role == ROLE_H2 {
+        h2::read(conn, call.buffer, n);
     }
     0
 }
@@ -74,10 +82,17 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     let Some(call) = returned(tid) else { return 0 };
     let Some(conn) = of(tgid, &call) else { return 0 };
     let n = moved(&ctx, &call);
-    if n == 0 || conn.role != ROLE_CLIENT {
-        if n != 0 && conn.role == ROLE_SEALED {
-            sealed::wrote(Sock::NONE, conn, n);
-        }
+    if n == 0 {
+        return 0;
+    }
+    if conn.role == ROLE_H2 {
+        h2::wrote(conn, call.buffer, n);
+        return 0;
+    }
+    if conn.role == ROLE_SEALED {
+        sealed::wrote(Sock::NONE, conn, n);
+    }
+    if conn.role != ROLE_CLIENT {
         return 0;
     }
     let why = client::sent(conn, n, Source::At(call.buffer));
@@ -215,6 +230,7 @@ fn inside(conn: &Conn) -> Option<&'static mut Conn> {
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
     match inside(conn) {
         Some(inside) if inside.role == ROLE_CLIENT => state::left(sk, inside),
+        Some(inside) if inside.role == ROLE_H2 => h2::left(inside.cookie, STREAM),
         _ => 0,
     }
 }
@@ -232,5 +248,8 @@ fn forget(conn: &Conn) {
         let _ = TLS_KEYS.remove(&key);
     }
     let cookie = conn.cookie;
+    if inside.role == ROLE_H2 {
+        h2::forget(cookie);
+    }
     let _ = SECURED.remove(&cookie);
 }

@@ -1,17 +1,18 @@
-//! `cargo xtask lab`: the three measures.
+//! `cargo xtask lab`: the measures.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use trace502_tests::cells::{self, Choice};
+use trace502_tests::exact::Clients;
 use trace502_tests::proxies::Kind;
 use trace502_tests::{exact, guard, pace, recordings, silence};
 
 const USAGE: &str = "\
-usage: cargo xtask lab -- [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
+usage: cargo xtask lab -- [--measure cells|exact|streams|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
                        [--workers N | --serial] [--slow N] [--logs] [--no-agent] [--json] [--record DIR]
-  --measure   one of the three; all by default
+  --measure   one of the four; all but streams by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
   --fault     only cells whose fault has this in its name
   --quick     a tenth of the requests
@@ -77,9 +78,11 @@ fn main() -> Result<()> {
     for measure in &options.measures {
         match measure.as_str() {
             "cells" => print_cells(&options)?,
-            "exact" => {
+            "exact" | "streams" => {
+                let clients = if measure == "exact" { Clients::Plain } else { Clients::Streams };
                 for kind in &loaded {
-                    let result = exact::run(*kind, if options.quick { 1000 } else { 10_000 }, options.choice.agent)?;
+                    let count = if options.quick { 1000 } else { 10_000 };
+                    let result = exact::run(*kind, count, clients, options.choice.agent)?;
                     println!("{result}");
                     for (what, (count, example)) in &result.wrong {
                         println!("    {count} × {what}");

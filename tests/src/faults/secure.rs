@@ -12,39 +12,43 @@ const BROKEN: &str = "502 502 502 - - -";
 const LATE: &str = "504 504 502 - - -";
 
 pub const FAULTS: &[Fault] = &[
-    fault("tls-client-refused", REFUSED, &["no_listener"], |s| nobody(s, &[Say::Fail])),
-    fault("tls-client-second", REFUSED, &["no_listener"], |s| nobody(s, &[Say::Fail, Say::Fail])),
-    fault("tls-client-closed", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early")),
-    fault("tls-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent")),
-    fault("tls-client-own-502", "502 502 502 - - -", &["upstream_error"], |s| shared(s, "answer:502")),
+    fault("tls-client-refused", REFUSED, &["no_listener"], |s| nobody(s, H1, 1)),
+    fault("tls-client-second", REFUSED, &["no_listener"], |s| nobody(s, H1, 2)),
+    fault("tls-client-closed", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early", H1)),
+    fault("tls-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H1)),
+    fault("tls-client-own-502", "502 502 502 - - -", &["upstream_error"], |s| shared(s, "answer:502", H1)),
+    // Apache serves streams on other threads: where nothing is sent to the upstream, only chance would tell them apart.
+    fault("h2-client-refused", "502 503 - - - -", &["no_listener"], |s| nobody(s, H2, 1)).likely(),
+    // From the second on, the status is a reference into the connection's table of headers.
+    fault("h2-client-third", "502 503 - - - -", &["no_listener"], |s| nobody(s, H2, 3)).likely(),
+    fault("h2-client-closed", "502 - 500 - - -", &["upstream_closed_early"], |s| shared(s, "close-early", H2)),
+    fault("h2-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H2)),
+    fault("h2-client-own-503", "503 503 503 - - -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
+    fault("h2-client-own-504", "504 504 504 - - -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
 ];
 
-/// What one of several requests of a connection is to come to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Say {
-    Fail,
-}
+const H1: &str = "--http1.1";
+const H2: &str = "--http2";
 
-fn nobody(setup: &Setup, requests: &'static [Say]) -> Result<Plan> {
+fn nobody(setup: &Setup, protocol: &'static str, requests: usize) -> Result<Plan> {
     let route = setup.route(format!("127.0.0.1:{}", setup.world.port()));
-    Ok(Plan::new(route, move |session| curl(session, &["--http1.1"], requests)))
+    Ok(Plan::new(route, move |session| curl(session, protocol, requests)))
 }
 
-fn shared(setup: &Setup, conduct: &str) -> Result<Plan> {
+fn shared(setup: &Setup, conduct: &str, protocol: &'static str) -> Result<Plan> {
     let route = setup.route(setup.world.shared_at(Place::Loopback, conduct));
-    Ok(Plan::new(route, |session| curl(session, &["--http1.1"], &[Say::Fail])))
+    Ok(Plan::new(route, move |session| curl(session, protocol, 1)))
 }
 
-/// Requests on one connection, one after the other.
-fn curl(session: &Session, how: &[&str], requests: &[Say]) -> Result<()> {
+/// Requests that are to fail, on one connection, one after the other.
+fn curl(session: &Session, protocol: &str, requests: usize) -> Result<()> {
     let at = format!("https://secure.test:{}", session.proxy.secure);
     let resolve = format!("secure.test:{}:127.0.0.1", session.proxy.secure);
     let ca = session.world.certs.cert("ca");
     let mut args = vec!["--silent", "--show-error", "--max-time", "20", "--cacert", &ca, "--resolve", &resolve];
-    args.extend(how);
-    args.extend(["--write-out", "%{http_code} %{local_ip}:%{local_port}\n"]);
+    args.extend([protocol, "--write-out", "%{http_code} %{http_version} %{local_ip}:%{local_port}\n"]);
     let base = session.path("x");
-    let paths: Vec<String> = (0..requests.len()).map(|n| format!("{base}/{n}")).collect();
+    let paths: Vec<String> = (0..requests).map(|n| format!("{base}/{n}")).collect();
     let urls: Vec<String> = paths.iter().map(|path| format!("{at}{path}")).collect();
     for url in &urls {
         args.extend(["--output", "/dev/null", url]);
@@ -52,9 +56,12 @@ fn curl(session: &Session, how: &[&str], requests: &[Say]) -> Result<()> {
     let said = tool("curl", &args)?;
     let lines: Vec<&str> = said.lines().collect();
     ensure!(lines.len() == paths.len(), "curl said {said:?}");
-    for ((path, line), say) in paths.into_iter().zip(lines).zip(requests) {
-        let (status, client) = line.split_once(' ').context("curl said too little")?;
-        session.note_secure(path, client.to_owned(), Answer::Status(status.parse()?), *say == Say::Fail);
+    for (path, line) in paths.into_iter().zip(lines) {
+        let mut words = line.split(' ');
+        let mut word = || words.next().context("curl said too little");
+        let (status, version, client) = (word()?, word()?, word()?);
+        ensure!((version == "2") == (protocol == H2), "the proxy spoke HTTP/{version}");
+        session.note_secure(path, client.to_owned(), Answer::Status(status.parse()?), true);
     }
     Ok(())
 }

@@ -227,3 +227,116 @@ fn the_library_in_this_program_is_found() {
     let exe = std::env::current_exe().unwrap().display().to_string();
     assert_eq!(rig.kernel.watch_tls(std::process::id()), Visible::Hooked(exe));
 }
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let len = (content.len() as u32).to_be_bytes();
+    let mut bytes = vec![len[1], len[2], len[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+const HEADERS: u8 = 1;
+/// The whole block and the whole message.
+const ALL: u8 = 5;
+const WHOLE_BLOCK: u8 = 4;
+
+/// "GET /PATH" to "shop.example": the host is an entry of the table from the second request on.
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x04, path.len() as u8];
+    block.extend_from_slice(path.as_bytes());
+    if stream == 1 {
+        block.extend_from_slice(b"\x41\x0cshop.example");
+    } else {
+        block.push(0xbe);
+    }
+    frame(HEADERS, ALL, stream, &block)
+}
+
+fn opened(client: &mut TcpStream, served: &mut Ssl, requests: &[Vec<u8>]) {
+    let settings = frame(4, 0, 0, &[]);
+    let all = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &requests.concat()].concat();
+    client.write_all(&sealed(&all)).unwrap();
+    assert_eq!(served.read() as usize, all.len());
+}
+
+fn path_of(error: &ClientError) -> String {
+    trace502::wire::http::request(&error.conn.request_head).unwrap().path().to_owned()
+}
+
+fn stream_error(rig: &mut Rig, address: std::net::SocketAddr, stream: u32) -> ClientError {
+    rig.wait(&format!("error of stream {stream}"), |seen| match &seen.fact {
+        Fact::Client(error) if error.conn.request == stream && error.conn.flow.is_some_and(|f| f.local == address) => {
+            Some(error.clone())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn each_stream_has_its_own_answer() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    opened(&mut client, &mut served, &[get(1, "/one"), get(3, "/three"), get(5, "/five"), get(7, "/seven")]);
+    // As nginx writes it, as an entry of the table as nghttp2 does (twice: new, then known), and a good one in between.
+    let answers = [
+        frame(HEADERS, ALL, 3, b"\x48\x82\x6c\x02\x40\x01a\x01b"),
+        frame(HEADERS, WHOLE_BLOCK, 1, b"\x88\x40\x01c\x01d"),
+        frame(HEADERS, ALL, 7, b"\xc0"),
+        frame(0, 1, 1, b"HTTP/1.1 502 is a body"),
+        frame(HEADERS, ALL, 5, b"\x08\x03503"),
+    ];
+    // The frames come in two calls, cut inside the head of one.
+    let all = answers.concat();
+    let (first, second) = all.split_at(answers[0].len() + 4);
+    served.write(first);
+    served.write(second);
+    for (stream, status, path) in [(3, 502, "/three"), (7, 502, "/seven"), (5, 503, "/five")] {
+        let error = stream_error(&mut rig, address, stream);
+        assert_eq!((error.outcome, path_of(&error).as_str()), (ClientOutcome::Status(status), path));
+        assert!(error.conn.stream && error.conn.secured);
+        let head = String::from_utf8(error.conn.request_head.clone()).unwrap();
+        assert!(head.contains("host: shop.example"), "{head:?}");
+    }
+    let told = rig.told().iter().filter(|seen| matches!(&seen.fact, Fact::Client(e) if e.conn.stream)).count();
+    assert_eq!(told, 3, "stream 1 was answered well");
+}
+
+#[test]
+fn streams_are_bound_in_the_order_in_which_they_were_read() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    opened(&mut client, &mut served, &[get(1, "/one"), get(3, "/three"), get(5, "/five")]);
+    for stream in [1, 3, 5] {
+        let nobody = free_port();
+        assert!(TcpStream::connect(nobody).is_err());
+        let bound = rig.attempt(nobody).bound.unwrap();
+        assert_eq!((bound.request, bound.retry), (stream, false));
+        served.write(&frame(HEADERS, ALL, stream, b"\x08\x03503"));
+        assert_eq!(stream_error(&mut rig, address, stream).conn.cookie, bound.client);
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_is_told_by_whoever_reset_it() {
+    const RESET: u8 = 3;
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    opened(&mut client, &mut served, &[get(1, "/one"), get(3, "/three")]);
+    client.write_all(&sealed(&frame(RESET, 0, 1, &[0, 0, 0, 8]))).unwrap();
+    served.read();
+    rig.wait("client that left", |seen| matches!(seen.fact, Fact::ClientLeft { request: 1, .. }).then_some(()));
+    served.write(&[frame(RESET, 0, 1, &[0, 0, 0, 8]), frame(RESET, 0, 3, &[0, 0, 0, 2])].concat());
+    let error = stream_error(&mut rig, address, 3);
+    assert_eq!((error.outcome, path_of(&error).as_str()), (ClientOutcome::Closed, "/three"));
+    let told =
+        rig.told().iter().any(|seen| matches!(&seen.fact, Fact::Client(e) if e.conn.request == 1 && e.conn.stream));
+    assert!(!told, "its client had left");
+}
