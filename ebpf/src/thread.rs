@@ -66,7 +66,7 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
     thread.last = waiting;
     clear(&mut thread.retry);
     thread.requests += 1;
-    acted(thread);
+    heard(thread, conn);
 }
 
 /// The thread read more of a request it knows.
@@ -74,7 +74,15 @@ pub fn asked(thread: &mut Thread, conn: &mut Conn) {
 pub fn continued(thread: &mut Thread, conn: &Conn) {
     thread.last = Waiting { client: conn.cookie, request: conn.request, since: 0 };
     clear(&mut thread.retry);
-    acted(thread);
+    heard(thread, conn);
+}
+
+/// The thread read from a client. More of what that one is still sending is no turn to something else.
+#[inline(always)]
+fn heard(thread: &mut Thread, conn: &Conn) {
+    if thread.closing.client != conn.cookie {
+        acted(thread);
+    }
 }
 
 /// The thread did something: what it closes next has nothing to do with what it wrote before, nor has what it
@@ -90,7 +98,8 @@ pub fn acted(thread: &mut Thread) {
 #[inline(always)]
 pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
     let closing = thread.closing;
-    acted(thread);
+    // What failed in the call is closed before its error is written.
+    clear(&mut thread.closing);
     if closing.client == 0 || conn.flags & CONN_CHECK != 0 {
         return false;
     }

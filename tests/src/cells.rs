@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::agent::Agent;
 use crate::faults::{self, Fault, Plan, Session, Setup};
 use crate::netns;
+use crate::pace;
 use crate::proxies::{Kind, Proxy};
 use crate::truth::{self, Exchange, Expect, Outcome, Record, Verdict};
 use crate::world::{Ports, World, lock};
@@ -244,7 +245,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 fn judge(agent: &Agent, proxy: &Proxy, expect: &Expect, exchanges: &[Exchange], lines: &mut Vec<String>) -> Verdict {
     let mut wrong = Vec::new();
     for exchange in exchanges.iter().filter(|exchange| exchange.judged) {
-        let records = agent.records(1, PATIENCE, |record| ours(record, &[proxy]) && about(record, exchange));
+        let records =
+            agent.records(1, pace::duration(PATIENCE), |record| ours(record, &[proxy]) && about(record, exchange));
         lines.extend(records.iter().map(|record| record.line.clone()));
         wrong.extend(truth::faults_of(expect, exchange, &records));
     }

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod guard;
 pub mod load;
 pub mod netns;
+pub mod pace;
 pub mod podman;
 pub mod proxies;
 pub mod recordings;

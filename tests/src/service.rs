@@ -36,7 +36,7 @@ impl Service {
     }
 
     pub fn gone(&self) {
-        self.kid.wait(Duration::from_secs(5));
+        self.kid.wait(Duration::from_secs(20));
     }
 
     /// Every process of its unit.

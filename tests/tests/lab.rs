@@ -25,11 +25,11 @@ const fn level(kind: Kind, wrong_cells: usize, exact: usize, strays: usize, alar
 }
 
 const LEVELS: [Level; 6] = [
-    level(Kind::Nginx, 4, 900, 5, 2),
-    level(Kind::Haproxy, 14, 450, 300, 60),
-    level(Kind::Apache, 6, 850, 20, 12),
-    level(Kind::Caddy, 12, 700, 60, 15),
-    level(Kind::Envoy, 6, 800, 40, 6),
+    level(Kind::Nginx, 4, 980, 3, 1),
+    level(Kind::Haproxy, 10, 980, 5, 2),
+    level(Kind::Apache, 6, 970, 5, 4),
+    level(Kind::Caddy, 12, 800, 30, 5),
+    level(Kind::Envoy, 6, 930, 20, 3),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 2, 0, 0, 0),
 ];

@@ -44,7 +44,7 @@ pub(crate) fn become_binary(name: &str, args: &[String], why: &str) -> Result<()
 }
 
 /// Programs that the lab's nginx cells use.
-const PROGRAMS: [&str; 8] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node", "gunicorn"];
+const PROGRAMS: [&str; 9] = ["nginx", "openssl", "ip", "nft", "iptables", "prlimit", "node", "gunicorn", "curl"];
 /// Files that those read or load as they run.
 const FILES: [&str; 6] = [
     "/usr/bin/python3",
@@ -69,7 +69,8 @@ fn guest(series: &str, args: &[String]) -> Result<i32> {
     let built = shell::target()?.join("release");
     let kernel = vm::Kernel::newest(series)?;
     println!("== kernel {}: lab", kernel.release);
-    let command = ["/lab/lab", "--measure", "cells", "--proxy", "nginx", "--workers", "6"].map(String::from);
+    let command =
+        ["/lab/lab", "--measure", "cells", "--proxy", "nginx", "--workers", "6", "--slow", "4"].map(String::from);
     let mut guest = vm::Guest::new(&kernel, &[&command[..], args].concat());
     guest.file(&program, "/lab/trace502");
     for name in ["lab", "upstream"] {

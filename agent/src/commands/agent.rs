@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use trace502_ebpf::LOSSES;
+
 use super::live::logs_told;
 use crate::config::{Config, Flags, Settings};
 use crate::daemon::{self, Outlet, Source};
@@ -11,7 +13,7 @@ use crate::http::Access;
 use crate::journal;
 use crate::kernel::Options;
 use crate::status::{Probe, Status, Watched};
-use crate::watch::{Choice, Stop, Wanted, Watch, WatchError};
+use crate::watch::{Choice, Stop, Wanted, Watch, WatchError, place};
 
 /// Watch always: metrics for Prometheus, and a history of every gateway error on disk
 ///
@@ -105,7 +107,9 @@ fn status(watch: &Watch) -> Status {
     let counters = watch.counters();
     let mut lost = totals.lost.clone();
     // There from the start, so that the first loss shows as an increase.
-    lost.entry("decode".to_owned()).or_default();
+    for place in (0..LOSSES).map(place).chain(["decode".to_owned()]) {
+        lost.entry(place).or_default();
+    }
     lost.insert("waiting_attempts".to_owned(), counters.attempts_overflow);
     lost.insert("waiting_errors".to_owned(), counters.pending_overflow);
     lost.insert("remembered_facts".to_owned(), counters.memory_overflow + counters.done_overflow);

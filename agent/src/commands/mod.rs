@@ -23,10 +23,15 @@ pub struct Usage(pub String);
 
 /// A line on standard error. Nobody may listen there any more, which is no reason to break off.
 pub fn tell(line: impl Display) {
-    let _ = writeln!(io::stderr(), "trace502: {line}");
+    let _ = writeln!(io::stderr(), "trace502: {}", harmless(&line.to_string()));
 }
 
-/// An error with its reasons, each said once, harmless for a terminal.
+/// Lines without anything that steers a terminal: names of processes and files are in them.
+fn harmless(lines: &str) -> String {
+    lines.lines().map(text::safe).collect::<Vec<_>>().join("\n")
+}
+
+/// An error with its reasons, each said once.
 pub fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for reason in error.chain().map(ToString::to_string) {
@@ -40,7 +45,7 @@ pub fn told(error: &anyhow::Error) -> String {
             told = format!("{told}: {reason}");
         }
     }
-    told.lines().map(text::safe).collect::<Vec<_>>().join("\n")
+    harmless(&told)
 }
 
 /// Whoever read our output has gone.
@@ -73,6 +78,7 @@ mod tests {
         assert_eq!(told(&Err::<(), _>(file).context("/a").unwrap_err()), "/a: entity not found");
         assert_eq!(told(&RecordingError::Read(missing()).into()), "cannot read the recording: entity not found");
         assert_eq!(told(&anyhow::Error::from(missing()).context("no\n\x1b[31m")), "no\n\\x1b[31m: entity not found");
+        assert_eq!(harmless("watching e\x1bvil (pid 3)\n  twice"), "watching e\\x1bvil (pid 3)\n  twice");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{known_causes, tell};
 use crate::filter::Filter;
 use crate::model::Notice;
 use crate::recording::{Counts, Ending, Play, Reader, Recorder, RecordingError, Replay as Tape};
-use crate::sinks::{json, plain};
+use crate::sinks::{Summary, json, plain};
 use crate::text;
 use crate::watch::{Choice, Stop, Totals, Wanted, Watch, WatchError};
 use crate::when;
@@ -66,7 +66,7 @@ impl Record {
             })?;
         }
         let mut notices = Vec::new();
-        let mut incidents = 0_u64;
+        let mut told = Summary::default();
         let mut on = true;
         while on {
             on = watch.step(&stop, &mut notices);
@@ -75,7 +75,7 @@ impl Record {
             }
             for notice in notices.drain(..) {
                 if let Notice::Incident(incident) = notice {
-                    incidents += 1;
+                    told.add(&incident);
                     if self.json {
                         print(&json::line(&incident)?)?;
                     }
@@ -86,15 +86,13 @@ impl Record {
             }
         }
         let totals: Counts = watch.totals().lost.clone();
+        told.counters(&watch.counters());
         watch.leave();
         let recorder = recorder.context("there is no recording")?;
         let summary = recorder.finish(totals)?;
-        tell(format_args!(
-            "{} entries in {}, {}",
-            summary.entries,
-            text::size(summary.bytes),
-            text::count(incidents, "gateway error")
-        ));
+        told.lose("entries of the recording", summary.lost);
+        tell(format_args!("{} entries in {}", summary.entries, text::size(summary.bytes)));
+        std::io::stderr().write_all(told.text().as_bytes())?;
         Ok(0)
     }
 }

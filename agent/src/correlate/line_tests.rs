@@ -1,5 +1,7 @@
 //! One error, seen on the wire, by its log, or only inferred: always one incident, named after its best source.
 
+use proptest::prelude::*;
+
 use super::fixture::*;
 use super::*;
 use crate::logs::{Format, Hint, LogError};
@@ -297,7 +299,7 @@ fn the_line_of_a_request_that_was_rescued_is_not_taken_for_that_of_the_next_erro
     w.tell(other);
     let rescued = LogError { path: Some("/rescued".into()), ..refused_line(&w) };
     say(&mut w, &rescued);
-    w.pass(200 * MILLI);
+    w.pass(300 * MILLI);
     failed(&mut w);
     unseen(&mut w).pass(MILLI);
     let own = refused_line(&w);
@@ -307,7 +309,9 @@ fn the_line_of_a_request_that_was_rescued_is_not_taken_for_that_of_the_next_erro
 
     // At the same moment nobody can tell which is which.
     let mut w = World::new("nginx");
-    failed(&mut w);
+    let mut other = w.refused();
+    other.bound.as_mut().unwrap().client = 8;
+    failed(w.tell(other));
     for path in ["/a", "/b"] {
         let line = LogError { path: Some(path.into()), ..refused_line(&w) };
         say(&mut w, &line);
@@ -315,6 +319,42 @@ fn the_line_of_a_request_that_was_rescued_is_not_taken_for_that_of_the_next_erro
     unseen(&mut w);
     let i = w.expect("no_listener", Certain);
     assert_eq!((i.seen, i.request.path), (Seen::Inferred, None));
+}
+
+#[test]
+fn a_failed_attempt_after_which_no_upstream_was_left_is_one_error() {
+    for line_first in [true, false] {
+        let mut w = World::new("nginx");
+        let mut other = w.refused();
+        other.bound.as_mut().unwrap().client = 8;
+        failed(w.tell(other));
+        if !line_first {
+            unseen(&mut w);
+        }
+        let attempt = refused_line(&w);
+        say(&mut w, &attempt);
+        let end = LogError { upstream: None, ..line(&w, Hint::NoLiveUpstream) };
+        say(&mut w, &end);
+        if line_first {
+            unseen(w.pass(MILLI));
+        }
+        w.expect("no_listener", Certain);
+    }
+}
+
+#[test]
+fn an_end_without_an_attempt_is_another_error_than_the_one_that_was_inferred() {
+    let mut w = World::new("nginx");
+    let mut other = w.refused();
+    other.bound.as_mut().unwrap().client = 8;
+    failed(w.tell(other));
+    unseen(&mut w).pass(MILLI);
+    let end =
+        LogError { upstream: None, connection: Some(2), path: Some("/b".into()), ..line(&w, Hint::NoLiveUpstream) };
+    say(&mut w, &end);
+    let all = w.all();
+    let told: Vec<_> = all.iter().map(|i| (i.cause.as_str(), i.seen)).collect();
+    assert_eq!(told, [("no_live_upstream", Seen::Log), ("no_listener", Seen::Inferred)]);
 }
 
 #[test]
@@ -327,4 +367,65 @@ fn a_flood_of_lines_is_bounded_and_counted() {
     assert!(w.engine.counters().memory_overflow >= 1_000);
     assert_eq!(w.engine.counters().lines, 6_000);
     assert!(w.all().is_empty());
+}
+
+/// What happens to a request whose client cannot be read, in the order in which nginx does it.
+#[derive(Clone, Copy)]
+enum Step {
+    Attempt,
+    Line,
+    Error,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A line may be read late, but the lines of a log are read in their order.
+    #[test]
+    fn no_interleaving_swaps_the_lines_of_two_requests(
+        order in prop::collection::vec(any::<bool>(), 6),
+        gaps in prop::collection::vec(1_000..30_000_000_u64, 6),
+        late in any::<bool>(),
+    ) {
+        let mut w = World::new("nginx");
+        let story = match late {
+            false => [Step::Attempt, Step::Line, Step::Error],
+            true => [Step::Attempt, Step::Error, Step::Line],
+        };
+        let mut at = [0, 0];
+        for turn in 0..6 {
+            let mut who = usize::from(order[turn]);
+            if at[who] == 3 {
+                who = 1 - who;
+            }
+            let client = [7, 8][who];
+            w.pass(gaps[turn]);
+            match story[at[who]] {
+                Step::Attempt => {
+                    let mut attempt = w.refused();
+                    attempt.bound.as_mut().unwrap().client = client;
+                    w.tell(attempt);
+                }
+                Step::Line => {
+                    let line = LogError { path: Some(format!("/{client}")), ..refused_line(&w) };
+                    say(&mut w, &line);
+                }
+                Step::Error => {
+                    let mut error = w.error(ClientOutcome::Unseen);
+                    error.conn.cookie = client;
+                    error.conn.request_head = vec![0x16, 3, 1, 2];
+                    error.conn.flow.as_mut().unwrap().remote.set_port(51_000 + client as u16);
+                    w.see(Fact::Client(error));
+                }
+            }
+            at[who] += 1;
+        }
+        let all = w.all();
+        prop_assert_eq!(all.len(), 2);
+        for incident in all {
+            let client = incident.client.as_deref().unwrap().rsplit_once(":5100").unwrap().1.to_owned();
+            let path = incident.request.path.clone();
+            prop_assert!(path.is_none() || path == Some(format!("/{client}")), "{:#?}", incident);
+        }
+    }
 }

@@ -15,14 +15,20 @@ use crate::text::{MILLI, SECOND};
 use crate::wire::http;
 
 use super::pending::Pending;
-use super::tries::Tries;
+use super::tries::{Tries, Try};
 
 /// How long a line waits for the error that it tells of: records of the kernel side come within milliseconds.
 pub const GRACE: Nanos = 100 * MILLI;
 /// Between an error and the end of its line: a log may be written a little later.
 const NEAR: Nanos = SECOND;
+/// How well a line fits that agrees in nothing but the client's address.
+const SAME_ADDRESS: u32 = 3;
 /// Between the failure of an attempt and the moment at which its line was read.
 const WRITTEN: Nanos = 50 * MILLI;
+/// A line is read this long after it was written at most, unless the host is very busy.
+const LATE: Nanos = 200 * MILLI;
+/// A proxy writes its line, then closes the connection.
+const CLOSED: Nanos = 2 * MILLI;
 /// Errors are kept about in the order of their times.
 const LONG_AGO: Nanos = 2 * NEAR;
 /// Attempts of one request lie minutes apart at most.
@@ -165,7 +171,8 @@ impl Known {
         if end && (self.ends.contains(&error.format) || self.differs(self.status, error.status)) {
             return None;
         }
-        if !self.readable && !end && !self.was_tried(line) {
+        let guessed = self.request.is_none() && self.tried(line);
+        if !(self.readable || end || guessed) {
             return None;
         }
         let mut fit = 1;
@@ -182,7 +189,8 @@ impl Known {
             }
             fit += 2 * u32::from(a.ip() == b.ip()) + 4 * u32::from(a == b && ports);
         }
-        Some(fit)
+        // The end of a request that cannot be read must name it, or its client to the port.
+        (self.readable || !end || fit > SAME_ADDRESS).then_some(fit)
     }
 
     /// What a connection that cannot be read was asked is known from the first line about it.
@@ -200,9 +208,10 @@ impl Known {
     }
 
     /// Where nothing but time tells whose a line is, it must have been written as an attempt there failed.
-    fn was_tried(&self, line: &Line) -> bool {
-        let mut near = self.attempts.iter().filter(|(_, at)| at.abs_diff(line.read) <= WRITTEN);
-        near.any(|(endpoint, _)| line.names(endpoint)) && self.request.is_none()
+    fn tried(&self, line: &Line) -> bool {
+        let from = line.read.saturating_sub(WRITTEN);
+        let mut near = self.attempts.iter().filter(|(_, at)| *at >= from && *at <= line.read.saturating_add(CLOSED));
+        near.any(|(endpoint, _)| line.names(endpoint))
     }
 
     /// The end of a request is told near its error, a failed attempt any time since the request began.
@@ -227,6 +236,13 @@ fn same_request(a: &http::Request, b: &http::Request) -> bool {
     }
 }
 
+/// Whether the line can mean only one attempt: where nothing but time tells whose it is, one of several is no one's.
+fn alone(line: &Line, tries: &Tries) -> bool {
+    let since = line.read.saturating_sub(LATE);
+    let meant = |t: &&Try| t.at >= since && t.at <= line.read.saturating_add(CLOSED) && line.names(&t.attempt.endpoint);
+    tries.of_process(line.error.pid.unwrap_or(0)).filter(meant).count() == 1
+}
+
 #[derive(Debug, Default)]
 pub struct Lines {
     waiting: VecDeque<Line>,
@@ -239,14 +255,38 @@ pub struct Lines {
 
 impl Lines {
     /// The error that the line tells again. It will not be found for the same end twice.
-    pub fn told_before(&mut self, line: &Line) -> Option<(Cookie, u32)> {
+    pub fn told_before(&mut self, line: &Line, tries: &Tries) -> Option<(Cookie, u32)> {
         let end = is_end(&line.error);
+        let alone = end || alone(line, tries);
         let late = self.known.iter_mut().rev().take_while(|known| known.at.saturating_add(LONG_AGO) >= line.from);
         // Of an attempt, something must agree: it may be another request's, whose error is still to come.
+        let late = late.filter(|known| known.readable || alone);
         let fits = late.filter_map(|known| Some((known.fit(line).filter(|fit| end || *fit > 1)?, known)));
         let (_, known) = fits.max_by_key(|(fit, known)| (*fit, std::cmp::Reverse(known.at.abs_diff(line.to))))?;
         known.learn(line);
         Some(known.key)
+    }
+
+    /// Whether the line tells the end of a request that is told otherwise, although nobody can say which one.
+    pub fn covered(&mut self, line: &Line) -> bool {
+        let (waiting, error) = (&self.waiting, &line.error);
+        let mut unseen = self.known.iter_mut().rev().filter(|known| !known.readable && known.same_time(line, true));
+        match error.format {
+            // After a failed attempt no other upstream was left: one error, in two lines of one connection.
+            Format::Nginx => {
+                let same = |l: &&Line| l.error.pid == error.pid && l.error.connection == error.connection;
+                let attempts: Vec<&Line> = waiting.iter().filter(|l| !is_end(&l.error)).filter(same).collect();
+                unseen.any(|known| attempts.iter().any(|attempt| known.tried(attempt)))
+            }
+            Format::NginxAccess => {
+                let told = |l: &Line| l.error.format == Format::Nginx && is_end(&l.error) && l.request == line.request;
+                let told = line.request.is_some() && waiting.iter().any(told);
+                let ip = |known: &Known| known.client.map(|client| client.ip());
+                let fits = |known: &&mut Known| ip(known) == error.client && !known.ends.contains(&error.format);
+                told || unseen.find(fits).map(|known| known.ends.push(error.format)).is_some()
+            }
+            Format::Haproxy | Format::Apache | Format::Caddy => false,
+        }
     }
 
     /// The error that a log told before the wire did.
@@ -297,7 +337,7 @@ impl Lines {
 
     /// Takes the lines that tell of this error: all of its attempts, and its end once. The one that says most comes
     /// back.
-    pub fn of(&mut self, known: &mut Known) -> Option<Line> {
+    pub fn of(&mut self, known: &mut Known, tries: &Tries) -> Option<Line> {
         let end = self.waiting.iter().enumerate().filter(|(_, line)| is_end(&line.error));
         let end = end.filter_map(|(at, line)| Some((known.fit(line)?, at))).max_by_key(|(fit, _)| *fit);
         let end = end.and_then(|(_, at)| self.waiting.remove(at));
@@ -306,12 +346,8 @@ impl Lines {
         }
         // An attempt that may be another request's is left for it: the client must agree.
         let attempts = self.waiting.iter().filter(|line| !is_end(&line.error));
-        let mut meant: Vec<Line> =
-            attempts.filter(|line| known.fit(line).is_some_and(|fit| fit > 1)).cloned().collect();
-        // Of several that could be meant, none is where nothing but time tells them apart.
-        if !known.readable && meant.iter().any(|line| line.request != meant[0].request) {
-            meant.clear();
-        }
+        let attempts = attempts.filter(|line| known.fit(line).is_some_and(|fit| fit > 1));
+        let mut meant: Vec<Line> = attempts.filter(|line| known.readable || alone(line, tries)).cloned().collect();
         self.waiting.retain(|line| meant.iter().all(|one| one.seq != line.seq));
         meant.iter().for_each(|line| known.learn(line));
         let last = meant.pop();

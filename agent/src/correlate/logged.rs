@@ -20,7 +20,11 @@ impl Engine {
         self.counters.lines += 1;
         let seq = self.next_seq();
         let line = Line::new(seq, at, host.wall_micros(at), error.clone());
-        let Some(key) = self.lines.told_before(&line) else {
+        let Some(key) = self.lines.told_before(&line, &self.tries) else {
+            if self.lines.covered(&line) {
+                self.counters.duplicates += 1;
+                return;
+            }
             self.timers.insert((at.saturating_add(lines::GRACE), Timer::Line(seq)));
             self.lines.wait(line);
             return;
@@ -37,6 +41,10 @@ impl Engine {
     /// Nothing else showed the error that this line tells.
     pub(super) fn line_alone(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(line) = self.lines.alone(seq) else { return };
+        if self.lines.covered(&line) {
+            self.counters.duplicates += 1;
+            return;
+        }
         self.counters.logged += 1;
         let at = line.to;
         let kind = lines::writer(line.error.format);

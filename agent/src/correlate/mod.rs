@@ -256,7 +256,7 @@ impl Engine {
             self.counters.duplicates += 1;
             return;
         }
-        if let Some(line) = self.lines.of(&mut told) {
+        if let Some(line) = self.lines.of(&mut told, &self.tries) {
             pending.attach(line.error);
         }
         self.lines.remember(told);

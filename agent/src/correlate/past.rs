@@ -11,6 +11,7 @@ use crate::model::{Cookie, Endpoint, Nanos};
 use crate::text::SECOND;
 
 const LOSSES: usize = 256;
+const NEAR: Nanos = SECOND / 4;
 const SUCCESSORS: usize = 256;
 const LEFT: usize = 16_384;
 const LEFT_MEMORY: Nanos = 300 * SECOND;
@@ -56,8 +57,11 @@ impl Past {
         self.successors.get(endpoint).copied()
     }
 
-    /// Kernel records were lost at about this time.
+    /// Kernel records were lost at about this time. A flood loses some all the time: one moment stands for those near.
     pub fn lost(&mut self, at: Nanos) {
+        if self.losses.back().is_some_and(|last| at.saturating_sub(*last) < NEAR) {
+            return;
+        }
         if self.losses.len() == LOSSES {
             self.losses.pop_front();
         }

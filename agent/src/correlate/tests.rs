@@ -440,6 +440,19 @@ fn a_process_that_lives_on_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn a_flood_of_losses_does_not_make_the_earlier_ones_forgotten() {
+    let mut w = World::new("nginx");
+    let first = w.now;
+    w.engine.lost(first, 1);
+    for batch in 1..2_000 {
+        w.engine.lost(first + 60 * SECOND + batch * MILLI, 100);
+    }
+    assert!(w.engine.past.lossy(first, first));
+    assert!(w.engine.past.lossy(first + 61 * SECOND, first + 61 * SECOND));
+    assert!(!w.engine.past.lossy(first + 30 * SECOND, first + 31 * SECOND));
+}
+
+#[test]
 fn everything_is_bounded_and_counted() {
     let mut w = World::new("nginx");
     for client in 0..40_000 {

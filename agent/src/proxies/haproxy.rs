@@ -32,7 +32,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::UpstreamHttp2 => "proto h2 on its server line (added or removed)",
         Setting::FailureCount => "check, fall and rise on its server line",
         Setting::Resolver => "its resolvers section",
-        Setting::Limit => "maxconn and ulimit-n",
+        Setting::Limit => "maxconn (of its server line, its frontend or global) or ulimit-n",
         Setting::SourceAddress => "source on its server line, or http-reuse",
     })
 }

@@ -129,6 +129,8 @@ impl Watch {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
         } else {
+            // What a flood pushed out is to be known before anything is made of its absence.
+            self.count_losses(now);
             now = self.engine.clock();
         }
         self.pass(now);
@@ -228,6 +230,11 @@ impl Watch {
         self.next_beat = now + BEAT;
         self.beaten = true;
         self.logs.look(now, self.tracked.proxies(), self.host.inner());
+        self.count_losses(now);
+    }
+
+    /// Asks the kernel side for what was lost on the way.
+    fn count_losses(&mut self, now: Nanos) {
         let lost = self.kernel.lost();
         let mut news = BTreeMap::new();
         let mut records = 0;
@@ -245,10 +252,8 @@ impl Watch {
             return;
         }
         if let Some(tape) = &self.tape {
-            tape.tick(now);
             tape.lost(news);
         }
-        self.engine.tick(now, &mut self.host);
         if records > 0 {
             self.engine.lost(now, records);
         }

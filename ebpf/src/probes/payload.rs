@@ -17,6 +17,8 @@ use crate::{client, conn, emit, sealed, thread};
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
 const MSG_PEEK: i32 = 2;
+/// What is received goes nowhere: HAProxy empties what it closes.
+const MSG_TRUNC: i32 = 0x20;
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
@@ -93,7 +95,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
 
 #[inline(always)]
 fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
-    if flags & MSG_PEEK != 0 {
+    if flags & (MSG_PEEK | MSG_TRUNC) != 0 {
         return 0;
     }
     let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, true)) else { return 0 };

@@ -5,7 +5,10 @@
 
 pub mod call;
 pub mod footprint;
+pub mod growth;
+pub mod hooks;
 pub mod incidents;
+pub mod limits;
 pub mod programs;
 pub mod requests;
 pub mod rivals;

@@ -88,6 +88,72 @@ fn empty(tracepoint: &CStr) -> Result<OwnedFd> {
     Ok(owned(link.with_context(|| format!("this kernel has no tracepoint {tracepoint:?}"))?))
 }
 
+const GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO: libc::c_long = 15;
+const ENABLE_STATS: libc::c_long = 32;
+
+/// Has the kernel take the time of every program as long as it lives (5.8).
+pub struct Clock {
+    _on: OwnedFd,
+}
+
+impl Clock {
+    pub fn start() -> Result<Clock> {
+        let mut run_time = 0_u32;
+        let on = bpf(ENABLE_STATS, &mut run_time).context("the kernel does not take the time of programs")?;
+        Ok(Clock { _on: owned(on) })
+    }
+}
+
+/// The part of `struct bpf_prog_info` that says how long a program ran.
+#[repr(C)]
+struct Info {
+    _before: [u64; 8],
+    name: [u8; 16],
+    _between: [u64; 14],
+    nanos: u64,
+    runs: u64,
+}
+
+#[repr(C)]
+struct GetInfo {
+    program: u32,
+    len: u32,
+    info: u64,
+}
+
+/// A program and what it ran so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub id: u32,
+    pub name: String,
+    pub nanos: u64,
+    pub runs: u64,
+}
+
+/// Every program in the kernel. Those loaded later have larger numbers.
+pub fn ran() -> Vec<Ran> {
+    let mut all = Vec::new();
+    let mut id = NextId { start: 0, next: 0, flags: 0 };
+    while bpf(PROG_GET_NEXT_ID, &mut id).is_ok() {
+        id.start = id.next;
+        all.extend(info(id.next));
+    }
+    all
+}
+
+/// `None`: it went meanwhile.
+fn info(id: u32) -> Option<Ran> {
+    let mut by_id = NextId { start: id, next: 0, flags: 0 };
+    let program = owned(bpf(GET_FD_BY_ID, &mut by_id).ok()?);
+    let mut info = Info { _before: [0; 8], name: [0; 16], _between: [0; 14], nanos: 0, runs: 0 };
+    let len = size_of::<Info>() as u32;
+    let mut get = GetInfo { program: program.as_raw_fd() as u32, len, info: &raw mut info as u64 };
+    bpf(OBJ_GET_INFO, &mut get).ok()?;
+    let name = CStr::from_bytes_until_nul(&info.name).ok()?.to_string_lossy().into_owned();
+    Some(Ran { id, name, nanos: info.nanos, runs: info.runs })
+}
+
 /// Programs in the kernel, whoever loaded them: a batch during which the number changes is not ours alone.
 pub fn loaded() -> usize {
     let mut count = 0;

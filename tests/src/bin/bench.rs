@@ -4,23 +4,26 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use trace502_tests::bench::{Effort, Report, call, footprint, incidents, requests, soak, storm};
+use trace502_tests::bench::{Effort, Report, call, footprint, growth, hooks, incidents, limits, requests, soak, storm};
 use trace502_tests::guard;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
   --quick  fewer rounds
   --json   the figures go there too
-  --only   one of: call, request, storm, incident, footprint, agent; all by default";
+  --only   one of: call, hooks, request, storm, incident, footprint, growth, limits, agent; all by default";
 
 type Measure = fn(Effort, &mut Report) -> Result<()>;
 
-const MEASURES: [(&str, Measure); 6] = [
+const MEASURES: [(&str, Measure); 9] = [
     ("call", call::run),
+    ("hooks", hooks::run),
     ("request", requests::run),
     ("storm", storm::run),
     ("incident", incidents::run),
     ("footprint", footprint::run),
+    ("growth", growth::run),
+    ("limits", limits::run),
     ("agent", soak::run),
 ];
 
@@ -35,6 +38,8 @@ fn main() -> Result<()> {
             "--only" => only.push(value()?),
             // Not for people: how this program plays the proxy of a storm.
             incidents::PLAY => return incidents::play(),
+            // And how it holds more connections than one process may have.
+            growth::HOLD => return growth::hold(&value()?, &value()?),
             "--help" => {
                 println!("{USAGE}");
                 return Ok(());

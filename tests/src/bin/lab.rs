@@ -6,17 +6,18 @@ use anyhow::{Context, Result, bail};
 
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::proxies::Kind;
-use trace502_tests::{exact, guard, recordings, silence};
+use trace502_tests::{exact, guard, pace, recordings, silence};
 
 const USAGE: &str = "\
 usage: cargo xtask lab -- [--measure cells|exact|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
-                       [--workers N | --serial] [--logs] [--no-agent] [--json] [--record DIR]
+                       [--workers N | --serial] [--slow N] [--logs] [--no-agent] [--json] [--record DIR]
   --measure   one of the three; all by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
   --fault     only cells whose fault has this in its name
   --quick     a tenth of the requests
   --workers   this many cells at a time
   --serial    one cell at a time
+  --slow      nginx and the lab wait this many times as long: for machines that are emulated
   --logs      what the proxies' own logs said
   --no-agent  only make sure that the faults happen
   --json      the records of what is wrong
@@ -43,6 +44,7 @@ fn parse() -> Result<Options> {
             "--no-agent" => options.choice.agent = false,
             "--serial" => options.choice.workers = 1,
             "--workers" => options.choice.workers = value()?.parse().context("--workers needs a number")?,
+            "--slow" => pace::set(value()?.parse().context("--slow needs a number")?),
             "--logs" => options.choice.logs = true,
             "--quick" => options.quick = true,
             "--json" => options.json = true,

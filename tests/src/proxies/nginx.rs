@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Site, program};
 use crate::guard::Launch;
+use crate::pace;
 use crate::route::{Route, Speaks, Special};
 use crate::world::RESOLVER;
 
@@ -24,6 +25,7 @@ fn config(site: &Site) -> String {
         location(&mut locations, site, route);
     }
     let (dir, port, secure, workers) = (site.dir.display(), site.port, site.secure, site.workers);
+    let wait = pace::seconds(1);
     let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
     format!(
         "worker_processes {workers};\nuser www-data;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log info;\n\
@@ -35,9 +37,9 @@ fn config(site: &Site) -> String {
          access_log {dir}/access.log lab;\n\
          client_max_body_size 0; keepalive_requests 1000000; keepalive_timeout 60s;\n\
          proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
-         proxy_connect_timeout 1s; proxy_send_timeout 1s; proxy_read_timeout 1s;\n\
-         grpc_connect_timeout 1s; grpc_send_timeout 1s; grpc_read_timeout 1s;\n\
-         fastcgi_connect_timeout 1s; fastcgi_send_timeout 1s; fastcgi_read_timeout 1s;\n\
+         proxy_connect_timeout {wait}s; proxy_send_timeout {wait}s; proxy_read_timeout {wait}s;\n\
+         grpc_connect_timeout {wait}s; grpc_send_timeout {wait}s; grpc_read_timeout {wait}s;\n\
+         fastcgi_connect_timeout {wait}s; fastcgi_send_timeout {wait}s; fastcgi_read_timeout {wait}s;\n\
          {upstreams}\
          ssl_certificate {cert}; ssl_certificate_key {key};\n\
          server {{\nlisten 127.0.0.1:{port} backlog=4096;\nlisten 127.0.0.1:{secure} ssl http2 backlog=4096;\n{locations}}}\n}}\n"

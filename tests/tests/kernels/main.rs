@@ -18,6 +18,7 @@ mod memory;
 mod namespace;
 mod processes;
 mod rig;
+mod sealed;
 mod tls;
 mod upstreams;
 mod uring;

@@ -57,6 +57,13 @@ impl Rig {
         self.kernel.watch_tls(std::process::id());
     }
 
+    /// Runs this while the TLS library of this process is none that is hooked.
+    pub fn without_tls(&mut self, act: impl FnOnce(&mut Rig)) {
+        self.kernel.track(std::process::id(), PROC_PROXY).unwrap();
+        act(self);
+        self.closes_late(false);
+    }
+
     /// Runs this while this process is nobody of interest.
     pub fn plays_no_proxy(&mut self, act: impl FnOnce()) {
         self.kernel.track(std::process::id(), 0).unwrap();

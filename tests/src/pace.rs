@@ -1,0 +1,21 @@
+//! How slow the machine is: in a virtual machine that is emulated, a server that is well needs seconds for what it does
+//! in milliseconds elsewhere, and a proxy with the lab's usual patience would give it up.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+static FACTOR: AtomicU32 = AtomicU32::new(1);
+
+/// Everybody waits this many times as long as usual, from now on.
+pub fn set(factor: u32) {
+    FACTOR.store(factor.max(1), Ordering::Relaxed);
+}
+
+/// Seconds that a proxy of the lab waits where it usually waits this many.
+pub fn seconds(usual: u32) -> u32 {
+    usual * FACTOR.load(Ordering::Relaxed)
+}
+
+pub fn duration(usual: Duration) -> Duration {
+    usual * FACTOR.load(Ordering::Relaxed)
+}
