@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 
 use crate::kernel;
 use crate::maps::{
-    Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, SECURED, STATUSES, STREAMS, Stream, StreamKey,
+    Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, SECURED, STATUSES, STREAMS, Stream, StreamKey, constant,
 };
 use crate::{conn, emit, thread};
 
@@ -46,6 +46,12 @@ struct Walk {
     cookie: u64,
     tgid: u32,
     tid: u32,
+}
+
+/// Whether this kernel allows it; constant to the verifier, which then looks no further.
+#[inline(always)]
+pub fn followed() -> bool {
+    constant!(SETTINGS.h2) != 0
 }
 
 /// What the first bytes of a client open.

@@ -21,6 +21,7 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
+    h2: 1,
     only_v6: u32::MAX,
     drops: [0; 4],
 };
