@@ -198,7 +198,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
         hand_over(sk, conn, Kind::Attempt, why);
         if failed && conn.flags & CONN_SEALED != 0 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
-            sealed::failed(conn.tgid, conn.bound, conn.bound_request, gave_up);
+            sealed::failed(conn.tgid, conn.tid, conn.bound, conn.bound_request, gave_up);
         }
         if failed
             && !ended

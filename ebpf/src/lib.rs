@@ -567,6 +567,9 @@ pub struct Thread {
     pub in_call: u32,
     /// It serves clients whose bytes cannot be read.
     pub sealed: u32,
+    /// Attempts that it has begun.
+    pub births: u32,
+    pub _pad: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,

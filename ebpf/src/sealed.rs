@@ -17,7 +17,9 @@ const ASKED: u32 = 1;
 const FAILED: u32 = 2;
 
 /// A TLS alert, or a frame of HTTP/2's housekeeping: no answer fits into it.
-const HOUSEKEEPING: u64 = 31;
+const HOUSEKEEPING: u64 = 48;
+/// No request fits into this much either: acknowledgements, windows, the head of a record.
+const SMALL: u64 = 40;
 /// What is written later than this after a failure is another request's, in nanoseconds.
 const AT_ONCE: u64 = 20_000_000;
 
@@ -30,17 +32,29 @@ pub struct Story {
     pub request: u32,
     /// When it failed.
     pub at: u64,
+    /// The thread whose attempt it was, and how many that had begun when it failed.
+    pub tid: u32,
+    pub births: u32,
     /// The client was read from since it was begun: it may have taken its request back.
     pub heard: u32,
     /// An error was told, and may yet turn out to be none.
     pub told: u32,
 }
 
+#[inline(always)]
+fn births(tid: u32) -> u32 {
+    thread::of(tid).map_or(0, |thread| thread.births)
+}
+
 /// From now on this client is one of these.
 #[inline(always)]
 pub fn begin(conn: &mut Conn) {
     conn.role = ROLE_SEALED;
-    let _ = SEALED.insert(&conn.cookie, &Story { state: QUIET, request: 0, at: 0, heard: 0, told: 0 }, BPF_ANY.into());
+    let _ = SEALED.insert(
+        &conn.cookie,
+        &Story { state: QUIET, request: 0, at: 0, tid: 0, births: 0, heard: 0, told: 0 },
+        BPF_ANY.into(),
+    );
 }
 
 #[inline(always)]
@@ -51,14 +65,17 @@ fn story(client: u64) -> Option<&'static mut Story> {
 
 /// The owner read from it: what it begins next is for this client.
 #[inline(always)]
-pub fn read(conn: &mut Conn, tid: u32) {
+pub fn read(conn: &mut Conn, n: u64, tid: u32) {
     conn.tid = tid;
+    if let Some(story) = story(conn.cookie) {
+        story.heard = 1;
+    }
+    if n <= SMALL {
+        return;
+    }
     if conn.phase == PHASE_ANSWERED {
         conn.phase = PHASE_ASKED;
         conn.request += 1;
-    }
-    if let Some(story) = story(conn.cookie) {
-        story.heard = 1;
     }
     if let Some(thread) = thread::of(tid) {
         thread.sealed = 1;
@@ -84,7 +101,9 @@ pub fn wrote(sk: Sock, conn: &mut Conn, n: u64) {
     }
     story.state = QUIET;
     let now = emit::now();
-    if now.wrapping_sub(story.at) > AT_ONCE {
+    // What the thread read or began meanwhile may be why it writes, or the next try for this client.
+    let alone = story.heard == 0 && story.tid == conn.tid && story.births == births(conn.tid);
+    if now.wrapping_sub(story.at) > AT_ONCE || !alone {
         return;
     }
     story.told = 1;
@@ -133,7 +152,7 @@ pub fn answered(conn: &Conn) {
 /// An attempt for this client failed. `gave_up`: the proxy ended it, which it also does when its client takes the
 /// request back.
 #[inline(always)]
-pub fn failed(tgid: u32, client: u64, request: u32, gave_up: bool) {
+pub fn failed(tgid: u32, tid: u32, client: u64, request: u32, gave_up: bool) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & (PROC_LATE | PROC_LOOSE) != 0 {
@@ -142,5 +161,8 @@ pub fn failed(tgid: u32, client: u64, request: u32, gave_up: bool) {
     let Some(story) = story(client) else { return };
     story.state = if gave_up && story.heard != 0 { QUIET } else { FAILED };
     story.request = request;
+    story.heard = 0;
     story.at = emit::now();
+    story.tid = tid;
+    story.births = births(tid);
 }

@@ -214,6 +214,7 @@ pub struct Choice {
 pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
     let streams = thread.open & thread.streams;
+    thread.births = thread.births.wrapping_add(1);
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
     let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {

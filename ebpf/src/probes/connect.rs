@@ -93,7 +93,7 @@ fn failed(address: u64, user: bool, errno: i32) -> i32 {
             thread::acted(thread);
             thread.in_call = 1;
             if thread.sealed != 0 {
-                sealed::failed(tgid, bound.to.client, bound.to.request, false);
+                sealed::failed(tgid, tid, bound.to.client, bound.to.request, false);
             }
             bound
         }

@@ -107,7 +107,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
             if waited && conn.phase == PHASE_ANSWERED {
                 match conn.flags & CONN_TOLD {
                     0 => sealed::answered(conn),
-                    _ => sealed::failed(conn.tgid, conn.bound, conn.bound_request, false),
+                    _ => sealed::failed(conn.tgid, conn.tid, conn.bound, conn.bound_request, false),
                 }
             }
             // There is no hook at the end of a unix connection: what it came to so far is kept.
@@ -119,7 +119,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
         ROLE_CLIENT if ret > 0 => client_received(sk, conn, ret as u64),
         ROLE_SEALED if ret > 0 => {
-            sealed::read(conn, emit::current().1);
+            sealed::read(conn, ret as u64, emit::current().1);
             0
         }
         ROLE_SECURED if ret > 0 => tls::link(sk, conn),

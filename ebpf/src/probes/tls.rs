@@ -68,7 +68,7 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         }
     }
     if before == ROLE_SEALED {
-        sealed::read(conn, tid);
+        sealed::read(conn, n, tid);
     } else if h2::followed() && conn.role == ROLE_H2 {
         h2::read(conn, call.buffer, n);
     }

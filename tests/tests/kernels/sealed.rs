@@ -104,6 +104,19 @@ fn an_answer_after_a_try_that_went_well_is_none() {
     });
 }
 
+/// A thread that serves several clients takes what it read last for whom it tries again.
+#[test]
+fn an_attempt_that_was_begun_meanwhile_may_be_the_next_try() {
+    rig().without_tls(|rig| {
+        let (_client, mut served, at) = sealed();
+        broken();
+        let (_other, _others, _) = sealed();
+        drop(answered());
+        served.write_all(SECRET).unwrap();
+        assert_eq!(unseen_at(rig.told(), at), 0);
+    });
+}
+
 #[test]
 fn an_alert_and_what_comes_much_later_are_none() {
     rig().without_tls(|rig| {
