@@ -4,6 +4,7 @@
 //! [`Engine::tick`], and what a deadline leads to is judged at that deadline, so that a recording gives what the
 //! live run gave. Everything it keeps is bounded; what did not fit is counted.
 
+mod attempts;
 mod content;
 mod counters;
 mod descriptors;
@@ -13,6 +14,7 @@ pub mod fixture;
 pub mod flows;
 pub mod history;
 mod join;
+mod judging;
 mod late;
 #[cfg(test)]
 mod line_tests;
@@ -28,7 +30,6 @@ mod report;
 mod tests;
 mod tries;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use counters::Counters;
@@ -37,18 +38,19 @@ pub use lines::writer as log_writer;
 pub use owner::Owner;
 pub use past::Past;
 
+use self::attempts::in_call;
 use self::descriptors::Descriptors;
 use self::failures::Route;
 use self::lines::{Known as Told, Lines};
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
-use self::tries::{End, State, Tries, Try};
-use crate::causes::{self, Answers, Case, Opinion, Wait};
+use self::tries::{End, Tries, Try};
+use crate::causes::Answers;
 use crate::host::Host;
 use crate::model::{
-    Attempt, Bound, ClientError, ClientOutcome, ConnectFailed, Connection, Cookie, DeathNotice, Endpoint, ExitStatus,
-    Fact, Flow, Handover, Nanos, Notice, Observation, Phase, ResetNotice, Seen, Task, UpstreamFailure,
+    Attempt, ClientError, ClientOutcome, Cookie, DeathNotice, Endpoint, ExitStatus, Fact, Handover, Nanos, Notice,
+    Observation, ResetNotice, Seen, Task,
 };
 use crate::text::{self, MILLI, SECOND};
 
@@ -269,224 +271,6 @@ impl Engine {
         self.resolve(seq, self.clock.max(at), host);
     }
 
-    fn attempt(
-        &mut self,
-        at: Nanos,
-        task: Option<Task>,
-        attempt: Attempt,
-        in_call: bool,
-        netns: u32,
-        host: &mut dyn Host,
-    ) {
-        let task = task.unwrap_or(attempt.conn.owner);
-        let seq = match self.known(at, task, &attempt, in_call) {
-            Known::New => self.next_seq(),
-            Known::Better(seq) => seq,
-            Known::Duplicate => {
-                self.counters.duplicates += 1;
-                return;
-            }
-        };
-        // What begins after its client got the error serves somebody else, if anybody: a health check.
-        let began = attempt.conn.asked.or(attempt.conn.opened);
-        let mut attempt = attempt;
-        let served = attempt.bound.and_then(|b| self.done.get(&(b.client, b.request)));
-        if served.zip(began).is_some_and(|(error, began)| began > error) {
-            attempt.bound = None;
-        }
-        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
-        let proven = attempt.bound.is_some_and(|b| b.proven);
-        if owner.kind.retries_later && !proven && !in_call {
-            self.rebind(task, &mut attempt, owner.group);
-        }
-        let old = self.tries.remove(seq);
-        let in_call = in_call || old.as_ref().is_some_and(|old| old.in_call);
-        if let Some(old) = &old {
-            attempt.conn.errno = attempt.conn.errno.or(old.attempt.conn.errno);
-            attempt.bound = attempt.bound.or(old.attempt.bound);
-            attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
-        }
-        let (pid, tid) = (task.pid, task.tid);
-        self.resets(&attempt, &owner, old.is_none());
-        self.tries.insert(Try {
-            seq,
-            at,
-            pid,
-            tid,
-            attempt,
-            in_call,
-            netns,
-            owner,
-            answers: Answers::default(),
-            state: State::Judged(None),
-            end: End::Well,
-            settled: old.as_ref().is_some_and(|old| old.settled),
-            used: false,
-        });
-        let now = self.clock.max(at);
-        self.judge(seq, now, host);
-        for pending in self.pending.of_process(pid) {
-            self.resolve(pending, now, host);
-        }
-    }
-
-    /// A proxy that tries again a second later has started other things in between: the thread's last failure is a
-    /// poor guess at which request is tried again. One that failed on the same upstream is a better one.
-    fn rebind(&self, task: Task, attempt: &mut Attempt, group: u32) {
-        let Some(bound) = attempt.bound else { return };
-        if !bound.retry {
-            return;
-        }
-        let began = attempt.conn.asked.or(attempt.conn.opened).unwrap_or(0);
-        let same = |t: &&Try| {
-            t.tid == task.tid && !t.used && t.at <= began && t.attempt.endpoint == attempt.endpoint && t.key().is_some()
-        };
-        let mut last = BTreeMap::new();
-        for t in self.tries.of_process(task.pid).filter(same) {
-            let open = t.key().filter(|key| self.done.get(key).is_none_or(|error| error >= began));
-            if let Some(key) = open {
-                let at: &mut Nanos = last.entry(key).or_insert(t.at);
-                *at = t.at.max(*at);
-            }
-        }
-        if last.contains_key(&(bound.client, bound.request)) && last.len() == 1 {
-            return;
-        }
-        // They are tried again in the order in which they failed.
-        attempt.bound = match last.into_iter().min_by_key(|(_, at)| *at) {
-            Some(((client, request), _)) => Some(Bound { client, request, ..bound }),
-            // Another server of the backend, unless it is one whose health is checked.
-            None if !self.past.failures.checks(group, &attempt.endpoint) => Some(bound),
-            None => None,
-        };
-    }
-
-    /// Whether this attempt was told before.
-    fn known(&self, at: Nanos, task: Task, attempt: &Attempt, in_call: bool) -> Known {
-        let conn = &attempt.conn;
-        let same = self.tries.of_connection(conn.cookie, conn.request).or_else(|| {
-            let failing = !in_call && conn.phase == Phase::Connecting;
-            let since = at.saturating_sub(SAME_CALL);
-            failing.then(|| self.tries.nameless(task.pid, task.tid, &attempt.endpoint, since)).flatten()
-        });
-        let Some(old) = same.and_then(|seq| self.tries.get(seq)) else { return Known::New };
-        let closed_after_call = old.in_call && !in_call && conn.phase == Phase::Connecting;
-        let ended_after_ask = old.attempt.handover == Handover::Asked && attempt.handover == Handover::Failed;
-        let proven = |a: &Attempt| a.bound.is_some_and(|b| b.proven);
-        let proven_now = proven(attempt) && !proven(&old.attempt);
-        match !old.used && (closed_after_call || ended_after_ask || proven_now) {
-            true => Known::Better(old.seq),
-            false => Known::Duplicate,
-        }
-    }
-
-    /// Asks the causes about an attempt, and sees to what follows from the answer.
-    fn judge(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
-        let Some(mut one) = self.tries.remove(seq) else { return };
-        self.stop_waiting(&one);
-        let (opinion, end) = {
-            let case = Case {
-                attempt: Some(&one.attempt),
-                in_call: one.in_call,
-                netns: one.netns,
-                at: one.at,
-                moment: one.at,
-                now,
-                owner: &one.owner,
-                client: None,
-                line: None,
-                past: &self.past,
-                host: RefCell::new(host),
-                answers: RefCell::new(&mut one.answers),
-            };
-            let end = ended(&case);
-            (causes::judge(&case), end)
-        };
-        one.end = end;
-        one.state = match opinion {
-            Opinion::Found(cause, finding) => {
-                if let ("upstream_starting", Some(pid)) = (cause.id, finding.process) {
-                    self.past.starting(&one.attempt.endpoint, pid);
-                }
-                State::Judged(Some((cause, Box::new(finding))))
-            }
-            Opinion::None => State::Judged(None),
-            Opinion::Wait(wait) => {
-                self.timers.insert((wait.until, Timer::Try(seq)));
-                if let Some(pid) = wait.exit_of {
-                    self.exits.entry(pid).or_default().insert(seq);
-                }
-                State::Waiting(wait)
-            }
-        };
-        let judged = matches!(one.state, State::Judged(_));
-        self.tries.insert(one);
-        if judged {
-            self.judged(seq);
-        }
-    }
-
-    /// Most processes that are waited for live on.
-    fn stop_waiting(&mut self, one: &Try) {
-        let State::Waiting(Wait { exit_of: Some(pid), .. }) = one.state else { return };
-        if let Some(waiting) = self.exits.get_mut(&pid) {
-            waiting.remove(&one.seq);
-            if waiting.is_empty() {
-                self.exits.remove(&pid);
-            }
-        }
-    }
-
-    /// Counts an attempt as a failure as soon as it is known to be one.
-    fn judged(&mut self, seq: u64) {
-        let Some(one) = self.tries.get(seq) else { return };
-        if one.settled {
-            return;
-        }
-        match one.end {
-            End::Failed => self.count_failure(seq),
-            End::GivenUp => {
-                self.timers.insert((one.at.saturating_add(OUTCOME), Timer::Outcome(seq)));
-            }
-            End::Well => {}
-        }
-    }
-
-    /// The proxy gave it up, and no error of its client was seen: it was a failure unless the client had left, or
-    /// it served nobody.
-    fn outcome(&mut self, seq: u64) {
-        let Some(one) = self.tries.get_mut(seq) else { return };
-        if one.settled {
-            return;
-        }
-        let left = one.key().is_some_and(|key| self.past.left.get(&key).is_some_and(|at| at <= one.at));
-        let stuck = one.attempt.conn.phase == Phase::Connecting && one.attempt.tcp.is_some_and(|t| t.retransmits > 0);
-        if left || !(one.attempt.bound.is_some() || stuck) {
-            one.settled = true;
-            return;
-        }
-        self.count_failure(seq);
-    }
-
-    fn count_failure(&mut self, seq: u64) {
-        let Some(one) = self.tries.get_mut(seq) else { return };
-        if std::mem::replace(&mut one.settled, true) {
-            return;
-        }
-        let (cause, summary) = match &one.state {
-            State::Judged(Some((cause, finding))) => (cause.id, finding.summary.as_str()),
-            _ => ("unattributed", ""),
-        };
-        let checked = one.attempt.conn.check || one.attempt.bound.is_none();
-        self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
-        self.counters.failures += 1;
-        self.out.push(Notice::Failure(UpstreamFailure {
-            proxy: one.owner.name.clone(),
-            upstream: text::clipped(&one.attempt.endpoint.to_string(), 140),
-            cause: cause.into(),
-        }));
-    }
-
     fn resets(&mut self, attempt: &Attempt, owner: &Owner, first: bool) {
         let Some(flow) = attempt.conn.flow.filter(|_| first) else { return };
         let since = attempt.conn.opened.unwrap_or(0);
@@ -522,25 +306,6 @@ impl Engine {
         };
         let name = text::clipped(&proc.comm, 32);
         self.out.push(Notice::Death(DeathNotice { name, how }));
-    }
-
-    /// Attempts that waited for this exit are judged now.
-    fn settle_exit(&mut self, pid: u32, host: &mut dyn Host) {
-        for seq in self.exits.remove(&pid).unwrap_or_default() {
-            self.look_again(seq, self.clock, host);
-        }
-    }
-
-    fn look_again(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
-        let Some(one) = self.tries.get(seq) else { return };
-        if one.waits_until().is_none() {
-            return;
-        }
-        let pid = one.pid;
-        self.judge(seq, now, host);
-        for pending in self.pending.of_process(pid) {
-            self.resolve(pending, now, host);
-        }
     }
 
     /// Reports an error if everything is there that can come, or waits for it.
@@ -619,13 +384,6 @@ impl Engine {
     }
 }
 
-enum Known {
-    New,
-    /// It says more than what was there.
-    Better(u64),
-    Duplicate,
-}
-
 fn seen_as(error: &ClientError) -> Seen {
     match error.outcome {
         ClientOutcome::Status(_) if error.conn.secured => Seen::Tls,
@@ -636,74 +394,8 @@ fn seen_as(error: &ClientError) -> Seen {
     }
 }
 
-fn ended(case: &Case<'_>) -> End {
-    let handover = case.attempt.map(|a| a.handover);
-    if handover == Some(Handover::Answered) || case.refused() {
-        return End::Failed;
-    }
-    if case.unanswered() {
-        return if case.errno().is_some() { End::Failed } else { End::GivenUp };
-    }
-    if case.broken() || case.errno().is_some() {
-        return if handover == Some(Handover::Asked) { End::Well } else { End::Failed };
-    }
-    if handover == Some(Handover::Asked) { End::Well } else { End::GivenUp }
-}
-
 /// Sockets of the host itself, which libraries dial on the way to something else: name cache, log, bus.
 fn of_the_host(endpoint: &Endpoint) -> bool {
     const PLACES: [&str; 5] = ["/nscd/", "/dev/log", "/run/systemd/", "/run/dbus/", "/lib/sss/"];
     matches!(endpoint, Endpoint::Unix(path) if PLACES.iter().any(|place| path.contains(place)))
-}
-
-/// A connect() that failed in the call, as an attempt.
-fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
-    let flow = match &failed.endpoint {
-        Endpoint::Tcp(remote) => {
-            let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            any.parse().ok().map(|local| Flow { local, remote: *remote, netns: failed.netns })
-        }
-        Endpoint::Unix(_) => None,
-    };
-    Attempt {
-        handover: Handover::Failed,
-        endpoint: failed.endpoint.clone(),
-        conn: Connection {
-            cookie: failed.cookie.unwrap_or(0),
-            flow,
-            owner: task,
-            comm: failed.comm.clone(),
-            cgroup: failed.cgroup,
-            phase: Phase::Connecting,
-            request: 1,
-            reused: false,
-            old: false,
-            closed_first: false,
-            ahead: false,
-            application: false,
-            secured: false,
-            stream: false,
-            blind: false,
-            check: false,
-            after_call: false,
-            last_state: 0,
-            status: None,
-            errno: Some(failed.errno),
-            opened: Some(at),
-            established: None,
-            asked: None,
-            asked_before: None,
-            fin: None,
-            fin_early: false,
-            reset: None,
-            request_bytes: 0,
-            reply_bytes: 0,
-            request_head: Vec::new(),
-            reply_head: Vec::new(),
-        },
-        bound: failed.bound,
-        tcp: None,
-        peer: None,
-        listener: failed.listener,
-    }
 }

@@ -1,0 +1,157 @@
+//! Two requests on one worker, in every order.
+
+use super::*;
+
+/// Two requests of one worker, each with its own story.
+#[derive(Clone, Debug)]
+struct Pair {
+    comm: &'static str,
+    after: bool,
+    order: Vec<bool>,
+    gaps: Vec<u64>,
+    retries: (usize, usize),
+}
+
+fn pair(kinds: &'static [(&'static str, bool)]) -> impl Strategy<Value = Pair> {
+    (
+        0..kinds.len(),
+        prop::collection::vec(any::<bool>(), 8),
+        prop::collection::vec(1_000..300_000_u64, 8),
+        (1..3_usize, 1..3_usize),
+    )
+        .prop_map(|(kind, order, gaps, retries)| Pair {
+            comm: kinds[kind].0,
+            after: kinds[kind].1,
+            order,
+            gaps,
+            retries,
+        })
+}
+
+/// What happens to one request, in the order in which its proxy does it.
+#[derive(Clone, Copy)]
+enum Step {
+    Attempt,
+    Error,
+}
+
+fn steps(after: bool, attempts: usize) -> Vec<Step> {
+    let mut steps = vec![Step::Attempt; attempts];
+    // The last close comes after the write where the proxy writes first.
+    steps.insert(if after { attempts - 1 } else { attempts }, Step::Error);
+    steps
+}
+
+fn play(pair: &Pair, mut attempt: impl FnMut(&mut World, Cookie) -> Attempt) -> (World, Vec<Incident>) {
+    let mut w = World::new(pair.comm);
+    let mut stories = [
+        steps(pair.after, pair.retries.0).into_iter().peekable(),
+        steps(pair.after, pair.retries.1).into_iter().peekable(),
+    ];
+    let mut turn = 0;
+    // HAProxy ends the attempt in the same breath as it writes the error.
+    let mut breath = None;
+    let mut told = [None, None];
+    while stories.iter_mut().any(|s| s.peek().is_some()) {
+        let mut who = usize::from(pair.order[turn % pair.order.len()]);
+        if stories[who].peek().is_none() {
+            who = 1 - who;
+        }
+        who = breath.take().unwrap_or(who);
+        let client = [7, 8][who];
+        w.pass(pair.gaps[turn % pair.gaps.len()]);
+        match stories[who].next().unwrap() {
+            Step::Attempt => {
+                let mut a = attempt(&mut w, client);
+                // What is closed after the error began before it.
+                if let Some(error) = told[who] {
+                    a.conn.opened = a.conn.opened.map(|at| at.min(error - 200_000));
+                    a.conn.asked = a.conn.asked.map(|at| at.min(error - 100_000));
+                    a = ended(a, client);
+                }
+                w.tell(a);
+            }
+            Step::Error => {
+                let path = if client == 7 { "/a" } else { "/b" };
+                let e = error(&mut w, client, path, ClientOutcome::Status(503));
+                told[who] = Some(w.now);
+                breath = (pair.comm == "haproxy").then_some(who);
+                w.see(Fact::Client(e));
+            }
+        }
+        turn += 1;
+    }
+    let all = w.all();
+    (w, all)
+}
+
+fn own_story(w: &mut World, client: Cookie) -> Attempt {
+    if client == 7 { refused(w, 7) } else { closed_early(w, 8, "/b") }
+}
+
+const EXACT: &[(&str, bool)] =
+    &[("nginx", false), ("haproxy", true), ("envoy", false), ("apache2", false), ("lighttpd", true)];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_interleaving_swaps_the_causes_of_two_requests(pair in pair(EXACT)) {
+        let (_, all) = play(&pair, own_story);
+        prop_assert_eq!(all.len(), 2);
+        let (a, b) = (of_client(&all, 7), of_client(&all, 8));
+        prop_assert_eq!((a.cause.as_str(), a.confidence), ("no_listener", Certain));
+        prop_assert_eq!((b.cause.as_str(), b.confidence), ("upstream_closed_early", Certain));
+        prop_assert_eq!((a.attempts.len(), b.attempts.len()), (pair.retries.0, pair.retries.1));
+        prop_assert!(a.attempts.iter().all(|t| t.upstream == UPSTREAM));
+    }
+
+    #[test]
+    fn content_corrects_a_wrong_hint(mut pair in pair(&[("caddy", false), ("traefik", false)])) {
+        pair.retries = (1, 1);
+        let (_, all) = play(&pair, |w, client| {
+            let mut a = closed_early(w, 15 - client, if client == 7 { "/a" } else { "/b" });
+            if client == 7 {
+                a.conn.fin = None;
+                a.conn.reset = Some(w.now - 40_000);
+            }
+            a
+        });
+        prop_assert_eq!(all.len(), 2);
+        prop_assert_eq!(of_client(&all, 7).cause.as_str(), "upstream_reset");
+        prop_assert_eq!(of_client(&all, 8).cause.as_str(), "upstream_closed_early");
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_never_certain(mut pair in pair(&[("caddy", false)]), swap in any::<bool>()) {
+        pair.retries = (1, 1);
+        // Dials that failed show no request, and the hints may be right or wrong.
+        let (_, all) = play(&pair, |w, client| {
+            let mut a = refused(w, if swap { 15 - client } else { client });
+            if client == 8 {
+                a.conn.errno = Some(libc::ENETUNREACH);
+                a.conn.reset = None;
+            }
+            a
+        });
+        for (client, truth) in [(7, "no_listener"), (8, "network_unreachable")] {
+            let incident = of_client(&all, client);
+            prop_assert!(incident.cause == truth || incident.confidence < Certain, "{:#?}", incident);
+        }
+    }
+
+    #[test]
+    fn ticks_change_nothing(pair in pair(EXACT), ticks in prop::collection::vec(0..3_000_000_u64, 8)) {
+        let (_, still) = play(&pair, own_story);
+        let mut n = 0;
+        let (_, ticked) = play(&pair, |w, client| {
+            let a = own_story(w, client);
+            let at = w.now.saturating_sub(ticks[n % ticks.len()]);
+            n += 1;
+            w.engine.tick(at, &mut w.host);
+            a
+        });
+        let line = |all: &[Incident]| all.iter().map(|i| serde_json::to_string(i).unwrap()).collect::<Vec<_>>();
+        prop_assert_eq!(line(&still), line(&ticked));
+    }
+}

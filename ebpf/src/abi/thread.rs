@@ -1,0 +1,113 @@
+//! What is kept of processes and their threads, and of the addresses that they dial.
+
+/// What a process is to us: a proxy.
+pub const PROC_PROXY: u32 = 1;
+/// Owns, or is a child of one that owns, a listening socket that a proxy could dial.
+pub const PROC_OWNER: u32 = 2;
+/// Bind the oldest unserved request, not the last one read (HAProxy).
+pub const PROC_OLDEST: u32 = 4;
+/// Its threads pass requests around (Go): what a thread read last is only a hint.
+pub const PROC_LOOSE: u32 = 8;
+/// It closes the upstream connection after it wrote the error to the client (HAProxy, lighttpd).
+pub const PROC_LATE: u32 = 16;
+/// Its TLS library is hooked: what clients say inside TLS will be seen.
+pub const PROC_TLS: u32 = 32;
+/// It reads the body of a request to its end before it asks an upstream (nginx).
+pub const PROC_WHOLE: u32 = 64;
+
+/// A client request that a thread read and that nobody serves yet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Waiting {
+    pub client: u64,
+    pub request: u32,
+    /// Since when, in microseconds of the monotonic clock, cut to 32 bits.
+    pub since: u32,
+}
+
+/// Requests that one thread may have read and not served before older ones are forgotten.
+pub const WAITING: usize = 64;
+/// Requests of one thread that may wait for another try.
+pub const DELAYED: usize = 16;
+
+/// A call of the TLS library that a thread is in: its first four arguments.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct TlsCall {
+    /// Address of the connection's `SSL`, 0 while there is none.
+    pub ssl: u64,
+    pub buffer: u64,
+    pub len: u64,
+    /// Where the calls that answer with success or failure put how many bytes they moved.
+    pub moved: u64,
+}
+
+/// What a thread of a proxy did last: all that binding an attempt to a request needs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Thread {
+    pub last: Waiting,
+    /// The request whose attempt failed last on this thread, as long as the thread read nothing since.
+    pub retry: Waiting,
+    /// What was bound last.
+    pub bound: Waiting,
+    /// What was answered last.
+    pub answered: Waiting,
+    /// What the thread did last was to write an error to this client: what it closes next led to it (`PROC_LATE`).
+    pub closing: Waiting,
+    /// A bit for each slot of `waiting` that holds a request.
+    pub open: u64,
+    /// The same for those that are streams of HTTP/2.
+    pub streams: u64,
+    pub tail: u32,
+    pub live: u32,
+    /// What the thread did last was a connect() that failed in the call.
+    pub in_call: u32,
+    /// It serves clients whose bytes cannot be read.
+    pub sealed: u32,
+    /// Attempts that it has begun.
+    pub births: u32,
+    pub _pad: u32,
+    /// Healthy traffic, for the display: requests read, answers begun.
+    pub requests: u64,
+    pub answers: u64,
+    /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
+    pub garbled: u64,
+    pub call: TlsCall,
+    pub waiting: [Waiting; WAITING],
+    /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
+    pub delayed: [Waiting; DELAYED],
+    pub delayed_head: u32,
+    pub delayed_tail: u32,
+}
+
+/// Address and port of an upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Target {
+    pub addr: [u8; 16],
+    pub port: u16,
+    pub _pad: [u8; 6],
+}
+
+/// Who dialled which upstream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Dialled {
+    pub addr: [u8; 16],
+    pub tgid: u32,
+    pub port: u16,
+    pub _pad: u16,
+}
+
+/// Powers of two of microseconds in a histogram of connects.
+pub const CONNECT_BUCKETS: usize = 24;
+
+/// How long connects took.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConnectTimes {
+    /// Connects of less than 1, 2, 4, 8 ... microseconds; the last one takes all that are longer.
+    pub counts: [u64; CONNECT_BUCKETS],
+    pub micros: u64,
+}

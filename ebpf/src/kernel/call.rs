@@ -1,0 +1,135 @@
+//! What the running system call, or the function that a uprobe stands at, was called with.
+
+use super::*;
+
+/// Where the running system call keeps its payload.
+pub enum Payload {
+    Buffer(u64),
+    /// Address and count of an array of iovecs.
+    Vectors(u64, u64),
+    /// A call without a buffer that we could read: sendfile, splice, io_uring.
+    Blind,
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod syscall {
+    //! `struct pt_regs` and numbers of aarch64.
+    pub const READ: u64 = 63;
+    pub const WRITE: u64 = 64;
+    pub const READV: u64 = 65;
+    pub const WRITEV: u64 = 66;
+    pub const SENDTO: u64 = 206;
+    pub const RECVFROM: u64 = 207;
+    pub const SENDMSG: u64 = 211;
+    pub const RECVMSG: u64 = 212;
+    pub const RECVMMSG: u64 = 243;
+    pub const SENDMMSG: u64 = 269;
+    /// `syscallno` follows regs[31], sp, pc, pstate and orig_x0.
+    pub const NUMBER: usize = 280;
+    pub const ARG1: usize = 8;
+    pub const ARG2: usize = 16;
+    pub const ARG4: usize = 32;
+    pub const RETURN: usize = 0;
+    /// x0 to x3: the first arguments of a function.
+    pub const CALL: [usize; 4] = [0, 8, 16, 24];
+}
+
+#[cfg(not(bpf_target_arch = "aarch64"))]
+mod syscall {
+    //! `struct pt_regs` and numbers of x86_64.
+    pub const READ: u64 = 0;
+    pub const WRITE: u64 = 1;
+    pub const READV: u64 = 19;
+    pub const WRITEV: u64 = 20;
+    pub const SENDTO: u64 = 44;
+    pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
+    pub const RECVMSG: u64 = 47;
+    pub const RECVMMSG: u64 = 299;
+    pub const SENDMMSG: u64 = 307;
+    /// orig_ax, rsi, rdx and r8.
+    pub const NUMBER: usize = 120;
+    pub const ARG1: usize = 104;
+    pub const ARG2: usize = 96;
+    pub const ARG4: usize = 72;
+    pub const RETURN: usize = 80;
+    /// rdi, rsi, rdx and rcx: the first arguments of a function.
+    pub const CALL: [usize; 4] = [112, 104, 96, 88];
+}
+
+/// The buffer of the system call that the current task is in.
+#[inline(always)]
+pub fn payload() -> Payload {
+    // SAFETY: both helpers return pointers of kernel types that the verifier knows; the offsets are ABI.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
+        let arg1: u64 = direct(regs, syscall::ARG1);
+        match number {
+            syscall::READ | syscall::WRITE | syscall::SENDTO | syscall::RECVFROM => Payload::Buffer(arg1),
+            syscall::READV | syscall::WRITEV => Payload::Vectors(arg1, direct(regs, syscall::ARG2)),
+            // struct msghdr: name, namelen, iov at 16, iovlen at 24. The first message of the multi-message calls.
+            syscall::SENDMSG | syscall::RECVMSG | syscall::SENDMMSG | syscall::RECVMMSG => {
+                match read_user::<[u64; 2]>(arg1.wrapping_add(16)) {
+                    Some([vectors, count]) => Payload::Vectors(vectors, count),
+                    None => Payload::Blind,
+                }
+            }
+            _ => Payload::Blind,
+        }
+    }
+}
+
+/// Address that the running sendto() or sendmsg() names, and its port in host byte order.
+#[inline(always)]
+pub fn destination() -> Option<([u8; 16], u16)> {
+    // SAFETY: as in `payload`.
+    let (number, arg1, arg4) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))
+    };
+    let at: u64 = match number {
+        syscall::SENDTO => arg4,
+        // The first member of struct msghdr.
+        syscall::SENDMSG | syscall::SENDMMSG => read_user(arg1)?,
+        _ => return None,
+    };
+    if at == 0 {
+        return None;
+    }
+    let [family, port, v4_low, v4_high] = read_user::<[u16; 4]>(at)?;
+    let addr = match family {
+        AF_INET => mapped(v4_low as u32 | (v4_high as u32) << 16),
+        AF_INET6 => read_user(at.wrapping_add(8))?,
+        _ => return None,
+    };
+    Some((addr, u16::from_be(port)))
+}
+
+/// Second argument and result of a system call, read from a uprobe's registers behind its instruction.
+#[inline(always)]
+pub fn call_registers(regs: *const c_void) -> (u64, i64) {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    unsafe { (direct(regs.cast(), syscall::ARG1), direct(regs.cast(), syscall::RETURN)) }
+}
+
+/// The first arguments of the function that a uprobe stands at.
+#[inline(always)]
+pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+    // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
+    syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// What the function returned that a return probe stands behind.
+#[inline(always)]
+pub fn call_result(regs: *const c_void) -> i32 {
+    // SAFETY: as above.
+    let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
+    wide as i32
+}
+
+/// One `struct iovec`.
+#[inline(always)]
+pub fn vector(vectors: u64, index: u64) -> Option<(u64, u64)> {
+    read_user::<[u64; 2]>(vectors.wrapping_add(index * 16)).map(|[base, len]| (base, len))
+}

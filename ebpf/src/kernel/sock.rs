@@ -1,0 +1,245 @@
+//! What a socket says of itself.
+
+use super::*;
+
+/// A socket that a hook was given.
+#[derive(Clone, Copy)]
+pub struct Sock(pub Ptr);
+
+impl Sock {
+    /// For those that run where there is none: in a process's own code.
+    pub const NONE: Sock = Sock(core::ptr::null());
+
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        load!(self.0, sk_family)
+    }
+
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        load!(self.0, sk_protocol)
+    }
+
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        load!(self.0, sk_type)
+    }
+
+    /// Host byte order.
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(load!(self.0, sk_dport))
+    }
+
+    #[inline(always)]
+    pub fn shutdown(self) -> u8 {
+        read_or_zero::<u8>(self.0, offset!(sk_shutdown)) & 3
+    }
+
+    /// Whether its owner ended it, at the moment of a change of state. One that the kernel gives up (no answer to
+    /// retransmissions or probes) is marked only after that.
+    #[inline(always)]
+    pub fn ended_by_owner(self) -> bool {
+        self.shutdown() & SHUTDOWN_SEND != 0
+    }
+
+    #[inline(always)]
+    pub fn error(self) -> i32 {
+        read_or_zero(self.0, offset!(sk_err))
+    }
+
+    /// Whether a wildcard of IPv6 takes IPv6 alone.
+    #[inline(always)]
+    pub fn only_v6(self) -> bool {
+        let bit = constant!(SETTINGS.only_v6) as usize;
+        bit != MISSING && read_or_zero::<u8>(self.0, bit >> 3) >> (bit & 7) & 1 != 0
+    }
+
+    /// An error that does not end the connection by itself: an ICMP message that came while connect() ran.
+    /// The owner takes it by asking for it; what the message said stays in the queue of errors.
+    #[inline(always)]
+    pub fn soft_error(self) -> i32 {
+        let soft: i32 = read_or_zero(self.0, offset!(sk_err_soft));
+        if soft != 0 {
+            return soft;
+        }
+        let (queue, cb, ee) = (offset!(sk_error_queue), offset!(skb_cb), offset!(exterr_ee));
+        let first: u64 = read_or_zero(self.0, queue);
+        // An empty queue points at itself.
+        if first == 0 || first == (self.0 as u64).wrapping_add(queue as u64) || cb == MISSING || ee == MISSING {
+            return 0;
+        }
+        read_or_zero(first as Ptr, cb + ee)
+    }
+
+    /// Whether its owner asked for acknowledgements to be delayed, which is off until a connection is used.
+    #[inline(always)]
+    pub fn delays_acks(self) -> bool {
+        let at = offset!(icsk_pingpong);
+        at != MISSING && read_or_zero::<u8>(self.0, at) != 0
+    }
+
+    /// Bytes that came and were not read by the owner.
+    #[inline(always)]
+    pub fn unread(self) -> u32 {
+        unread(self.0)
+    }
+}
+
+/// Addresses of a TCP or UDP socket, wherever the pointer came from.
+#[inline(always)]
+pub fn tuple(sk: Ptr, to: &mut Tuple) {
+    let family: u16 = read_or_zero(sk, offset!(sk_family));
+    if family == AF_INET6 {
+        to.local = read_or_zero(sk, offset!(sk_saddr6));
+        to.remote = read_or_zero(sk, offset!(sk_daddr6));
+    } else {
+        to.local = mapped(read_or_zero(sk, offset!(sk_saddr)));
+        to.remote = mapped(read_or_zero(sk, offset!(sk_daddr)));
+    }
+    to.local_port = read_or_zero(sk, offset!(sk_num));
+    if to.local_port == 0 {
+        // A closed socket has given its port back, but remembers which it was.
+        to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
+    }
+    to.remote_port = u16::from_be(read_or_zero(sk, offset!(sk_dport)));
+    to.netns = netns(sk);
+}
+
+/// `::ffff:a.b.c.d` of an IPv4 address in network byte order.
+#[inline(always)]
+pub fn mapped(v4: u32) -> [u8; 16] {
+    let b = v4.to_ne_bytes();
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]]
+}
+
+/// Whether it is an IPv4 address, as all are kept here.
+#[inline(always)]
+pub fn is_mapped(addr: &[u8; 16]) -> bool {
+    let [a, b, c, d, e, f, g, h, marker @ .., _, _, _, _] = *addr;
+    a | b | c | d | e | f | g | h == 0 && marker == [0, 0, 0xff, 0xff]
+}
+
+#[inline(always)]
+pub fn netns(sk: Ptr) -> u32 {
+    inode_of(read_or_zero(sk, offset!(sk_net)))
+}
+
+/// A key of `FLOWS`: two namespaces may have the same loopback addresses, all others are unique on a host.
+#[inline(always)]
+pub fn flow_key(tuple: &mut Tuple) {
+    let a = &tuple.local;
+    let v4 = a[10] == 0xff && a[12] == 127;
+    let v6 = a[15] == 1 && a[0] == 0 && a[10] == 0;
+    if !v4 && !v6 {
+        tuple.netns = 0;
+    }
+}
+
+/// The same flow seen from its other end.
+#[inline(always)]
+pub fn mirror(tuple: &Tuple) -> Tuple {
+    Tuple {
+        local: tuple.remote,
+        remote: tuple.local,
+        local_port: tuple.remote_port,
+        remote_port: tuple.local_port,
+        netns: tuple.netns,
+    }
+}
+
+/// The cookie of a socket at an address that may be stale; 0 when it has none.
+#[inline(always)]
+pub fn cookie_at(sk: u64) -> u64 {
+    read_or_zero(sk as Ptr, offset!(sk_cookie))
+}
+
+#[inline(always)]
+pub fn state_at(sk: u64) -> u8 {
+    read_or_zero(sk as Ptr, offset!(sk_state))
+}
+
+/// Whether an application holds the socket: an unaccepted one has no `struct socket`.
+#[inline(always)]
+pub fn accepted_at(sk: u64) -> bool {
+    read_or_zero::<u64>(sk as Ptr, offset!(sk_socket)) != 0
+}
+
+#[inline(always)]
+pub fn unread(sk: Ptr) -> u32 {
+    let next: u32 = read_or_zero(sk, offset!(tp_rcv_nxt));
+    let copied: u32 = read_or_zero(sk, offset!(tp_copied_seq));
+    // A received FIN counts as one byte of sequence space; before the handshake both are unset.
+    let bytes = next.wrapping_sub(copied);
+    if bytes > 1 << 30 { 0 } else { bytes }
+}
+
+/// Length of the accept queue and its limit.
+#[inline(always)]
+pub fn accept_queue(sk: u64) -> (u32, u32) {
+    let sk = sk as Ptr;
+    (read_or_zero(sk, offset!(sk_ack_backlog)), read_or_zero(sk, offset!(sk_max_ack_backlog)))
+}
+
+#[inline(always)]
+pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
+    let sk = sk.0;
+    to.state = state_at(sk as u64);
+    to.retransmits = read_or_zero(sk, offset!(icsk_retransmits));
+    to.error = read_or_zero(sk, offset!(sk_err));
+    to.in_flight = read_or_zero(sk, offset!(tp_packets_out));
+    to.unread = unread(sk);
+    to.window = read_or_zero(sk, offset!(tp_snd_wnd));
+    let una: u32 = read_or_zero(sk, offset!(tp_snd_una));
+    let written: u32 = read_or_zero(sk, offset!(tp_write_seq));
+    to.unacked = written.wrapping_sub(una);
+    to.idle_in_ms = idle(jiffies, read_or_zero(sk, offset!(icsk_lrcvtime)));
+    to.idle_out_ms = idle(jiffies, read_or_zero(sk, offset!(tp_lsndtime)));
+}
+
+/// Milliseconds since a 32-bit jiffies stamp.
+#[inline(always)]
+fn idle(now: u64, stamp: u32) -> u32 {
+    if stamp == 0 {
+        return u32::MAX;
+    }
+    let jiffies = (now as u32).wrapping_sub(stamp);
+    (jiffies as u64 * constant!(SETTINGS.jiffy_us) as u64 / 1000) as u32
+}
+
+/// Path of the address that a unix socket is bound to; returns its length, 0 for none.
+#[inline(always)]
+pub fn unix_path(sk: u64, to: &mut [u8; PATH]) -> u32 {
+    let addr: u64 = read_or_zero(sk as Ptr, offset!(unix_addr));
+    if addr == 0 {
+        return 0;
+    }
+    let len: u32 = read_or_zero(addr as Ptr, offset!(unix_addr_len));
+    // The family comes before the path.
+    copy(to.as_mut_ptr(), (addr as Ptr).wrapping_add(offset!(unix_addr_name) + 2), PATH);
+    let len = len.saturating_sub(2);
+    if len > PATH as u32 { PATH as u32 } else { len }
+}
+
+#[inline(always)]
+pub fn unix_peer(sk: u64) -> u64 {
+    read_or_zero(sk as Ptr, offset!(unix_peer))
+}
+
+#[inline(always)]
+pub fn unix_is_bound(sk: u64) -> bool {
+    read_or_zero::<u64>(sk as Ptr, offset!(unix_addr)) != 0
+}
+
+/// Messages waiting in a socket's receive queue.
+#[inline(always)]
+pub fn receive_queue(sk: u64) -> u32 {
+    read_or_zero(sk as Ptr, offset!(sk_receive_qlen))
+}
+
+/// `struct socket.sk` of a function argument.
+#[inline(always)]
+pub fn sock_of(socket: Ptr) -> Sock {
+    let sk: u64 = load!(socket, socket_sk);
+    Sock(sk as Ptr)
+}

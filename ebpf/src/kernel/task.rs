@@ -1,0 +1,94 @@
+//! What a task says of itself.
+
+use super::*;
+
+/// A task that a hook was given.
+#[derive(Clone, Copy)]
+pub struct TaskPtr(pub Ptr);
+
+impl TaskPtr {
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        read_or_zero(self.0, offset!(task_tgid))
+    }
+
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        read_or_zero(self.0, offset!(task_pid))
+    }
+
+    #[inline(always)]
+    pub fn comm(self) -> [u8; trace502_ebpf::COMM] {
+        read_or_zero(self.0, offset!(task_comm))
+    }
+
+    #[inline(always)]
+    pub fn parent(self) -> u32 {
+        let parent: u64 = read_or_zero(self.0, offset!(task_parent));
+        if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
+    }
+
+    /// Its cgroup v2 id, as the current task's helper would say it; 0 where this kernel does not let it be read.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        let (sets, group, node, id) =
+            (offset!(task_cgroups), offset!(css_set_group), offset!(group_node), offset!(node_id));
+        if sets == MISSING || group == MISSING || node == MISSING || id == MISSING {
+            return 0;
+        }
+        let set: u64 = read_or_zero(self.0, sets);
+        let group: u64 = if set == 0 { 0 } else { read_or_zero(set as Ptr, group) };
+        let node: u64 = if group == 0 { 0 } else { read_or_zero(group as Ptr, node) };
+        if node == 0 { 0 } else { read_or_zero(node as Ptr, id) }
+    }
+
+    /// The wait status of the whole process once it goes.
+    #[inline(always)]
+    pub fn exit_code(self) -> u32 {
+        let signal: u64 = read_or_zero(self.0, offset!(task_signal));
+        let group: u32 = if signal == 0 { 0 } else { read_or_zero(signal as Ptr, offset!(signal_group_exit_code)) };
+        if group != 0 { group } else { read_or_zero(self.0, offset!(task_exit_code)) }
+    }
+
+    /// Threads of the process that are still alive.
+    #[inline(always)]
+    pub fn live_threads(self) -> i32 {
+        let signal: u64 = read_or_zero(self.0, offset!(task_signal));
+        if signal == 0 { 0 } else { read_or_zero(signal as Ptr, offset!(signal_live)) }
+    }
+
+    /// Resident pages: file, anonymous and shared memory.
+    #[inline(always)]
+    pub fn resident_pages(self) -> u64 {
+        let stride = constant!(SETTINGS.rss_stride) as usize;
+        let mm: u64 = read_or_zero(self.0, offset!(task_mm));
+        if stride == 0 || mm == 0 {
+            return 0;
+        }
+        let base = (mm as Ptr).wrapping_add(offset!(mm_rss));
+        let file: i64 = read_or_zero(base, 0);
+        let anon: i64 = read_or_zero(base, stride);
+        // The third counts swap entries, the fourth shared memory.
+        let shared: i64 = read_or_zero(base, 3 * stride);
+        (file.max(0) + anon.max(0) + shared.max(0)) as u64
+    }
+}
+
+#[inline(always)]
+pub fn signal_code(info: u64) -> i32 {
+    // 0, 1 and 2 are no pointers: SEND_SIG_NOINFO, SEND_SIG_PRIV and their like.
+    match info {
+        0 => 0,
+        1 | 2 => 0x80,
+        _ => read_or_zero(info as Ptr, offset!(siginfo_code)),
+    }
+}
+
+/// Network namespace of the current task.
+#[inline(always)]
+pub fn current_netns() -> u32 {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    let proxy: u64 = read_or_zero(task, offset!(task_nsproxy));
+    if proxy == 0 { 0 } else { inode_of(read_or_zero(proxy as Ptr, offset!(nsproxy_net))) }
+}
