@@ -30,8 +30,8 @@ mod syscall {
     pub const ARG2: usize = 16;
     pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
-    /// x0 to x3: the first arguments of a function.
-    pub const CALL: [usize; 4] = [0, 8, 16, 24];
+    /// x0 to x4: the first arguments of a function.
+    pub const CALL: [usize; 5] = [0, 8, 16, 24, 32];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -53,8 +53,8 @@ mod syscall {
     pub const ARG2: usize = 96;
     pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
-    /// rdi, rsi, rdx and rcx: the first arguments of a function.
-    pub const CALL: [usize; 4] = [112, 104, 96, 88];
+    /// rdi, rsi, rdx, rcx and r8: the first arguments of a function.
+    pub const CALL: [usize; 5] = [112, 104, 96, 88, 72];
 }
 
 /// The buffer of the system call that the current task is in.
@@ -115,7 +115,7 @@ pub fn call_registers(regs: *const c_void) -> (u64, i64) {
 
 /// The first arguments of the function that a uprobe stands at.
 #[inline(always)]
-pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+pub fn call_arguments(regs: *const c_void) -> [u64; 5] {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
 }
