@@ -9,7 +9,7 @@ use crate::rig::*;
 const POST: &[u8] = b"POST /upload HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 100000\r\n\r\nfirst";
 const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
 /// Like many a body it does not begin as a request does, however much it shouts.
-const BODIES: [&[u8]; 4] = [b"a=1&b=2&c=3&d=4&e=5", b"HELLO WORLD, HOW ARE YOU", b"{}", &[0; 64]];
+const BODIES: [&[u8]; 4] = [b"a=1&b=2&c=3&d=4&e=5", b"{}", &[0; 64], b"HELLO WORLD, HOW ARE YOU"];
 
 #[test]
 fn a_body_that_an_upstream_did_not_wait_for_is_no_request() {
