@@ -13,7 +13,6 @@ use trace502_ebpf::*;
 use crate::kernel;
 use crate::maps::{
     Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, Parts, SECURED, STATUSES, STREAMS, Stream, StreamKey,
-    constant,
 };
 use crate::{conn, emit, thread};
 
@@ -46,12 +45,6 @@ struct Walk {
     cookie: u64,
     tgid: u32,
     tid: u32,
-}
-
-/// Whether this kernel allows it; constant to the verifier, which then looks no further.
-#[inline(always)]
-pub fn followed() -> bool {
-    constant!(SETTINGS.h2) != 0
 }
 
 /// What the first bytes of a client open.
@@ -88,33 +81,32 @@ pub fn forget(cookie: u64) {
 /// The owner read `n` bytes of a client, which lie at `at`.
 #[inline(always)]
 pub fn read(conn: &Conn, at: u64, n: u64) {
-    let Some(h2) = of(conn.cookie) else { return };
-    (h2.read.at, h2.read.left) = (at, n);
-    walk(conn, frame_read as *mut c_void);
-    over(h2, h2.read.left);
+    if let Some(h2) = of(conn.cookie) {
+        (h2.read.at, h2.read.left) = (at, n);
+        walk(conn, frame_read as *mut c_void, |h2| &mut h2.read);
+    }
 }
 
 /// The owner wrote `n` bytes to a client.
 #[inline(always)]
 pub fn wrote(conn: &Conn, at: u64, n: u64) {
-    let Some(h2) = of(conn.cookie) else { return };
-    (h2.wrote.at, h2.wrote.left) = (at, n);
-    walk(conn, frame_wrote as *mut c_void);
-    over(h2, h2.wrote.left);
+    if let Some(h2) = of(conn.cookie) {
+        (h2.wrote.at, h2.wrote.left) = (at, n);
+        walk(conn, frame_wrote as *mut c_void, |h2| &mut h2.wrote);
+    }
 }
 
 #[inline(always)]
-fn walk(conn: &Conn, step: *mut c_void) {
+fn walk(conn: &Conn, step: *mut c_void, of_call: impl Fn(&mut H2) -> &mut Direction) {
     let (tgid, tid) = emit::current();
     let mut walk = Walk { cookie: conn.cookie, tgid, tid };
     // SAFETY: a function of this program and a place on this stack.
     unsafe { bpf_loop(FRAMES, step, (&raw mut walk).cast(), 0) };
-}
-
-/// The walk ended with so many bytes that were not looked at: nothing after them can be understood.
-#[inline(always)]
-fn over(h2: &mut H2, left: u64) {
-    if left != 0 {
+    // Looked up again: the steps changed it.
+    if let Some(h2) = of(conn.cookie)
+        && core::mem::take(&mut of_call(h2).left) != 0
+    {
+        // What was not looked at: nothing after it can be understood.
         h2.read.inserted = UNCOUNTED;
         h2.wrote.inserted = UNCOUNTED;
         emit::lost(0);
@@ -193,20 +185,26 @@ fn block(frame: Frame, at: u64) -> (u64, u32) {
     (at, len)
 }
 
-/// A header block of this direction passes: counts what it adds to the table.
+/// A header block of this direction passes: what it adds to the table is to be counted, if it can be.
 #[inline(always)]
-fn count(direction: &mut Direction, walk: &Walk, step: *mut c_void, frame: Frame, at: u64, len: u32) {
-    if direction.inserted == UNCOUNTED {
-        return;
-    }
-    direction.parts = Parts { at, left: len, inserted: 0, strings: 0, whole: 0 };
-    if frame.flags & END_HEADERS != 0 && frame.len as u64 <= direction.left {
-        let mut cookie = walk.cookie;
-        // SAFETY: a function of this program and a place on this stack.
-        unsafe { bpf_loop(PARTS, step, (&raw mut cookie).cast(), 0) };
-    }
-    let parts = &direction.parts;
-    direction.inserted = if parts.whole != 0 { direction.inserted + parts.inserted } else { UNCOUNTED };
+fn begin_count(direction: &mut Direction, frame: Frame, at: u64, len: u32) {
+    let whole = frame.flags & END_HEADERS != 0 && u64::from(frame.len) <= direction.left;
+    // What does not come in one piece is never read to its end.
+    let strings = if whole { 0 } else { u32::MAX };
+    direction.parts = Parts { at, left: if whole { len } else { 0 }, inserted: 0, strings, whole: 0 };
+}
+
+#[inline(always)]
+fn end_count(direction: &mut Direction) {
+    let (known, parts) = (direction.inserted != UNCOUNTED, direction.parts);
+    direction.inserted = if known && parts.whole != 0 { direction.inserted + parts.inserted } else { UNCOUNTED };
+}
+
+/// Goes through the representations of a header block.
+#[inline(always)]
+fn walk_parts(mut cookie: u64, step: *mut c_void) {
+    // SAFETY: a function of this program and a place on this stack.
+    unsafe { bpf_loop(PARTS, step, (&raw mut cookie).cast(), 0) };
 }
 
 /// A number with this many bits in its first byte: its value and how many bytes it takes; none where it is too long.
@@ -239,7 +237,7 @@ fn peek(at: u64, left: u32) -> [u8; 4] {
 }
 
 extern "C" fn part_read(_: u32, cookie: *mut c_void) -> i64 {
-    // SAFETY: the place that `count` gave.
+    // SAFETY: the place that `walk_parts` gave.
     of(unsafe { *cookie.cast::<u64>() }).map_or(1, |h2| part(&mut h2.read.parts))
 }
 
@@ -291,9 +289,13 @@ extern "C" fn frame_read(_: u32, walk: *mut c_void) -> i64 {
     match frame.kind {
         HEADERS => {
             let (at, len) = block(frame, h2.read.at);
-            let inserted = h2.read.inserted;
-            count(&mut h2.read, walk, part_read as *mut c_void, frame, at, len);
-            asked(walk, frame, inserted, (at, len), h2.read.left);
+            let (inserted, left) = (h2.read.inserted, h2.read.left);
+            begin_count(&mut h2.read, frame, at, len);
+            walk_parts(walk.cookie, part_read as *mut c_void);
+            // Looked up again: the steps changed it.
+            let Some(h2) = of(walk.cookie) else { return 1 };
+            end_count(&mut h2.read);
+            asked(walk, frame, inserted, (at, len), left);
         }
         DATA if frame.flags & END_STREAM != 0 => whole(walk, frame.stream),
         RST_STREAM => reset(walk, frame.stream),
@@ -316,7 +318,10 @@ extern "C" fn frame_wrote(_: u32, walk: *mut c_void) -> i64 {
         HEADERS => {
             let (at, len) = block(frame, h2.wrote.at);
             let status = status(h2, at, len);
-            count(&mut h2.wrote, walk, part_wrote as *mut c_void, frame, at, len);
+            begin_count(&mut h2.wrote, frame, at, len);
+            walk_parts(walk.cookie, part_wrote as *mut c_void);
+            let Some(h2) = of(walk.cookie) else { return 1 };
+            end_count(&mut h2.wrote);
             answered(walk.cookie, frame.stream, status);
         }
         RST_STREAM => answered(walk.cookie, frame.stream, ABANDONED),

@@ -21,8 +21,8 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    h2: 1,
     only_v6: u32::MAX,
+    _pad: 0,
     drops: [0; 4],
 };
 
