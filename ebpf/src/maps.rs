@@ -21,8 +21,8 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    h2: 1,
     only_v6: u32::MAX,
+    _pad: 0,
     drops: [0; 4],
 };
 
@@ -204,6 +204,23 @@ pub struct Direction {
     pub inserted: u32,
     pub _pad: u32,
     pub head: [u8; 32],
+    /// What is left of the call's bytes.
+    pub at: u64,
+    pub left: u64,
+    pub parts: Parts,
+}
+
+/// A walk over the representations of a header block.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Parts {
+    pub at: u64,
+    pub left: u32,
+    pub inserted: u32,
+    /// Strings that follow before the next representation.
+    pub strings: u32,
+    /// The block was read to its end.
+    pub whole: u32,
 }
 
 /// A status that the owner has put into the table of headers, and as which entry.
