@@ -67,7 +67,7 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
-        if h2::followed() && new && conn.request == 1 && h2::is_preface(conn) {
+        if new && conn.request == 1 && h2::is_preface(conn) {
             h2::begin(conn);
         } else {
             client::asked(conn, tid, new);
@@ -75,7 +75,7 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
     }
     if before == ROLE_SEALED {
         sealed::read(conn, n, tid);
-    } else if h2::followed() && conn.role == ROLE_H2 {
+    } else if conn.role == ROLE_H2 {
         h2::read(conn, call.buffer, n);
     }
     0
@@ -91,7 +91,7 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     if n == 0 {
         return 0;
     }
-    if h2::followed() && conn.role == ROLE_H2 {
+    if conn.role == ROLE_H2 {
         h2::wrote(conn, call.buffer, n);
         return 0;
     }
