@@ -2,7 +2,8 @@
 //!
 //! The instruction behind `syscall` is a place where the arguments are still in their registers and the result,
 //! a negative errno, is there already: one probe says what an entry and a return probe would. Where the pattern
-//! is not found (another library, another machine, a static Go program) there is nothing to hook.
+//! is not found (another library, another machine) there is nothing to hook. Go programs call the kernel by themselves:
+//! see `go_program`.
 
 use std::collections::BTreeSet;
 use std::fs;
