@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aya::programs::uprobe::UProbeLink;
-
 use super::go_functions::{self, Function, GoError};
+use super::inside::Link;
 
 /// What functions are hooked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +30,7 @@ const CALLS: [Call; 1] =
 pub struct Attached {
     pub pid: u32,
     pub purpose: Purpose,
-    pub links: Vec<UProbeLink>,
+    pub links: Vec<Link>,
 }
 
 /// The functions of an executable, in the order of [`CALLS`].

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
@@ -14,12 +13,14 @@ use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
 use super::go_program::{self, Programs, Purpose};
+use super::inside::{self, HookError, Link, Places};
 use super::libc_connect;
+use super::many::Many;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
-use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
+use super::tls_library::{self, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
@@ -60,6 +61,8 @@ pub enum LoadError {
 /// Programs and maps in the kernel. They go with it.
 pub struct Kernel {
     bpf: Ebpf,
+    /// Where this kernel has hooks at many places at once.
+    many: Option<Many>,
     pub names: Names,
     pub reports: Vec<ProbeReport>,
     /// Members that this kernel lacks.
@@ -67,7 +70,7 @@ pub struct Kernel {
     /// What came of the first program that needed a trampoline.
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
-    detacher: Detacher<Vec<UProbeLink>>,
+    detacher: Detacher<Vec<Link>>,
     libraries: Libraries,
     tls: Vec<tls_library::Attached>,
     go_programs: Programs,
@@ -97,16 +100,21 @@ impl Kernel {
         let types = aya::Btf::parse(&blob, aya::Endianness::default());
         let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
         let mut bpf = open(options, &offsets, &settings, &types)?;
-        verify(&mut bpf, &types, &missing, options);
+        let means = Means { types: &types, many: Many::prepare(PROGRAMS, &bpf) };
+        verify(&mut bpf, &means, &missing, options);
         let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
         for probe in PROBES {
             reports.push(if wanted(probe, options) {
-                attach(&mut bpf, probe, &types, &missing, &mut trampolines)
+                attach(&mut bpf, probe, &means, &missing, &mut trampolines)
             } else {
                 let report = ProbeReport::of(probe);
                 ProbeReport { error: Some("switched off".into()), ..report }
             });
+        }
+        let mut many = means.many;
+        if let Some(many) = &mut many {
+            many.settle();
         }
         let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
@@ -115,6 +123,7 @@ impl Kernel {
         let counter = Counter::default();
         Ok(Kernel {
             bpf,
+            many,
             names,
             reports,
             missing,
@@ -173,12 +182,12 @@ impl Kernel {
             return;
         }
         self.hook_go(pid, Purpose::Connect);
-        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
-        for (path, offset) in libc_connect::locate(pid) {
-            let point = UProbeAttachLocation::AbsoluteOffset(offset);
-            if let Ok(link) = program.attach(point, &path, UProbeScope::OneProcess(pid_of(pid))) {
-                self.libc.push(libc_connect::Attached { pid, link });
-            }
+        let mut links = Vec::new();
+        for (file, places) in libc_connect::locate(pid) {
+            links.extend(self.hook("connect_uprobe", &Places { pid, file: &file, at: &places }).unwrap_or_default());
+        }
+        if !links.is_empty() {
+            self.libc.push(libc_connect::Attached { pid, links });
         }
     }
 
@@ -211,19 +220,17 @@ impl Kernel {
     }
 
     /// Every call of a library that it has, or none.
-    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
+    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<Link>, HookError> {
         let mut links = Vec::new();
-        for call in library.calls.iter() {
-            // The return first: a call that is seen to begin is seen to end.
-            for name in [tls_library::returns(call.doing), ENTRY] {
-                let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
-                let location = UProbeAttachLocation::AbsoluteOffset(call.at);
-                let point = UProbeAttachPoint { location, cookie: Some(call.answers) };
-                let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
-                links.push(program.take_link(link)?);
-            }
+        // The returns first: a call that is seen to begin is seen to end.
+        for (program, at) in tls_library::places(&library.calls) {
+            links.extend(self.hook(program, &Places { pid, file: &library.path, at: &at })?);
         }
         Ok(links)
+    }
+
+    fn hook(&mut self, program: &str, places: &Places) -> Result<Vec<Link>, HookError> {
+        inside::hook(&mut self.bpf, self.many.as_ref(), program, places)
     }
 
     fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
@@ -241,12 +248,10 @@ impl Kernel {
         let Some(program) = self.go_programs.of(pid) else { return };
         let Ok(places) = program.places(purpose) else { return };
         let mut links = Vec::new();
-        for (name, offset) in places {
-            let Some(Program::UProbe(probe)) = self.bpf.program_mut(name) else { return };
-            let point = UProbeAttachLocation::AbsoluteOffset(offset);
-            let link = probe.attach(point, &program.path, UProbeScope::OneProcess(pid_of(pid)));
-            match link.and_then(|link| probe.take_link(link)) {
-                Ok(link) => links.push(link),
+        for chunk in places.chunk_by(|one, next| one.0 == next.0) {
+            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, 0)).collect();
+            match self.hook(chunk[0].0, &Places { pid, file: &program.path, at: &at }) {
+                Ok(more) => links.extend(more),
                 Err(_) => return,
             }
         }
@@ -256,12 +261,9 @@ impl Kernel {
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
-        let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        let mut links: Vec<Link> = tls.flat_map(|attached| attached.links).collect();
         links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
-        if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
-            let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
-            links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
-        }
+        links.extend(self.libc.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
         if !links.is_empty() {
             self.detacher.drop_later(links);
         }
@@ -303,6 +305,15 @@ impl Kernel {
     }
 }
 
+/// The kernel side as it was built.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes"));
+
+/// What loading needs beside the programs.
+struct Means<'a> {
+    types: &'a aya::Btf,
+    many: Option<Many>,
+}
+
 fn cpus() -> u32 {
     aya::util::nr_cpus().unwrap_or(1) as u32
 }
@@ -326,14 +337,12 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
             loader.map_max_entries(table, room);
         }
     }
-    loader
-        .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes")))
-        .map_err(|error| LoadError::Refused(chain(&error)))
+    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(chain(&error)))
 }
 
 /// Verification is most of a start, and each program is verified by itself: side by side, on what CPUs there are.
 /// What is refused here is tried again, and told, where its probe is attached.
-fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Options) {
+fn verify(bpf: &mut Ebpf, means: &Means, missing: &[Missing], options: &Options) {
     let preferred = |name: &str| {
         let mut providers =
             PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none() && wanted(probe, options));
@@ -343,17 +352,17 @@ fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Optio
         })
     };
     let mut programs: Vec<_> =
-        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, program))).collect();
+        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, name, program))).collect();
     // The first of the table are the largest: the longest job must not begin last.
-    programs.sort_by_key(|((place, _), _)| std::cmp::Reverse(*place));
+    programs.sort_by_key(|((place, _), _, _)| std::cmp::Reverse(*place));
     let programs = Mutex::new(programs);
     let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(((_, hook), program)) = next() {
-                    let _ = load(program, hook, types);
+                while let Some(((_, hook), name, program)) = next() {
+                    let _ = load(name, program, hook, means);
                 }
             });
         }
@@ -373,7 +382,7 @@ fn lacking<'a>(probe: &Probe, missing: &'a [Missing]) -> Option<&'a Missing> {
 fn attach(
     bpf: &mut Ebpf,
     probe: &'static Probe,
-    types: &aya::Btf,
+    means: &Means,
     missing: &[Missing],
     trampolines: &mut Trampolines,
 ) -> ProbeReport {
@@ -383,7 +392,7 @@ fn attach(
         return report;
     }
     for provider in probe.providers {
-        let provided = provide(bpf, provider, types);
+        let provided = provide(bpf, provider, means);
         if matches!(provider[0].1, Hook::Fexit(_)) && *trampolines == Trampolines::NotTried {
             *trampolines = match &provided {
                 Ok(()) => Trampolines::Available,
@@ -414,12 +423,15 @@ fn attach(
 type Refusal = (String, Option<String>);
 
 /// Loads and attaches every program of a provider, or none.
-fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Result<(), Refusal> {
+fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], means: &Means) -> Result<(), Refusal> {
     for (name, hook) in provider {
         let program = bpf.program_mut(name).ok_or_else(|| (format!("no program {name} in this build"), None))?;
-        if let Err(error) = hook_up(program, *hook, types) {
+        if let Err(error) = hook_up(name, program, *hook, means) {
             for (name, _) in provider {
                 unload(bpf, name);
+                if let Some(many) = &means.many {
+                    many.unload(name);
+                }
             }
             return Err(explain(&error));
         }
@@ -427,9 +439,9 @@ fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Resul
     Ok(())
 }
 
-fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+fn hook_up(name: &str, program: &mut Program, hook: Hook, means: &Means) -> Result<(), ProgramError> {
     if program.fd().is_err() {
-        load(program, hook, types)?;
+        load(name, program, hook, means)?;
     }
     match program {
         Program::BtfTracePoint(program) => program.attach().map(drop),
@@ -439,8 +451,13 @@ fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), Pr
     }
 }
 
-fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+fn load(name: &str, program: &mut Program, hook: Hook, means: &Means) -> Result<(), ProgramError> {
+    let types = means.types;
     match hook {
+        // Refused that way, it may still be loaded the other.
+        Hook::LibcConnect | Hook::Go | Hook::Tls if means.many.as_ref().is_some_and(|many| many.load(name).is_ok()) => {
+            Ok(())
+        }
         Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
         Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
         Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
@@ -480,10 +497,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-fn pid_of(pid: u32) -> std::num::NonZeroU32 {
-    std::num::NonZeroU32::new(pid).unwrap_or(std::num::NonZeroU32::MIN)
 }
 
 /// Path of a process's file as we can open it.
