@@ -19,7 +19,7 @@ use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
-use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
+use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
@@ -213,14 +213,12 @@ impl Kernel {
     /// Every call of a library that it has, or none.
     fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
         let mut links = Vec::new();
-        for ((_, back, by_success), at) in CALLS.iter().zip(library.calls) {
-            let Some(at) = at else { continue };
+        for call in library.calls.iter() {
             // The return first: a call that is seen to begin is seen to end.
-            for name in [*back, ENTRY] {
+            for name in [tls_library::returns(call.doing), ENTRY] {
                 let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
-                let location = UProbeAttachLocation::AbsoluteOffset(at);
-                let cookie = (name != ENTRY && *by_success).then_some(1);
-                let point = UProbeAttachPoint { location, cookie };
+                let location = UProbeAttachLocation::AbsoluteOffset(call.at);
+                let point = UProbeAttachPoint { location, cookie: Some(call.answers) };
                 let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
                 links.push(program.take_link(link)?);
             }

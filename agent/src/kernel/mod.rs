@@ -15,6 +15,7 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+mod tls_calls;
 pub mod tls_library;
 mod traffic;
 

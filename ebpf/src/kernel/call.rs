@@ -42,8 +42,8 @@ mod syscall {
     pub const GO: [usize; 3] = [0, 8, 16];
     /// x28.
     pub const GOROUTINE: usize = 224;
-    /// x0 to x3: the first arguments of a function.
-    pub const CALL: [usize; 4] = [0, 8, 16, 24];
+    /// x0 to x4: the first arguments of a function.
+    pub const CALL: [usize; 5] = [0, 8, 16, 24, 32];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -70,8 +70,8 @@ mod syscall {
     pub const GO: [usize; 3] = [80, 40, 88];
     /// r14.
     pub const GOROUTINE: usize = 8;
-    /// rdi, rsi, rdx and rcx: the first arguments of a function.
-    pub const CALL: [usize; 4] = [112, 104, 96, 88];
+    /// rdi, rsi, rdx, rcx and r8: the first arguments of a function.
+    pub const CALL: [usize; 5] = [112, 104, 96, 88, 72];
 }
 
 /// The buffer of the system call that the current task is in, where that is a call of this socket.
@@ -178,7 +178,7 @@ pub fn call_registers(regs: *const c_void) -> (u64, i64) {
 
 /// The first arguments of the function that a uprobe stands at.
 #[inline(always)]
-pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+pub fn call_arguments(regs: *const c_void) -> [u64; 5] {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
 }
