@@ -1,8 +1,12 @@
 //! Lets go of hooks in libraries beside everything else: the kernel takes tenths of a second to remove one, in which a
 //! worker's end would keep everybody's errors waiting, and the end of this program whoever stopped it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A thread of its own, started for the first hook and ended with the last owner of this.
 pub struct Detacher<T> {
@@ -35,23 +39,78 @@ fn start<T: Send + 'static>() -> Option<Sender<T>> {
     std::thread::Builder::new().name("detach".into()).spawn(work).ok().map(|_| queue)
 }
 
+/// Links of many hooks that are held, whoever holds them: at the end they are let go side by side.
+static LINKS: Mutex<BTreeMap<u64, OwnedFd>> = Mutex::new(BTreeMap::new());
+static LINKS_MADE: AtomicU64 = AtomicU64::new(0);
+
+/// One of them, let go when it is dropped.
+#[derive(Debug)]
+pub struct Held(u64);
+
+impl Held {
+    pub fn new(link: OwnedFd) -> Held {
+        let number = LINKS_MADE.fetch_add(1, Ordering::Relaxed);
+        links().insert(number, link);
+        Held(number)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The kernel takes its time for that: not while others wait for the table.
+        let link = links().remove(&self.0);
+        drop(link);
+    }
+}
+
+fn links() -> MutexGuard<'static, BTreeMap<u64, OwnedFd>> {
+    LINKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Lets go of all hooks in libraries. To be called last: nothing else is ours any more.
 ///
-/// Links of many hooks are let go side by side, since the kernel waits for all of them at once. Single hooks it removes
-/// one after the other, with a proxy of many workers for many seconds: they are left to a child that ends with them. The
-/// agent, which may make no process, waits for the kernel instead; all that it had to write is written by then.
+/// For links of many hooks the kernel waits once, if they are let go side by side. Single hooks it removes one after the
+/// other, with a proxy of many workers for many seconds: they are left to a child that ends with them. The agent, which
+/// may make no process, waits for the kernel instead; all that it had to write is written by then.
 pub fn leave_hooks() {
-    let (single, others) = held().into_iter().partition::<Vec<_>, _>(|(_, holds)| *holds == Holds::One);
-    let (many, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, holds)| *holds == Holds::Many);
-    close_all(&many.iter().map(|(file, _)| *file).collect::<Vec<_>>());
-    if single.is_empty() {
+    let links = std::mem::take(&mut *links());
+    side_by_side(links.into_values().collect());
+    leave_single_hooks();
+}
+
+/// Threads that let go of links.
+const HANDS: usize = 64;
+
+/// Drops all of them.
+fn side_by_side<T: Send>(all: Vec<T>) {
+    let all = Mutex::new(all);
+    let next = || all.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let let_go = || {
+        while let Some(one) = next() {
+            drop(one)
+        }
+    };
+    let hands = all.lock().unwrap_or_else(PoisonError::into_inner).len().min(HANDS);
+    std::thread::scope(|scope| {
+        for _ in 1..hands {
+            if std::thread::Builder::new().spawn_scoped(scope, let_go).is_err() {
+                break;
+            }
+        }
+        let_go();
+    });
+}
+
+fn leave_single_hooks() {
+    let (hooks, others) = open_files();
+    if hooks == 0 {
         return;
     }
     // SAFETY: between fork and _exit the child makes system calls only, so that it does not matter what other threads
     // were doing; its copies of our files are its own to close.
     unsafe {
         if libc::fork() == 0 {
-            for (file, _) in others {
+            for file in others {
                 libc::close(file);
             }
             libc::setsid();
@@ -60,62 +119,24 @@ pub fn leave_hooks() {
     }
 }
 
-/// Threads that let go of links.
-const HANDS: usize = 64;
-
-fn close_all(files: &[i32]) {
-    let each = files.len().div_ceil(HANDS).max(1);
-    std::thread::scope(|scope| {
-        for some in files.chunks(each) {
-            let close = move || {
-                for file in some {
-                    // SAFETY: the end of the program: whoever owned this file uses it no more.
-                    unsafe { libc::close(*file) };
-                }
-            };
-            if std::thread::Builder::new().spawn_scoped(scope, close).is_err() {
-                close();
-            }
-        }
-    });
+/// How many files hold a hook in a library, and all files that do not.
+fn open_files() -> (usize, Vec<i32>) {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return (0, Vec::new()) };
+    let all: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let (hooks, others): (Vec<i32>, Vec<i32>) = all.into_iter().partition(|file| holds_hook(*file));
+    (hooks.len(), others)
 }
 
-/// What a file of ours keeps in the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Holds {
-    /// One hook in a library: a perf event, or the link of a program to one.
-    One,
-    /// Hooks at many places.
-    Many,
-    Else,
-}
-
-/// All open files.
-fn held() -> Vec<(i32, Holds)> {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
-    let files: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    files.into_iter().map(|file| (file, holds(file))).collect()
-}
-
-fn holds(file: i32) -> Holds {
-    let Ok(target) = fs::read_link(format!("/proc/self/fd/{file}")) else { return Holds::Else };
+/// A perf event, or the link of a program to one.
+fn holds_hook(file: i32) -> bool {
+    let Ok(target) = fs::read_link(format!("/proc/self/fd/{file}")) else { return false };
     match target.to_str() {
-        Some("anon_inode:[perf_event]") => Holds::One,
-        Some("anon_inode:bpf_link" | "anon_inode:bpf-link" | "anon_inode:[bpf_link]") => {
-            link_of(&fs::read_to_string(format!("/proc/self/fdinfo/{file}")).unwrap_or_default())
+        Some("anon_inode:[perf_event]") => true,
+        Some("anon_inode:bpf_link" | "anon_inode:bpf-link") => {
+            let about = fs::read_to_string(format!("/proc/self/fdinfo/{file}")).unwrap_or_default();
+            about.lines().any(|line| line.starts_with("link_type:") && line.contains("perf"))
         }
-        _ => Holds::Else,
-    }
-}
-
-/// What the kernel says about a link.
-fn link_of(about: &str) -> Holds {
-    let kind = about.lines().find_map(|line| line.strip_prefix("link_type:")).map(str::trim);
-    match kind {
-        // At the beginning of calls, and at their return (which newer kernels tell apart).
-        Some(kind) if kind.ends_with("probe_multi") => Holds::Many,
-        Some(kind) if kind.contains("perf") => Holds::One,
-        _ => Holds::Else,
+        _ => false,
     }
 }
 
@@ -135,17 +156,9 @@ mod tests {
     #[test]
     fn a_program_without_hooks_leaves_nobody_behind() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let held = held();
-        assert!(held.iter().all(|(_, holds)| *holds == Holds::Else), "{held:?}");
-        assert!(held.contains(&(std::os::fd::AsRawFd::as_raw_fd(&file), Holds::Else)));
-    }
-
-    #[test]
-    fn the_kernel_says_what_a_link_holds() {
-        let link = |kind: &str| format!("pos:\t0\nflags:\t02\nlink_type:\t{kind}\nlink_id:\t81\n");
-        let kinds = ["uprobe_multi", "uretprobe_multi", "perf", "perf_event", "tracing"];
-        let holds = kinds.map(|kind| link_of(&link(kind)));
-        assert_eq!(holds, [Holds::Many, Holds::Many, Holds::One, Holds::One, Holds::Else]);
+        let (hooks, others) = open_files();
+        assert_eq!(hooks, 0);
+        assert!(others.contains(&std::os::fd::AsRawFd::as_raw_fd(&file)));
     }
 
     #[test]
@@ -156,5 +169,30 @@ mod tests {
             detacher.drop_later(Hook(say.clone()));
         }
         assert_eq!((0..3).map(|_| said.recv().unwrap()).collect::<Vec<_>>(), ["detach"; 3]);
+    }
+
+    #[test]
+    fn links_are_let_go_with_their_holder_or_at_the_end_whichever_comes_first() {
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (early, late) = (Held::new(file()), Held::new(file()));
+        let number = early.0;
+        drop(early);
+        assert!(!links().contains_key(&number));
+        leave_hooks();
+        assert!(links().is_empty());
+        drop(late);
+    }
+
+    #[test]
+    fn what_waits_for_the_others_is_let_go_beside_them() {
+        /// Goes only while all the others go, too.
+        struct Together(std::sync::Arc<std::sync::Barrier>);
+        impl Drop for Together {
+            fn drop(&mut self) {
+                self.0.wait();
+            }
+        }
+        let barrier = std::sync::Arc::new(std::sync::Barrier::new(HANDS));
+        side_by_side((0..HANDS).map(|_| Together(barrier.clone())).collect());
     }
 }

@@ -1,12 +1,12 @@
 //! Hooks in the code of one process: one link for many places where the kernel can, one for each elsewhere.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use aya::Ebpf;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{Program, ProgramError};
 
+use super::detach::Held;
 use super::many::{Many, ManyError};
 
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum HookError {
 /// A program stands in a process as long as this lives.
 #[derive(Debug)]
 pub enum Link {
-    Many(OwnedFd),
+    Many(Held),
     One(UProbeLink),
 }
 
@@ -39,7 +39,8 @@ pub fn hook(bpf: &mut Ebpf, many: Option<&Many>, program: &str, places: &Places)
     if let Some(many) = many
         && many.has(program)
     {
-        return Ok(vec![Link::Many(many.attach(program, places.file, places.at, places.pid)?)]);
+        let link = many.attach(program, places.file, places.at, places.pid)?;
+        return Ok(vec![Link::Many(Held::new(link))]);
     }
     let Some(Program::UProbe(program)) = bpf.program_mut(program) else { return Ok(Vec::new()) };
     let mut links = Vec::new();

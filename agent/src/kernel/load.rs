@@ -5,10 +5,10 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
+use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
@@ -113,6 +113,8 @@ impl Kernel {
             });
         }
         let mut many = means.many;
+        // What cannot be gone on with is left where it is: its calls are then not seen.
+        let _ = go_on(&mut bpf, many.as_ref());
         if let Some(many) = &mut many {
             many.settle();
         }
@@ -196,11 +198,9 @@ impl Kernel {
     pub fn watch_tls(&mut self, pid: u32) -> Visible {
         if let Some(attached) = self.tls.iter().find(|attached| attached.pid == pid) {
             let name = attached.name.clone();
-            return self
-                .add_class(pid, PROC_TLS)
-                .map_or_else(|e| Visible::Refused(e.to_string()), |()| Visible::Hooked(name));
+            return self.seen(pid, name);
         }
-        if !self.reports.iter().any(|report| report.name == "tls" && report.attached) {
+        if !self.attached("tls") {
             return Visible::None;
         }
         let mut refused = None;
@@ -208,15 +208,23 @@ impl Kernel {
             match self.hook_tls(pid, &library) {
                 Ok(links) => {
                     self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
-                    return match self.add_class(pid, PROC_TLS) {
-                        Ok(()) => Visible::Hooked(library.name),
-                        Err(error) => Visible::Refused(error.to_string()),
-                    };
+                    return self.seen(pid, library.name);
                 }
                 Err(error) => refused = Some(chain(&error)),
             }
         }
-        refused.map_or(Visible::None, Visible::Refused)
+        if let Some(why) = refused {
+            return Visible::Refused(why);
+        }
+        let seen = if self.attached("tls_go") { self.hook_go(pid, Purpose::Tls) } else { Visible::None };
+        match seen {
+            Visible::Hooked(name) => self.seen(pid, name),
+            other => other,
+        }
+    }
+
+    fn attached(&self, probe: &str) -> bool {
+        self.reports.iter().any(|report| report.name == probe && report.attached)
     }
 
     /// Every call of a library that it has, or none.
@@ -233,6 +241,14 @@ impl Kernel {
         inside::hook(&mut self.bpf, self.many.as_ref(), program, places)
     }
 
+    /// What clients say to this process inside TLS is seen in the file of this name.
+    fn seen(&mut self, pid: u32, name: String) -> Visible {
+        match self.add_class(pid, PROC_TLS) {
+            Ok(()) => Visible::Hooked(name),
+            Err(error) => Visible::Refused(error.to_string()),
+        }
+    }
+
     fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
         let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
@@ -241,21 +257,27 @@ impl Kernel {
     }
 
     /// Hooks functions of a proxy that is a Go program, all of them or none.
-    fn hook_go(&mut self, pid: u32, purpose: Purpose) {
+    fn hook_go(&mut self, pid: u32, purpose: Purpose) -> Visible {
+        let Some(go) = self.go_programs.of(pid) else { return Visible::None };
+        let name = || go.path.read_link().unwrap_or_default().display().to_string();
         if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
-            return;
+            return Visible::Hooked(name());
         }
-        let Some(program) = self.go_programs.of(pid) else { return };
-        let Ok(places) = program.places(purpose) else { return };
+        let places = match go.places(purpose) {
+            Ok(places) if places.is_empty() => return Visible::None,
+            Ok(places) => places,
+            Err(why) => return Visible::Refused(why.to_string()),
+        };
         let mut links = Vec::new();
         for chunk in places.chunk_by(|one, next| one.0 == next.0) {
-            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, 0)).collect();
-            match self.hook(chunk[0].0, &Places { pid, file: &program.path, at: &at }) {
+            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, purpose.cookie())).collect();
+            match self.hook(chunk[0].0, &Places { pid, file: &go.path, at: &at }) {
                 Ok(more) => links.extend(more),
-                Err(_) => return,
+                Err(why) => return Visible::Refused(chain(&why)),
             }
         }
         self.go.push(go_program::Attached { pid, purpose, links });
+        Visible::Hooked(name())
     }
 
     /// Forgets a process that is gone.
@@ -312,6 +334,21 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 struct Means<'a> {
     types: &'a aya::Btf,
     many: Option<Many>,
+}
+
+/// Calls of Go are gone on with by the programs for calls of other TLS libraries.
+fn go_on(bpf: &mut Ebpf, many: Option<&Many>) -> Option<()> {
+    for (place, name) in [(GO_READ, "tls_read"), (GO_WRITES, "tls_wrote")] {
+        if let Some(many) = many
+            && many.has(name)
+        {
+            many.enter(bpf.map("GO_ON")?, place, name).ok()?;
+            continue;
+        }
+        let program = bpf.program(name)?.fd().ok()?.try_clone().ok()?;
+        ProgramArray::try_from(bpf.map_mut("GO_ON")?).ok()?.set(place, &program, 0).ok()?;
+    }
+    Some(())
 }
 
 fn cpus() -> u32 {
@@ -371,7 +408,7 @@ fn verify(bpf: &mut Ebpf, means: &Means, missing: &[Missing], options: &Options)
 
 /// Whether the user left it switched on.
 fn wanted(probe: &Probe, options: &Options) -> bool {
-    options.tls || probe.name != "tls"
+    options.tls || !matches!(probe.name, "tls" | "tls_go")
 }
 
 /// The member that a probe needs and this kernel lacks.

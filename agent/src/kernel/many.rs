@@ -18,6 +18,7 @@ use aya_obj::btf::BtfFeatures;
 use aya_obj::generated::bpf_insn;
 use aya_obj::{Object, ProgramSection};
 
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const BTF_LOAD: libc::c_long = 18;
 const LINK_CREATE: libc::c_long = 28;
@@ -87,14 +88,26 @@ struct LinkCreate {
     _pad: u32,
 }
 
-fn bpf<T>(command: libc::c_long, argument: &mut T) -> io::Result<OwnedFd> {
+#[repr(C)]
+struct Update {
+    map: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+fn call<T>(command: libc::c_long, argument: &mut T) -> io::Result<i32> {
     // SAFETY: each caller passes the structure that the command reads, with its size; what it points to outlives this.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *argument, size_of::<T>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: each of these commands answers with a file that the kernel just made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// A command that answers with a file.
+fn bpf<T>(command: libc::c_long, argument: &mut T) -> io::Result<OwnedFd> {
+    let file = call(command, argument)?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
 /// A program that can be hooked this way.
@@ -175,6 +188,17 @@ impl Many {
         Ok(link(&program.file, if program.returns { RETURN } else { 0 }, file, places, pid)?)
     }
 
+    /// Puts a program into a map of programs, for others to go on with.
+    pub fn enter(&self, map: &Map, place: u32, name: &str) -> Result<(), ManyError> {
+        let unknown = || ManyError::Unknown(name.to_owned());
+        let table = self.table();
+        let file = table.get(name).ok_or_else(unknown)?.file.as_raw_fd();
+        let map = data(map).ok_or_else(unknown)?.fd().as_fd().as_raw_fd() as u32;
+        let (key, value) = (&raw const place as u64, &raw const file as u64);
+        call(MAP_UPDATE_ELEM, &mut Update { map, _pad: 0, key, value, flags: 0 })?;
+        Ok(())
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<String, Loaded>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,6 +270,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::PerCpuArray(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
+        | Map::ProgramArray(data)
         | Map::RingBuf(data)
         | Map::SkStorage(data)
         | Map::Unsupported(data) => Some(data),

@@ -345,10 +345,9 @@ fn a_stream_that_is_reset_is_told_by_whoever_reset_it() {
 fn hooks() -> (usize, usize) {
     let about = |file: std::fs::DirEntry| std::fs::read_to_string(file.path()).ok();
     let links: Vec<String> = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten().filter_map(about).collect();
-    let of = |kind: &str| {
-        links.iter().filter(|about| about.lines().any(|line| line.starts_with("link_type:") && line.ends_with(kind)))
-    };
-    (of("probe_multi").count(), of("perf").count())
+    let is = |about: &str, kind| about.lines().any(|line| line.starts_with("link_type:") && line.ends_with(kind));
+    let of = |kind| links.iter().filter(|about| is(about, kind)).count();
+    (of("probe_multi"), of("perf"))
 }
 
 /// The kernel takes back a link of many hooks as fast as one of a single hook: with a proxy of many workers that is
