@@ -171,6 +171,27 @@ pub struct TlsKey {
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// A function that a goroutine is in.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoKey {
+    pub goroutine: u64,
+    pub tgid: u32,
+    pub function: u32,
+}
+
+/// What it was called with: its first two arguments.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoCall {
+    pub of: u64,
+    pub buffer: u64,
+}
+
+/// Calls of Go that have not returned. A panic leaves one behind, and so does the end of its process.
+#[btf_map]
+pub static GO_CALLS: LruHashMap<GoKey, GoCall, 16384> = LruHashMap::new();
+
 /// One direction of an HTTP/2 connection.
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -117,6 +117,7 @@ impl Engine {
     ///
     /// A record may carry a time before that of the one in front of it: what the kernel side had put aside.
     pub fn observe(&mut self, seen: &Observation, host: &mut dyn Host) {
+        self.past.at(seen.at);
         self.run_timers(seen.at.saturating_sub(1), host);
         self.clock = self.clock.max(seen.at);
         self.expire();
@@ -174,6 +175,7 @@ impl Engine {
 
     /// Sees to the deadlines up to now. What was observed before now should have been given to `observe` first.
     pub fn tick(&mut self, now: Nanos, host: &mut dyn Host) {
+        self.past.at(now);
         self.run_timers(now, host);
         self.clock = self.clock.max(now);
         self.expire();

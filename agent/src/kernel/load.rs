@@ -13,12 +13,13 @@ use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
+use super::go_program::{self, Programs, Purpose};
 use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
-use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
+use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
@@ -69,6 +70,8 @@ pub struct Kernel {
     detacher: Detacher<Vec<UProbeLink>>,
     libraries: Libraries,
     tls: Vec<tls_library::Attached>,
+    go_programs: Programs,
+    go: Vec<go_program::Attached>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
     connects: HashMap<MapData, DialledRow, TimesRow>,
@@ -120,6 +123,8 @@ impl Kernel {
             detacher: Detacher::default(),
             libraries: Libraries::default(),
             tls: Vec::new(),
+            go_programs: Programs::default(),
+            go: Vec::new(),
             lost,
             threads,
             connects,
@@ -167,6 +172,7 @@ impl Kernel {
         if !uses_libc || self.libc.iter().any(|attached| attached.pid == pid) {
             return;
         }
+        self.hook_go(pid, Purpose::Connect);
         let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
         for (path, offset) in libc_connect::locate(pid) {
             let point = UProbeAttachLocation::AbsoluteOffset(offset);
@@ -207,14 +213,12 @@ impl Kernel {
     /// Every call of a library that it has, or none.
     fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
         let mut links = Vec::new();
-        for ((_, back, by_success), at) in CALLS.iter().zip(library.calls) {
-            let Some(at) = at else { continue };
+        for call in library.calls.iter() {
             // The return first: a call that is seen to begin is seen to end.
-            for name in [*back, ENTRY] {
+            for name in [tls_library::returns(call.doing), ENTRY] {
                 let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
-                let location = UProbeAttachLocation::AbsoluteOffset(at);
-                let cookie = (name != ENTRY && *by_success).then_some(1);
-                let point = UProbeAttachPoint { location, cookie };
+                let location = UProbeAttachLocation::AbsoluteOffset(call.at);
+                let point = UProbeAttachPoint { location, cookie: Some(call.answers) };
                 let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
                 links.push(program.take_link(link)?);
             }
@@ -229,10 +233,31 @@ impl Kernel {
         map.insert(pid, class | more, 0).map_err(|error| LoadError::Refused(error.to_string()))
     }
 
+    /// Hooks functions of a proxy that is a Go program, all of them or none.
+    fn hook_go(&mut self, pid: u32, purpose: Purpose) {
+        if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
+            return;
+        }
+        let Some(program) = self.go_programs.of(pid) else { return };
+        let Ok(places) = program.places(purpose) else { return };
+        let mut links = Vec::new();
+        for (name, offset) in places {
+            let Some(Program::UProbe(probe)) = self.bpf.program_mut(name) else { return };
+            let point = UProbeAttachLocation::AbsoluteOffset(offset);
+            let link = probe.attach(point, &program.path, UProbeScope::OneProcess(pid_of(pid)));
+            match link.and_then(|link| probe.take_link(link)) {
+                Ok(link) => links.push(link),
+                Err(_) => return,
+            }
+        }
+        self.go.push(go_program::Attached { pid, purpose, links });
+    }
+
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
         let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
         if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
             let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
             links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
@@ -419,7 +444,7 @@ fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), Progr
         Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
         Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
         Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
-        Hook::LibcConnect | Hook::Tls => <&mut UProbe>::try_from(program)?.load(),
+        Hook::LibcConnect | Hook::Go | Hook::Tls => <&mut UProbe>::try_from(program)?.load(),
     }
 }
 
