@@ -33,6 +33,7 @@ fn attached(name: &'static str, hook: &str, required: bool) -> ProbeReport {
         required,
         attached: true,
         error: None,
+        walked: Some(25_000),
         verifier: None,
         lost: "which process asked the upstream",
     }
@@ -42,6 +43,7 @@ fn refused(name: &'static str, hook: &str, required: bool) -> ProbeReport {
     ProbeReport {
         provider: None,
         attached: false,
+        walked: None,
         error: Some("the kernel refused the program: Permission denied (os error 13)".into()),
         verifier: Some(
             (0..30).map(|line| format!("{line}: r{line} = 0\n")).collect::<String>() + "R1 \x1b[31minvalid\n",
