@@ -21,6 +21,7 @@ mod processes;
 mod reconnects;
 mod rig;
 mod sealed;
+mod sharing;
 mod skipped;
 mod tls;
 mod upstreams;
