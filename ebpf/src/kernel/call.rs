@@ -38,8 +38,12 @@ mod syscall {
     pub const ARG2: usize = 16;
     pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
-    /// x0 to x3: the first arguments of a function.
-    pub const CALL: [usize; 4] = [0, 8, 16, 24];
+    /// x0 to x2: arguments and results of a function of Go.
+    pub const GO: [usize; 3] = [0, 8, 16];
+    /// x28.
+    pub const GOROUTINE: usize = 224;
+    /// x0 to x4: the first arguments of a function.
+    pub const CALL: [usize; 5] = [0, 8, 16, 24, 32];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -62,8 +66,12 @@ mod syscall {
     pub const ARG2: usize = 96;
     pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
-    /// rdi, rsi, rdx and rcx: the first arguments of a function.
-    pub const CALL: [usize; 4] = [112, 104, 96, 88];
+    /// rax, rbx and rcx: arguments and results of a function of Go.
+    pub const GO: [usize; 3] = [80, 40, 88];
+    /// r14.
+    pub const GOROUTINE: usize = 8;
+    /// rdi, rsi, rdx, rcx and r8: the first arguments of a function.
+    pub const CALL: [usize; 5] = [112, 104, 96, 88, 72];
 }
 
 /// The buffer of the system call that the current task is in, where that is a call of this socket.
@@ -170,7 +178,7 @@ pub fn call_registers(regs: *const c_void) -> (u64, i64) {
 
 /// The first arguments of the function that a uprobe stands at.
 #[inline(always)]
-pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+pub fn call_arguments(regs: *const c_void) -> [u64; 5] {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
 }
@@ -181,6 +189,27 @@ pub fn call_result(regs: *const c_void) -> i32 {
     // SAFETY: as above.
     let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
     wide as i32
+}
+
+/// What a function of Go was called with, or what it returns (Go 1.17, on aarch64 1.18).
+#[inline(always)]
+pub fn go_registers(regs: *const c_void) -> [u64; 3] {
+    // SAFETY: as above.
+    syscall::GO.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// The goroutine that a function of Go runs in.
+#[inline(always)]
+pub fn goroutine(regs: *const c_void) -> u64 {
+    // SAFETY: as above.
+    unsafe { direct(regs.cast(), syscall::GOROUTINE) }
+}
+
+/// The goroutine that makes the running system call: on its way into the kernel its register stays as it was.
+#[inline(always)]
+pub fn running_goroutine() -> u64 {
+    // SAFETY: as in `payload`.
+    unsafe { direct(bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr, syscall::GOROUTINE) }
 }
 
 /// One `struct iovec`.
