@@ -76,6 +76,7 @@ Trampolines   available (fentry, fexit)
 Symbols       readable
 Privileges    uid 0; CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
               CAP_SYS_ADMIN CAP_SYSLOG CAP_SYS_RESOURCE
+Verifier      2.5 % of its limit taken at most, by state
 
 PROBE       PROVIDER    STATE     HOOK
 state       tp_btf      attached  inet_sock_set_state
