@@ -63,9 +63,14 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
             conn::status_of(&conn.reply_head, conn.reply_len)
         }
     };
+    let mut status = status;
     if (100..200).contains(&status) && status != 101 {
-        conn.reply_len = 0;
-        return 0;
+        conn.reply_len = head::after_interim(&mut conn.reply_head, conn.reply_len);
+        conn.reply_bytes = conn.reply_len.into();
+        if conn.reply_len == 0 {
+            return 0;
+        }
+        status = conn::status_of(&conn.reply_head, conn.reply_len);
     }
     let mut why = answer(conn, status);
     if conn.phase == PHASE_ASKED {

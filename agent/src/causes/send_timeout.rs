@@ -25,7 +25,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let who = case.server_name();
     let whose = if who == "the upstream" { case.place() } else { who };
-    let (sent, left) = (text::size(conn.request_bytes), text::size(tcp.unacked.into()));
+    // What was sent since the connection was looked at may not be counted.
+    let taken = case.peer().map_or(0, |p| u64::from(p.unread));
+    let sent = conn.request_bytes.max(u64::from(tcp.unacked) + taken);
+    let (sent, left) = (text::size(sent), text::size(tcp.unacked.into()));
     let unread = case.peer().filter(|p| p.unread > 0);
     let unread = unread.map_or_else(String::new, |p| format!(", {} unread on its side", text::size(p.unread.into())));
     Finding::new(format!(

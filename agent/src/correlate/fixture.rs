@@ -167,6 +167,7 @@ impl World {
             blind: false,
             check: false,
             after_call: false,
+            after: None,
             last_state: 1,
             status: None,
             errno: None,

@@ -177,9 +177,12 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
     if pending.logged {
         return true;
     }
-    let left = past.left.get(&pending.key()).is_some_and(|at| at <= pending.at);
-    // The client went first, and the proxy merely put the pieces away.
-    if left && last.is_some_and(|t| t.end != End::Failed) {
+    // The client went first, and the proxy merely put the pieces away. Who says that nothing more will come and waits
+    // looks the same at first: a proxy that goes on and writes an error long after has given up by itself.
+    let left = past.left.get(&pending.key()).filter(|at| *at <= pending.at);
+    let written = matches!(pending.error.outcome, ClientOutcome::Status(_));
+    let at_once = |at: Nanos| !written || pending.at - at < WAITED;
+    if left.is_some_and(at_once) && last.is_some_and(|t| t.end != End::Failed) {
         return false;
     }
     match pending.error.outcome {

@@ -76,6 +76,7 @@ offsets! {
     task_signal = "task_struct"."signal",
     task_nsproxy = "task_struct"."nsproxy",
     task_cgroups = "task_struct"."cgroups",
+    task_nvcsw = "task_struct"."nvcsw",
     css_set_group = "css_set"."dfl_cgrp",
     group_node = "cgroup"."kn",
     node_id = "kernfs_node"."id",

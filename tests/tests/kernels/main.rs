@@ -13,6 +13,7 @@ mod dns;
 mod edges;
 mod existing;
 mod firewall;
+mod late;
 mod limits;
 mod memory;
 mod namespace;
