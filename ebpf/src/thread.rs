@@ -10,9 +10,9 @@ use trace502_ebpf::{
     Table, Thread, WAITING, Waiting,
 };
 
-use crate::{emit, kernel};
 use crate::maps::{SCRATCH_THREAD, THREADS};
 use crate::sealed;
+use crate::{emit, kernel};
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };

@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "send_timeout",
     group: Group::Send,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream stopped reading while the request was being sent to it, until the proxy gave up.",
     proof: "A receive window of zero with data of the request waiting, and the proxy's own close.",
     remedy: "Find why the upstream does not read: a slow disk, a limit on uploads, a handler that never reads its \

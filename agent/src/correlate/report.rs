@@ -39,6 +39,7 @@ pub fn incident(
     now: Nanos,
     host: &mut dyn Host,
 ) -> Option<Incident> {
+    pending.lossy |= past.lossy(pending.asked().unwrap_or(pending.at), pending.at);
     let judgement = match own.last_mut() {
         Some(last) => of_attempt(pending, last, past, now, host),
         None if joined.open => of_several(pending),
@@ -71,7 +72,7 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
     };
     // Asked again, so that its sentences count from the error that the client saw.
     let cause = match known {
-        Some((cause, finding)) => match (cause.rule)(&case) {
+        Some((cause, finding)) => match cause.ask(&case) {
             Verdict::Yes(finding) => Some((cause, *finding)),
             Verdict::No | Verdict::NotYet(_) => Some((cause, finding)),
         },
@@ -268,6 +269,10 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         }
         None => ("unattributed", Group::None, why.as_ref().map_or_else(String::new, |(_, text)| text.clone())),
     };
+    if pending.lossy && confidence == Confidence::Certain {
+        confidence = Confidence::Likely;
+        missing.push("that this was its last attempt: kernel records were lost at that time".into());
+    }
     if let (Some(doubt), true) = (joined.doubt, id != "unattributed") {
         confidence = confidence.min(Confidence::Likely);
         missing.push(format!("which attempt was this request's: {doubt}"));
