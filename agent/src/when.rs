@@ -157,6 +157,8 @@ pub struct Local {
     pub hour: i64,
     pub minute: i64,
     pub second: i64,
+    /// Seconds that it is ahead of UTC.
+    pub ahead: i64,
 }
 
 impl Local {
@@ -166,9 +168,27 @@ impl Local {
 
     /// `2026-11-21 03:00:15`
     pub fn stamp(self) -> String {
-        let Local { year, month, day, hour, minute, second } = self;
+        let Local { year, month, day, hour, minute, second, .. } = self;
         format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
+
+    /// `+02:00`, or `UTC`
+    pub fn zone(self) -> String {
+        let minutes = self.ahead.abs() / 60;
+        let sign = if self.ahead < 0 { '-' } else { '+' };
+        match minutes {
+            0 => "UTC".to_owned(),
+            minutes => format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60),
+        }
+    }
+}
+
+/// A record's time as whoever sits at this host reads it, with its zone: `2026-11-21 05:00:00.123 +02:00`. What is no
+/// time stays as it is.
+pub fn read_here(time: &str) -> String {
+    let Some(at) = parse_rfc3339(time) else { return time.to_owned() };
+    let local = local(at);
+    format!("{}.{:03} {}", local.stamp(), at.rem_euclid(SECOND) / 1_000, local.zone())
 }
 
 pub fn local(at: Micros) -> Local {
@@ -186,6 +206,7 @@ pub fn local(at: Micros) -> Local {
         hour: i64::from(tm.tm_hour),
         minute: i64::from(tm.tm_min),
         second: i64::from(tm.tm_sec),
+        ahead: tm.tm_gmtoff,
     }
 }
 
@@ -324,6 +345,16 @@ mod tests {
         {
             assert!(parse_moment(odd, NOW).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_time_that_is_read_here_says_its_zone_and_is_understood_again() {
+        let shown = read_here("2026-11-21T03:00:00.123456Z");
+        let again = shown.replace(" UTC", "Z").replace(" +", "+").replace(" -", "-");
+        assert_eq!(parse_moment(&again, NOW), Ok(parse_rfc3339("2026-11-21T03:00:00.123Z").unwrap()), "{shown}");
+        assert_eq!(read_here("long ago"), "long ago");
+        let at = |ahead| Local { ahead, ..local(NOW) }.zone();
+        assert_eq!([at(0), at(19_800), at(-12_600)], ["UTC", "+05:30", "-03:30"]);
     }
 
     #[test]

@@ -6,8 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what failed")]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Errors that are open at one time in these recordings.
 const OPEN: usize = 3;
@@ -47,6 +48,21 @@ fn a_replay_says_what_was_said_live() {
         assert!(expected.lines().count() >= 2);
         assert!(fs::metadata(&file).unwrap().len() < 64 * 1024, "{} is not small", file.display());
     }
+}
+
+#[test]
+fn a_recording_comes_from_a_pipe_too() {
+    let file = folder().join("nginx.rec");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trace502"));
+    let child = child.args(["replay", "--json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(&file).unwrap()).unwrap();
+    let said = child.wait_with_output().unwrap();
+    assert!(said.status.success());
+    assert_eq!(text(&said.stdout), fs::read_to_string(file.with_extension("jsonl")).unwrap());
+    let odd = Command::new(env!("CARGO_BIN_EXE_trace502")).args(["record", "--json", "-o", "-"]).output().unwrap();
+    assert_eq!(odd.status.code(), Some(2));
+    assert!(odd.stdout.is_empty() && text(&odd.stderr).contains("standard output"), "{}", text(&odd.stderr));
 }
 
 #[test]

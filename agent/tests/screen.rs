@@ -169,6 +169,15 @@ fn from_the_first_error_to_its_cause_and_back_at_both_sizes() {
 }
 
 #[test]
+fn an_opened_incident_has_the_time_of_the_list_and_its_zone() {
+    let pane = Pane::running((120, 40), &format!("TZ=AAA-5:30 {} {INCIDENTS} --past", feed().display()));
+    pane.wait_for(&["08:30:", "newest first"]);
+    pane.keys(&["j", "Enter"]);
+    pane.wait_for(&["Incident  ", "  2026-11-21 08:3", " +05:30"]);
+    pane.keys(&["q"]);
+}
+
+#[test]
 fn a_larger_terminal_is_used_and_a_smaller_one_explained() {
     let pane = Pane::new((80, 24), "");
     pane.wait_for(FIRST);

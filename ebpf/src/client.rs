@@ -11,8 +11,9 @@ const HEAD_WRITE: u64 = 4096;
 /// The owner read `n` bytes of a client. Returns whether a new request began with them.
 #[inline(always)]
 pub fn received(conn: &mut Conn, n: u64, source: Source) -> bool {
-    let new = conn::client_read(conn, n);
-    if conn.request_len < HEAD as u16 {
+    let new = conn::client_read(conn, n, source);
+    // The rest of a request that is answered is not looked at.
+    if conn.request_len < HEAD as u16 && conn.phase == PHASE_ASKED {
         head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
     }
     new
@@ -32,6 +33,8 @@ pub fn asked(conn: &mut Conn, tid: u32, new: bool) {
             }
         }
         thread::asked(thread, conn);
+    } else if conn.phase == PHASE_ANSWERED {
+        thread::heard(thread, conn.cookie);
     } else {
         thread::continued(thread, conn);
     }

@@ -9,6 +9,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_storage_get};
 use trace502_ebpf::*;
 
+use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{
     CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, UNIX_PEERS,
@@ -73,10 +74,21 @@ fn begin(conn: &mut Conn) {
     }
 }
 
+/// Whether bytes that come after an answer began are the rest of the request that was answered: it had a body, and
+/// these do not begin as a request does.
+#[inline(always)]
+fn goes_on(conn: &Conn, n: u64, source: Source) -> bool {
+    // GET and HEAD have none, so that most requests are spared the look.
+    if conn.phase != PHASE_ANSWERED || !is_http1(conn) || matches!(conn.request_head[0], b'G' | b'H') {
+        return false;
+    }
+    !head::begins_request(n, source)
+}
+
 /// A client connection read `n` bytes. Returns whether a new request began with them.
 #[inline(always)]
-pub fn client_read(conn: &mut Conn, n: u64) -> bool {
-    let new = conn.phase != PHASE_ASKED;
+pub fn client_read(conn: &mut Conn, n: u64, source: Source) -> bool {
+    let new = conn.phase != PHASE_ASKED && !goes_on(conn, n, source);
     if new {
         conn.phase = PHASE_ASKED;
         conn.request += 1;
@@ -94,8 +106,8 @@ pub fn client_read(conn: &mut Conn, n: u64) -> bool {
 
 /// An upstream connection sent `n` bytes. Returns whether a new request began with them.
 #[inline(always)]
-pub fn upstream_sent(conn: &mut Conn, n: u64) -> bool {
-    let new = conn.phase != PHASE_ASKED;
+pub fn upstream_sent(conn: &mut Conn, n: u64, source: Source) -> bool {
+    let new = conn.phase != PHASE_ASKED && !goes_on(conn, n, source);
     if new {
         conn.phase = PHASE_ASKED;
         conn.request += 1;
@@ -258,7 +270,8 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         unix(sk, record);
     } else {
         kernel::tuple(sk.0, &mut record.tuple);
-        if record.tuple.remote_port == 0 {
+        // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
+        if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
             record.tuple = conn.tuple;
         }
         // SAFETY: no arguments.

@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 
 use crate::kernel;
 use crate::maps::{
-    Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, SECURED, STATUSES, STREAMS, Stream, StreamKey, constant,
+    Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, Parts, SECURED, STATUSES, STREAMS, Stream, StreamKey,
 };
 use crate::{conn, emit, thread};
 
@@ -38,20 +38,13 @@ const PRIORITY: u8 = 32;
 /// Slot of a request that nobody is to serve yet.
 const NO_SLOT: u32 = u32::MAX;
 
-/// A walk over the bytes of one call.
+/// Whose bytes are walked over. How far the walk came is kept with the connection: what changes from step to step must
+/// not lie on the stack, where the verifier would follow each value it may have.
 #[repr(C)]
 struct Walk {
-    at: u64,
-    left: u64,
     cookie: u64,
     tgid: u32,
     tid: u32,
-}
-
-/// Whether this kernel allows it; constant to the verifier, which then looks no further.
-#[inline(always)]
-pub fn followed() -> bool {
-    constant!(SETTINGS.h2) != 0
 }
 
 /// What the first bytes of a client open.
@@ -88,23 +81,30 @@ pub fn forget(cookie: u64) {
 /// The owner read `n` bytes of a client, which lie at `at`.
 #[inline(always)]
 pub fn read(conn: &Conn, at: u64, n: u64) {
-    walk(conn, at, n, frame_read as *mut c_void);
+    if let Some(h2) = of(conn.cookie) {
+        (h2.read.at, h2.read.left) = (at, n);
+        walk(conn, frame_read as *mut c_void, |h2| &mut h2.read);
+    }
 }
 
 /// The owner wrote `n` bytes to a client.
 #[inline(always)]
 pub fn wrote(conn: &Conn, at: u64, n: u64) {
-    walk(conn, at, n, frame_wrote as *mut c_void);
+    if let Some(h2) = of(conn.cookie) {
+        (h2.wrote.at, h2.wrote.left) = (at, n);
+        walk(conn, frame_wrote as *mut c_void, |h2| &mut h2.wrote);
+    }
 }
 
 #[inline(always)]
-fn walk(conn: &Conn, at: u64, n: u64, step: *mut c_void) {
+fn walk(conn: &Conn, step: *mut c_void, of_call: impl Fn(&mut H2) -> &mut Direction) {
     let (tgid, tid) = emit::current();
-    let mut walk = Walk { at, left: n, cookie: conn.cookie, tgid, tid };
+    let mut walk = Walk { cookie: conn.cookie, tgid, tid };
     // SAFETY: a function of this program and a place on this stack.
     unsafe { bpf_loop(FRAMES, step, (&raw mut walk).cast(), 0) };
-    if walk.left != 0
-        && let Some(h2) = of(walk.cookie)
+    // Looked up again: the steps changed it.
+    if let Some(h2) = of(conn.cookie)
+        && core::mem::take(&mut of_call(h2).left) != 0
     {
         // What was not looked at: nothing after it can be understood.
         h2.read.inserted = UNCOUNTED;
@@ -136,34 +136,40 @@ enum Next {
 }
 
 #[inline(always)]
-fn next(direction: &mut Direction, walk: &mut Walk) -> Next {
-    if walk.left == 0 {
+fn next(direction: &mut Direction) -> Next {
+    if direction.left == 0 {
         return Next::End;
     }
     if direction.skip > 0 {
-        let step = walk.left.min(direction.skip.into());
-        walk.at += step;
-        walk.left -= step;
+        let step = direction.left.min(direction.skip.into());
+        direction.at += step;
+        direction.left -= step;
         direction.skip -= step as u32;
         return Next::Passed;
     }
     let have = core::hint::black_box(direction.have) & 15;
-    let take = FRAME_HEAD.wrapping_sub(have).min(walk.left.min(FRAME_HEAD.into()) as u32);
+    let take = FRAME_HEAD.wrapping_sub(have).min(direction.left.min(FRAME_HEAD.into()) as u32);
     let take = core::hint::black_box(take) & 15;
-    // SAFETY: have and take are below 16 each and stay within the 32 bytes.
-    let to = unsafe { direction.head.as_mut_ptr().add(have as usize) };
-    if kernel::copy_user(to, take, walk.at) != 0 {
-        return Next::End;
+    if take > 0 {
+        // SAFETY: have and take are below 16 each and stay within the 32 bytes.
+        let to = unsafe { direction.head.as_mut_ptr().add(have as usize) };
+        if kernel::copy_user(to, take, direction.at) != 0 {
+            return Next::End;
+        }
     }
-    walk.at += u64::from(take);
-    walk.left -= u64::from(take);
+    direction.at += u64::from(take);
+    direction.left -= u64::from(take);
     direction.have = have + take;
     if direction.have < FRAME_HEAD {
         return Next::Passed;
     }
-    direction.have = 0;
     let head = &direction.head;
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    // Go reads the head of a frame by itself, and its content with the next call.
+    if direction.left == 0 && len > 0 {
+        return Next::End;
+    }
+    direction.have = 0;
     direction.skip = len;
     let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
     Next::Frame(Frame { len, kind: head[3], flags: head[4], stream })
@@ -185,30 +191,26 @@ fn block(frame: Frame, at: u64) -> (u64, u32) {
     (at, len)
 }
 
-/// A header block of this direction passes: counts what it adds to the table.
+/// A header block of this direction passes: what it adds to the table is to be counted, if it can be.
 #[inline(always)]
-fn count(direction: &mut Direction, frame: Frame, left: u64, at: u64, len: u32) {
-    if direction.inserted == UNCOUNTED {
-        return;
-    }
-    let mut parts = Parts { at, left: len, inserted: 0, strings: 0, whole: 0 };
-    if frame.flags & END_HEADERS != 0 && frame.len as u64 <= left {
-        // SAFETY: a function of this program and a place on this stack.
-        unsafe { bpf_loop(PARTS, part as *mut c_void, (&raw mut parts).cast(), 0) };
-    }
-    direction.inserted = if parts.whole != 0 { direction.inserted + parts.inserted } else { UNCOUNTED };
+fn begin_count(direction: &mut Direction, frame: Frame, at: u64, len: u32) {
+    let whole = frame.flags & END_HEADERS != 0 && u64::from(frame.len) <= direction.left;
+    // What does not come in one piece is never read to its end.
+    let strings = if whole { 0 } else { u32::MAX };
+    direction.parts = Parts { at, left: if whole { len } else { 0 }, inserted: 0, strings, whole: 0 };
 }
 
-/// A walk over the representations of a header block.
-#[repr(C)]
-struct Parts {
-    at: u64,
-    left: u32,
-    inserted: u32,
-    /// Strings that follow before the next representation.
-    strings: u32,
-    /// The block was read to its end.
-    whole: u32,
+#[inline(always)]
+fn end_count(direction: &mut Direction) {
+    let (known, parts) = (direction.inserted != UNCOUNTED, direction.parts);
+    direction.inserted = if known && parts.whole != 0 { direction.inserted + parts.inserted } else { UNCOUNTED };
+}
+
+/// Goes through the representations of a header block.
+#[inline(always)]
+fn walk_parts(mut cookie: u64, step: *mut c_void) {
+    // SAFETY: a function of this program and a place on this stack.
+    unsafe { bpf_loop(PARTS, step, (&raw mut cookie).cast(), 0) };
 }
 
 /// A number with this many bits in its first byte: its value and how many bytes it takes; none where it is too long.
@@ -240,9 +242,18 @@ fn peek(at: u64, left: u32) -> [u8; 4] {
     [bytes[0], bytes[1], bytes[2], bytes[3]]
 }
 
-extern "C" fn part(_: u32, parts: *mut c_void) -> i64 {
-    // SAFETY: the place that `count` gave.
-    let parts = unsafe { &mut *parts.cast::<Parts>() };
+extern "C" fn part_read(_: u32, cookie: *mut c_void) -> i64 {
+    // SAFETY: the place that `walk_parts` gave.
+    of(unsafe { *cookie.cast::<u64>() }).map_or(1, |h2| part(&mut h2.read.parts))
+}
+
+extern "C" fn part_wrote(_: u32, cookie: *mut c_void) -> i64 {
+    // SAFETY: as above.
+    of(unsafe { *cookie.cast::<u64>() }).map_or(1, |h2| part(&mut h2.wrote.parts))
+}
+
+#[inline(always)]
+fn part(parts: &mut Parts) -> i64 {
     if parts.left == 0 {
         parts.whole = (parts.strings == 0) as u32;
         return 1;
@@ -274,19 +285,23 @@ extern "C" fn part(_: u32, parts: *mut c_void) -> i64 {
 
 extern "C" fn frame_read(_: u32, walk: *mut c_void) -> i64 {
     // SAFETY: the place that `walk` gave.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let walk = unsafe { &*walk.cast::<Walk>() };
     let Some(h2) = of(walk.cookie) else { return 1 };
-    let frame = match next(&mut h2.read, walk) {
+    let frame = match next(&mut h2.read) {
         Next::Frame(frame) => frame,
         Next::Passed => return 0,
         Next::End => return 1,
     };
     match frame.kind {
         HEADERS => {
-            let (at, len) = block(frame, walk.at);
-            let inserted = h2.read.inserted;
-            count(&mut h2.read, frame, walk.left, at, len);
-            asked(walk, frame, inserted, at, len);
+            let (at, len) = block(frame, h2.read.at);
+            let (inserted, left) = (h2.read.inserted, h2.read.left);
+            begin_count(&mut h2.read, frame, at, len);
+            walk_parts(walk.cookie, part_read as *mut c_void);
+            // Looked up again: the steps changed it.
+            let Some(h2) = of(walk.cookie) else { return 1 };
+            end_count(&mut h2.read);
+            asked(walk, frame, inserted, (at, len), left);
         }
         DATA if frame.flags & END_STREAM != 0 => whole(walk, frame.stream),
         RST_STREAM => reset(walk, frame.stream),
@@ -298,18 +313,21 @@ extern "C" fn frame_read(_: u32, walk: *mut c_void) -> i64 {
 
 extern "C" fn frame_wrote(_: u32, walk: *mut c_void) -> i64 {
     // SAFETY: as above.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let walk = unsafe { &*walk.cast::<Walk>() };
     let Some(h2) = of(walk.cookie) else { return 1 };
-    let frame = match next(&mut h2.wrote, walk) {
+    let frame = match next(&mut h2.wrote) {
         Next::Frame(frame) => frame,
         Next::Passed => return 0,
         Next::End => return 1,
     };
     match frame.kind {
         HEADERS => {
-            let (at, len) = block(frame, walk.at);
+            let (at, len) = block(frame, h2.wrote.at);
             let status = status(h2, at, len);
-            count(&mut h2.wrote, frame, walk.left, at, len);
+            begin_count(&mut h2.wrote, frame, at, len);
+            walk_parts(walk.cookie, part_wrote as *mut c_void);
+            let Some(h2) = of(walk.cookie) else { return 1 };
+            end_count(&mut h2.wrote);
             answered(walk.cookie, frame.stream, status);
         }
         RST_STREAM => answered(walk.cookie, frame.stream, ABANDONED),
@@ -326,7 +344,7 @@ fn key(cookie: u64, id: u32) -> StreamKey {
 
 /// A stream asks, or ends with trailers.
 #[inline(always)]
-fn asked(walk: &Walk, frame: Frame, inserted: u32, at: u64, len: u32) {
+fn asked(walk: &Walk, frame: Frame, inserted: u32, (at, len): (u64, u32), left: u64) {
     let key = key(walk.cookie, frame.stream);
     if STREAMS.get_ptr(&key).is_some() {
         return whole(walk, frame.stream);
@@ -343,7 +361,7 @@ fn asked(walk: &Walk, frame: Frame, inserted: u32, at: u64, len: u32) {
     stream.slot = NO_SLOT;
     stream.inserted = inserted;
     stream.bytes = len;
-    let keep = (len as u64).min(walk.left).min(HEAD as u64) as u32;
+    let keep = (len as u64).min(left).min(HEAD as u64) as u32;
     if keep != 0 && kernel::copy_user(stream.head.as_mut_ptr(), keep.min(HEAD as u32), at) == 0 {
         stream.len = keep;
     }

@@ -2,22 +2,22 @@
 
 use trace502_ebpf::{CONN_BLIND, HEAD};
 
-use crate::kernel::{self, Payload};
+use crate::kernel::{self, Payload, Sock, Way};
 use crate::{conn, emit};
 
 /// Where the bytes of a call lie.
 #[derive(Clone, Copy)]
 pub enum Source {
-    /// In the buffers of the running system call.
-    Call,
+    /// In the buffers of the system call that runs, if it is one of this socket and in this direction.
+    Call(Sock, Way),
     /// In one piece at an address of the process: plain text inside its TLS library.
     At(u64),
 }
 
 /// Address and length of the first piece of the running call's payload that is not empty.
 #[inline(always)]
-pub fn buffer(n: u64) -> Option<(u64, u64)> {
-    match kernel::payload() {
+pub fn buffer(sk: Sock, way: Way, n: u64) -> Option<(u64, u64)> {
+    match kernel::payload(sk, way) {
         Payload::Buffer(at) => Some((at, n)),
         Payload::Vectors(vectors, count) => {
             let first = kernel::vector(vectors, 0)?;
@@ -36,11 +36,7 @@ pub const PEEK: usize = 16;
 /// The first bytes of a call's payload, if there are that many.
 #[inline(always)]
 pub fn first_bytes(n: u64, source: Source, flags: &mut u16) -> Option<[u8; PEEK]> {
-    let at = match source {
-        Source::Call => buffer(n),
-        Source::At(at) => Some((at, n)),
-    };
-    match at {
+    match place(n, source) {
         Some((at, len)) if len.min(n) >= PEEK as u64 => kernel::read_user(at),
         Some(_) => None,
         None => {
@@ -48,6 +44,46 @@ pub fn first_bytes(n: u64, source: Source, flags: &mut u16) -> Option<[u8; PEEK]
             None
         }
     }
+}
+
+#[inline(always)]
+fn place(n: u64, source: Source) -> Option<(u64, u64)> {
+    match source {
+        Source::Call(sk, way) => buffer(sk, way, n),
+        Source::At(at) => Some((at, n)),
+    }
+}
+
+/// Whether a call's payload begins as a request of HTTP/1 does. What cannot be read does not: heads are made in
+/// memory, bodies may come from a file.
+#[inline(always)]
+pub fn begins_request(n: u64, source: Source) -> bool {
+    match place(n, source) {
+        Some((at, len)) if len.min(n) >= PEEK as u64 => {
+            kernel::read_user::<[u8; PEEK]>(at).is_some_and(|first| is_request_line(&first))
+        }
+        // Caddy may read a request as "G" and "ET /".
+        Some((at, _)) => kernel::read_user::<u8>(at).is_some_and(|first| first.is_ascii_uppercase()),
+        None => false,
+    }
+}
+
+/// A method, a space, and what a target begins with.
+#[inline(never)]
+fn is_request_line(first: &[u8; PEEK]) -> bool {
+    // An empty line before a request is to be borne with.
+    if first[0] == b'\r' {
+        return first[1] == b'\n' && first[2].is_ascii_uppercase();
+    }
+    for index in 0..PEEK - 1 {
+        match first[index] {
+            b'A'..=b'Z' | b'-' | b'_' => {}
+            // CONNECT names a host.
+            b' ' => return index > 0 && (matches!(first[index + 1], b'/' | b'*' | b'h') || first[0] == b'C'),
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Pieces of a vectored call that are looked at: Varnish writes "HTTP/1.1", " ", "503" as three.
@@ -58,12 +94,15 @@ const ENOUGH: u64 = 64;
 /// Appends the payload of a call to a head, as far as there is room.
 #[inline(always)]
 pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flags: &mut u16) {
-    if let Source::At(at) = source {
-        piece(head, len, at, n, flags);
-        return;
-    }
+    let (sk, way) = match source {
+        Source::Call(sk, way) => (sk, way),
+        Source::At(at) => {
+            piece(head, len, at, n, flags);
+            return;
+        }
+    };
     // One way for both kinds of call: each of its own is walked through again by the verifier.
-    let (at, size, vectors, count) = match kernel::payload() {
+    let (at, size, vectors, count) = match kernel::payload(sk, way) {
         Payload::Buffer(at) => (at, n, 0, 0),
         Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
             Some((at, size)) => (at, size, vectors, count),

@@ -2,7 +2,7 @@
 
 use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
     COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
@@ -21,8 +21,8 @@ pub static SETTINGS: Settings = Settings {
     head: trace502_ebpf::HEAD as u32,
     cpus: 1,
     jiffy_us: 4000,
-    h2: 1,
     only_v6: u32::MAX,
+    _pad: 0,
     drops: [0; 4],
 };
 
@@ -171,6 +171,31 @@ pub struct TlsKey {
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// A function that a goroutine is in.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoKey {
+    pub goroutine: u64,
+    pub tgid: u32,
+    pub function: u32,
+}
+
+/// What it was called with: its first two arguments.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoCall {
+    pub of: u64,
+    pub buffer: u64,
+}
+
+/// Calls of Go that have not returned. A panic leaves one behind, and so does the end of its process.
+#[btf_map]
+pub static GO_CALLS: LruHashMap<GoKey, GoCall, 16384> = LruHashMap::new();
+
+/// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
+#[btf_map]
+pub static GO_ON: ProgramArray<2> = ProgramArray::new();
+
 /// One direction of an HTTP/2 connection.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -183,6 +208,23 @@ pub struct Direction {
     pub inserted: u32,
     pub _pad: u32,
     pub head: [u8; 32],
+    /// What is left of the call's bytes.
+    pub at: u64,
+    pub left: u64,
+    pub parts: Parts,
+}
+
+/// A walk over the representations of a header block.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Parts {
+    pub at: u64,
+    pub left: u32,
+    pub inserted: u32,
+    /// Strings that follow before the next representation.
+    pub strings: u32,
+    /// The block was read to its end.
+    pub whole: u32,
 }
 
 /// A status that the owner has put into the table of headers, and as which entry.

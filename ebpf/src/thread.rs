@@ -90,7 +90,7 @@ pub fn continued(thread: &mut Thread, conn: &Conn) {
 
 /// The thread read from a client. More of what that one is still sending is no turn to something else.
 #[inline(always)]
-fn heard(thread: &mut Thread, client: u64) {
+pub fn heard(thread: &mut Thread, client: u64) {
     if thread.closing.client != client {
         acted(thread);
     }

@@ -2,9 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// What a client got for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +36,44 @@ impl Answer {
 
 /// A connection to a proxy.
 pub struct Client {
-    stream: TcpStream,
+    stream: Wire,
     buffer: Vec<u8>,
     /// The last answer said that the connection ends.
     pub ended: bool,
+}
+
+/// What a client speaks through.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn both(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => stream,
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// What a client needs to speak HTTP/1 in TLS with servers that this authority vouches for.
+pub fn trusting(authority: &str) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(authority)? {
+        roots.add(certificate?)?;
+    }
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// One request, to the byte.
@@ -78,11 +116,19 @@ impl Client {
             .with_context(|| format!("the proxy at {proxy} cannot be reached"))?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self { stream, buffer: Vec::new(), ended: false })
+        Ok(Self { stream: Wire::Plain(stream), buffer: Vec::new(), ended: false })
+    }
+
+    /// The same behind TLS; the proxy calls itself `secure.test`.
+    pub fn secure(proxy: SocketAddr, trust: &Arc<ClientConfig>) -> Result<Self> {
+        let client = Self::connect(proxy)?;
+        let session = ClientConnection::new(trust.clone(), "secure.test".try_into()?)?;
+        let Wire::Plain(stream) = client.stream else { return Ok(client) };
+        Ok(Self { stream: Wire::Tls(Box::new(StreamOwned::new(session, stream))), ..client })
     }
 
     pub fn local(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.stream.socket().local_addr().ok()
     }
 
     /// Sends and waits. A write that fails is no answer yet: what the proxy said before may still be read.
@@ -92,12 +138,12 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        self.stream.both().write_all(bytes).is_ok()
     }
 
     /// Reads one whole response.
     pub fn answer(&mut self, limit: Duration) -> Answer {
-        if self.stream.set_read_timeout(Some(limit)).is_err() {
+        if self.stream.socket().set_read_timeout(Some(limit)).is_err() {
             return Answer::Closed;
         }
         loop {
@@ -158,7 +204,7 @@ impl Client {
 
     fn fill(&mut self) -> Fill {
         let mut chunk = [0; 16384];
-        match self.stream.read(&mut chunk) {
+        match self.stream.both().read(&mut chunk) {
             Ok(0) => Fill::End,
             Ok(n) => {
                 self.buffer.extend_from_slice(&chunk[..n]);

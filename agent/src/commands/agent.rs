@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use trace502_ebpf::LOSSES;
 
-use super::live::logs_told;
 use crate::config::{Config, Flags, Settings};
 use crate::daemon::{self, Outlet, Source};
 use crate::http::Access;
@@ -50,7 +49,7 @@ fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let kernel = Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, ..Options::default() };
     let choice = Choice { kernel, proxies: wanted(settings), logs: settings.log.iter().collect() };
     let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
-    for line in logs_told(&watch) {
+    for line in watch.logs() {
         journal::info(&line);
     }
     Ok(Box::new(watch))
@@ -166,6 +165,9 @@ mod tests {
         let config = format!("--config={}", file.display());
         std::fs::write(&file, "max-series = 100\n").unwrap();
         assert_eq!(said(&[&config, "--check"]).unwrap(), "the configuration is right\n");
+        let made = dir.path().join("made/history.db");
+        said(&[&config, "--check", "--history", made.to_str().unwrap()]).unwrap();
+        assert!(!made.parent().unwrap().exists(), "a folder was made");
         std::fs::write(&file, "max-serie = 100\n").unwrap();
         assert!(said(&[&config, "--check"]).unwrap_err().to_string().contains("did you mean `max-series`?"));
         std::fs::write(&file, "token-file = '/nonexistent'\n").unwrap();

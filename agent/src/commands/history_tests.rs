@@ -66,6 +66,14 @@ fn the_summary_comes_first_and_then_the_last_incidents() {
 }
 
 #[test]
+fn a_mistyped_file_is_said_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = print(&dir.path().join("hstory/history.db"), &[]).unwrap_err().to_string();
+    assert!(error.contains("hstory/history.db: no history there"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_asked_for_is_what_comes() {
     let (_dir, path) = history(100);
     let count = |args: &[&str]| print(&path, args).unwrap().matches("  id        id-").count();

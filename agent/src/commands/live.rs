@@ -18,7 +18,6 @@ use crate::screen;
 use crate::screen::query::Query;
 use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
-use crate::text;
 use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
@@ -196,23 +195,9 @@ fn greet(watch: &Watch) {
     for probe in watch.probes().iter().filter(|probe| !probe.attached) {
         tell(format_args!("without {}: {}", probe.name, probe.lost));
     }
-    for line in logs_told(watch) {
+    for line in watch.logs() {
         tell(line);
     }
-}
-
-/// Which logs are followed, in words.
-pub fn logs_told(watch: &Watch) -> Vec<String> {
-    let mut told = Vec::new();
-    for (source, exists) in watch.logs() {
-        let path = source.path.display().to_string();
-        let path = text::safe(&path);
-        told.push(match exists {
-            true => format!("following the log {path}"),
-            false => format!("the log {path} does not exist yet; it is read once it does"),
-        });
-    }
-    told
 }
 
 /// What a watch leaves behind.

@@ -1,13 +1,13 @@
 //! `trace502 record` and `trace502 replay`: the kernel's events to a file, and the same attribution from it.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::live::{End, Live, LogWords, Printer, Tuning};
-use super::{known_causes, tell};
+use super::{Usage, known_causes, tell};
 use crate::filter::Filter;
 use crate::model::Notice;
 use crate::recording::{Counts, Ending, Play, Reader, Recorder, RecordingError, Replay as Tape};
@@ -19,7 +19,7 @@ use crate::when;
 /// Write raw kernel events to a file, for `trace502 replay` on any machine
 #[derive(Clone, Debug, clap::Args)]
 pub struct Record {
-    /// Where to; an existing file is replaced
+    /// Where to; an existing file is replaced; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Treat these as proxies too: names of executables or process ids
@@ -47,17 +47,25 @@ enum StartError {
 
 impl Record {
     pub fn run(self) -> anyhow::Result<u8> {
+        let piped = is_stdio(&self.output);
+        if piped && self.json {
+            return Err(Usage("-o - and --json would both write to standard output; record to a file".into()).into());
+        }
+        if piped && std::io::stdout().is_terminal() {
+            return Err(Usage("a recording is no text for a terminal; send it into a pipe or a file".into()).into());
+        }
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
         stopper.at_signals().context("cannot wait for signals")?;
         let proxies = Wanted::new(self.proxy.iter().map(String::as_str));
         let choice = Choice { kernel: self.tuning.options(), proxies, logs: self.logs.wanted() };
         let mut recorder = None;
         let mut watch = Watch::start::<StartError>(&choice, |header| {
-            let started = Recorder::create(&self.output, header)?;
+            let started = if piped { Recorder::to_stdout(header)? } else { Recorder::create(&self.output, header)? };
             Ok(Some(recorder.insert(started).tape()))
         })?;
         if std::io::stderr().is_terminal() {
-            tell(format_args!("recording to {}; Ctrl-C ends it", self.output.display()));
+            let to = if piped { "standard output".into() } else { self.output.display().to_string() };
+            tell(format_args!("recording to {to}; Ctrl-C ends it"));
         }
         if let Some(duration) = self.duration {
             std::thread::Builder::new().name("deadline".into()).spawn(move || {
@@ -97,6 +105,11 @@ impl Record {
     }
 }
 
+/// Whether the name means standard input or output; a file of that name is `./-`.
+fn is_stdio(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// The recording is what counts: whoever read the lines may have seen enough.
 fn print(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -109,7 +122,7 @@ fn print(line: &str) -> anyhow::Result<()> {
 /// Attribute the gateway errors of a recording: no privileges, any machine, the same result
 #[derive(Clone, Debug, clap::Args)]
 pub struct Replay {
-    /// What `record` wrote
+    /// What `record` wrote; - is standard input
     pub file: PathBuf,
     #[command(flatten)]
     pub filter: Filter,
@@ -124,8 +137,10 @@ pub struct Replay {
 impl Replay {
     pub fn run(self) -> anyhow::Result<u8> {
         known_causes(&self.filter)?;
-        let file = self.file.display().to_string();
-        let reader = Reader::open(&self.file).map_err(|error| match error {
+        let piped = is_stdio(&self.file);
+        let file = if piped { "standard input".to_owned() } else { self.file.display().to_string() };
+        let reader = if piped { Reader::of_stdin() } else { Reader::open(&self.file) };
+        let reader = reader.map_err(|error| match error {
             // It names the file itself.
             RecordingError::File { .. } => anyhow::Error::new(error),
             other => anyhow::Error::new(other).context(file.clone()),

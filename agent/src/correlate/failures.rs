@@ -8,6 +8,8 @@ use crate::wire::http;
 
 /// Longer than the time that proxies usually leave an upstream alone.
 pub const MEMORY: Nanos = 60 * SECOND;
+/// Longer than any proxy that is set up with sense does.
+pub const LONG: Nanos = 600 * SECOND;
 const GROUPS: usize = 1_024;
 const UPSTREAMS: usize = 512;
 const ROUTES: usize = 16;
@@ -52,6 +54,11 @@ impl Failed {
     /// Whether a request of this kind would have gone there: one like it did, or the proxy checks by itself.
     pub fn concerns(&self, route: Option<&Route>) -> bool {
         self.checked || route.is_some_and(|r| self.routes.contains(r))
+    }
+
+    /// Whether it may ever have: more routes than are kept may stand for any.
+    pub fn concerned(&self, route: Option<&Route>) -> bool {
+        self.ever_checked || self.routes.len() >= ROUTES || self.concerns(route)
     }
 }
 
@@ -130,8 +137,13 @@ impl Failures {
         self.groups.get(&group).into_iter().flatten().filter(move |(_, f)| f.last >= since && f.first <= at)
     }
 
+    /// Upstreams of this proxy that failed within a longer time.
+    pub fn ever(&self, group: u32) -> impl Iterator<Item = &Failed> {
+        self.groups.get(&group).into_iter().flat_map(BTreeMap::values)
+    }
+
     pub fn expire(&mut self, now: Nanos) {
-        let before = now.saturating_sub(MEMORY);
+        let before = now.saturating_sub(LONG);
         self.groups.retain(|_, upstreams| {
             upstreams.retain(|_, failed| failed.last >= before);
             !upstreams.is_empty()

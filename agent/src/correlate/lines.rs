@@ -247,8 +247,12 @@ fn alone(line: &Line, tries: &Tries) -> bool {
 pub struct Lines {
     waiting: VecDeque<Line>,
     known: VecDeque<Known>,
-    /// The newest error that a log told first.
-    last_logged: Option<Nanos>,
+    /// How many are known no more: the number of the first one that is.
+    gone: u64,
+    /// Numbers of the errors that a log told first: hardly any, while each error asks for them.
+    logged: VecDeque<u64>,
+    #[cfg(test)]
+    pub looked_at: u64,
     /// Lines and errors forgotten because there were too many.
     pub overflow: u64,
 }
@@ -291,40 +295,55 @@ impl Lines {
 
     /// The error that a log told before the wire did.
     pub fn logged_before(&mut self, error: &Known) -> bool {
-        // Each error asks, and hardly any was told by a log first.
-        if self.last_logged.is_none_or(|at| error.at > at.saturating_add(NEAR)) {
-            return false;
-        }
         let agree = |known: &Known| match (&known.request, &error.request) {
             (Some(a), Some(b)) => same_request(a, b),
             _ => known.client.is_some() && known.client == error.client,
         };
-        let same = |known: &&mut Known| {
-            known.logged
-                && known.kind == error.kind
+        let same = |known: &Known| {
+            known.kind == error.kind
                 && (known.pid == error.pid || known.pid == 0)
                 && known.at.abs_diff(error.at) <= NEAR
                 && !known.differs(known.status, error.status)
                 && agree(known)
         };
-        match self.known.iter_mut().find(same) {
-            Some(known) => {
-                known.logged = false;
-                true
-            }
-            None => false,
+        while let Some(first) = self.first_logged()
+            && first.at.saturating_add(LONG_AGO) < error.at
+        {
+            self.logged.pop_front();
         }
+        for index in 0..self.logged.len() {
+            #[cfg(test)]
+            (self.looked_at += 1);
+            let at = self.logged.get(index).and_then(|number| usize::try_from(number.checked_sub(self.gone)?).ok());
+            if at.and_then(|at| self.known.get(at)).is_some_and(same) {
+                self.logged.remove(index);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn first_logged(&self) -> Option<&Known> {
+        self.known.get(usize::try_from(self.logged.front()?.checked_sub(self.gone)?).ok()?)
     }
 
     pub fn remember(&mut self, known: Known) {
-        if known.logged {
-            self.last_logged = self.last_logged.max(Some(known.at));
-        }
         if self.known.len() >= ERRORS {
-            self.known.pop_front();
+            self.forget_first();
             self.overflow += 1;
         }
+        if known.logged {
+            self.logged.push_back(self.gone + self.known.len() as u64);
+        }
         self.known.push_back(known);
+    }
+
+    fn forget_first(&mut self) {
+        self.known.pop_front();
+        if self.logged.front() == Some(&self.gone) {
+            self.logged.pop_front();
+        }
+        self.gone += 1;
     }
 
     pub fn wait(&mut self, line: Line) {
@@ -386,7 +405,7 @@ impl Lines {
             self.waiting.pop_front();
         }
         while self.known.front().is_some_and(|known| known.at < before) {
-            self.known.pop_front();
+            self.forget_first();
         }
     }
 }

@@ -117,6 +117,7 @@ impl Engine {
     ///
     /// A record may carry a time before that of the one in front of it: what the kernel side had put aside.
     pub fn observe(&mut self, seen: &Observation, host: &mut dyn Host) {
+        self.past.at(seen.at);
         self.run_timers(seen.at.saturating_sub(1), host);
         self.clock = self.clock.max(seen.at);
         self.expire();
@@ -174,6 +175,7 @@ impl Engine {
 
     /// Sees to the deadlines up to now. What was observed before now should have been given to `observe` first.
     pub fn tick(&mut self, now: Nanos, host: &mut dyn Host) {
+        self.past.at(now);
         self.run_timers(now, host);
         self.clock = self.clock.max(now);
         self.expire();
@@ -336,13 +338,12 @@ impl Engine {
         let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
         own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
-        for mut one in own {
-            one.used = true;
+        for one in own {
             let seq = one.seq;
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
-            self.tries.insert(one);
+            self.tries.insert_used(one);
             if failed {
                 self.count_failure(seq);
                 if let Some(route) = Route::of(&pending.error.conn.request_head) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::failures::Failures;
+use super::failures::{self, Failures};
 use super::flows::Flows;
 use super::history::History;
 use super::names::Names;
@@ -28,6 +28,8 @@ pub struct Past {
     /// Processes that were found starting for an upstream: the search for them is cut short on a busy host.
     successors: BTreeMap<Endpoint, u32>,
     losses: VecDeque<Nanos>,
+    /// The first moment that was heard of.
+    began: Option<Nanos>,
     next_sweep: Nanos,
 }
 
@@ -41,6 +43,7 @@ impl Past {
             left: Recent::new(LEFT),
             successors: BTreeMap::new(),
             losses: VecDeque::new(),
+            began: None,
             next_sweep: 0,
         }
     }
@@ -72,6 +75,16 @@ impl Past {
     pub fn lossy(&self, from: Nanos, to: Nanos) -> bool {
         let slack = SECOND;
         self.losses.iter().any(|at| *at >= from.saturating_sub(slack) && *at <= to.saturating_add(slack))
+    }
+
+    /// Time goes on, and everything in it is seen from here.
+    pub fn at(&mut self, now: Nanos) {
+        self.began.get_or_insert(now);
+    }
+
+    /// Whether failures that a proxy still remembers at this moment would have been seen.
+    pub fn long(&self, at: Nanos) -> bool {
+        self.began.is_some_and(|began| at.saturating_sub(began) >= failures::LONG)
     }
 
     pub fn expire(&mut self, now: Nanos) {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::Past;
+use super::failures::Route;
 use super::join::Joined;
 use super::lines;
 use super::pending::Pending;
@@ -15,6 +16,7 @@ use crate::model::{
     AttemptSummary, ClientOutcome, Confidence, Evidence, Group, Handover, Incident, Nanos, Process, RECORD_VERSION,
     Request, Upstream,
 };
+use crate::proxies::Birth;
 use crate::text::{self, MILLI, SECOND};
 use crate::wire::{Looks, http};
 
@@ -138,11 +140,25 @@ fn of_nothing(pending: &mut Pending, past: &Past, now: Nanos, host: &mut dyn Hos
         None if conn.old => {
             ("agent_started_later", format!("the connection is older than trace502, and no attempt of {name} was seen"))
         }
+        None if is_own(pending, past) => {
+            ("own_answer", format!("{name} answered by itself: it asked no upstream, and none had failed like that"))
+        }
         None => {
             ("no_attempt", format!("{name} answered by itself: no attempt on an upstream was seen for this request"))
         }
     });
     Judgement { cause, timeline: Vec::new(), server: None, why }
+}
+
+/// Whether the error can only be the proxy's own (a `return 503`, a rate limit): its attempts are joined to their
+/// requests without fail, none was made, and none like it failed for as long as a proxy leaves an upstream alone.
+fn is_own(pending: &Pending, past: &Past) -> bool {
+    let (owner, conn) = (&pending.owner, &pending.error.conn);
+    let exact = owner.kind.birth == Birth::Exact && !(conn.stream && owner.kind.streams_move);
+    let answered = matches!(pending.error.outcome, ClientOutcome::Status(_)) && conn.asked.is_some();
+    let route = Route::of(&conn.request_head);
+    let failed = past.failures.ever(owner.group).any(|failed| failed.concerned(route.as_ref()));
+    exact && answered && route.is_some() && !failed && past.long(pending.at)
 }
 
 /// Why there is no cause although there is an attempt.

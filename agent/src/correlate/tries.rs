@@ -1,6 +1,6 @@
 //! Failed attempts that wait for the error of their client, or for a fact that settles their cause.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::owner::Owner;
 use crate::causes::{Answers, Cause, Finding, Wait};
@@ -10,6 +10,9 @@ use crate::text::SECOND;
 /// Attempts of one request may lie minutes apart: timeouts add up.
 const MEMORY: Nanos = 600 * SECOND;
 const TRIES: usize = 32_768;
+/// Those that an incident has are asked for only while their connection may still be heard of, or a line of their log
+/// is on its way: a storm must not fill the memory with them.
+const USED: usize = 4_096;
 /// How many of a process's last attempts are looked at where only content can decide.
 const LOOKED_AT: usize = 256;
 
@@ -83,6 +86,8 @@ pub struct Tries {
     by_client: BTreeMap<(Cookie, u32), BTreeSet<u64>>,
     by_pid: BTreeMap<u32, BTreeSet<u64>>,
     by_conn: BTreeMap<(Cookie, u32), u64>,
+    /// Those that incidents have, in that order.
+    used: VecDeque<u64>,
     /// Forgotten before their client's outcome was known, because there were too many.
     pub overflow: u64,
 }
@@ -97,6 +102,19 @@ impl Tries {
             self.by_conn.insert((new.attempt.conn.cookie, new.attempt.conn.request), new.seq);
         }
         self.all.insert(new.seq, new);
+    }
+
+    /// Takes back one that an incident has now, with nothing that only its judgement needed.
+    pub fn insert_used(&mut self, mut one: Try) {
+        one.used = true;
+        one.answers = Answers::default();
+        self.used.push_back(one.seq);
+        self.insert(one);
+        if self.used.len() > USED
+            && let Some(oldest) = self.used.pop_front()
+        {
+            self.remove(oldest);
+        }
     }
 
     /// Makes room; the ones that go are the oldest.
@@ -124,6 +142,11 @@ impl Tries {
             self.by_conn.remove(&conn);
         }
         Some(gone)
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub fn get(&self, seq: u64) -> Option<&Try> {

@@ -24,7 +24,7 @@ pub use outlet::Outlet;
 use signals::{Event, Flag, Signals};
 
 use crate::config::{Config, ConfigError, Settings};
-use crate::history::{Retention, Sink, Writer};
+use crate::history::{Claim, Retention, Sink, Writer};
 use crate::http::{Access, Door, Recent, Site, bind, serve};
 use crate::journal;
 use crate::metrics::Metrics;
@@ -60,6 +60,7 @@ pub fn run(load: Load<'_>, attach: impl FnOnce(&Settings) -> anyhow::Result<Box<
     let _instance = Instance::claim(settings.instance.as_deref())?;
     let access = Access::load(&settings)?;
     let listeners = listen(&settings)?;
+    let _claim = settings.history.as_deref().map(Claim::take).transpose()?;
     if let Some(file) = &settings.history {
         Writer::check(file)?;
     }

@@ -172,6 +172,7 @@ fn spawn(dir: &Path, mood: &str) -> (Leash, i32, BufReader<ChildStdout>, BufRead
         .env("TRACE502_TEST_MOOD", mood)
         .env("NOTIFY_SOCKET", dir.join("notify"))
         .env("WATCHDOG_USEC", "200000")
+        .env("TZ", "AAA-5:30")
         .env_remove("WATCHDOG_PID")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -215,7 +216,9 @@ fn from_ready_to_the_end() {
     assert_eq!(agent.told(), "WATCHDOG=1");
     until("readiness", || agent.get("/readyz").contains(" 200 "));
     until("the incident", || agent.get("/metrics").contains(r#"cause="first_word"} 1"#));
-    assert!(agent.get("/").contains("CAP_SYS_PTRACE (to see"));
+    let page = agent.get("/");
+    assert!(page.contains("CAP_SYS_PTRACE (to see"));
+    assert!(page.contains("time of this host") && page.contains(" +05:30<td>502"), "{page}");
     until("the record", || Reader::open(&agent.dir.path().join("h/history.db")).is_ok());
     agent.signal(libc::SIGTERM);
     assert_eq!(agent.news(), "STOPPING=1");
@@ -261,6 +264,23 @@ fn a_second_agent_is_told_of_the_first() {
     err.read_to_string(&mut said).unwrap();
     assert!(!second.0.wait().unwrap().success());
     assert!(said.contains(&format!("an agent runs already (pid {})", agent.pid)), "{said}");
+    assert!(agent.get("/healthz").contains(" 200 "));
+}
+
+#[test]
+fn a_second_agent_of_another_name_leaves_the_history_of_the_first_alone() {
+    let agent = Running::start("");
+    agent.news();
+    let beside = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(agent.config()).unwrap();
+    let text = text.replace(&agent.addr.to_string(), "127.0.0.1:0").replace("instance = '", "instance = 'two");
+    fs::write(beside.path().join("agent.toml"), text).unwrap();
+    let (mut second, _, _, mut err) = spawn(beside.path(), "");
+    let mut said = String::new();
+    err.read_to_string(&mut said).unwrap();
+    assert!(!second.0.wait().unwrap().success());
+    assert!(said.contains(&format!("is written by another agent (pid {})", agent.pid)), "{said}");
+    assert!(said.contains("--history"), "{said}");
     assert!(agent.get("/healthz").contains(" 200 "));
 }
 

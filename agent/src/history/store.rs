@@ -36,6 +36,8 @@ pub enum HistoryError {
         "{file} was written by a newer trace502 (format {found}, this one knows {VERSION}); update, or name another file"
     )]
     Newer { file: PathBuf, found: i32 },
+    #[error("{file} is written by another agent{by}; stop that one, or give this one a file of its own with --history")]
+    Taken { file: PathBuf, by: String },
     #[error("{file}: no history there; is `trace502 agent` running, and with this --history?")]
     Missing { file: PathBuf },
 }
@@ -234,7 +236,7 @@ pub(super) fn set_aside(path: &Path, now: Micros) -> Result<PathBuf, HistoryErro
     Ok(aside)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

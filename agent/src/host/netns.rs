@@ -24,7 +24,6 @@ const NAMESPACES: usize = 512;
 const WAYS_IN: usize = 8;
 const ADDRESSES: usize = 4096;
 const FRESH: Duration = Duration::from_secs(1);
-/// How long one question may look for a process in a namespace.
 const SEARCH: Duration = Duration::from_millis(3);
 /// Where tools pin namespaces that need not have a process.
 const PINNED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -37,6 +36,8 @@ pub struct Namespaces {
     members: HashMap<u32, VecDeque<u32>>,
     addresses: HashMap<u32, (Instant, Vec<IpAddr>)>,
     searched: HashMap<u32, Instant>,
+    /// How long one question may look for a process in a namespace.
+    search: Duration,
 }
 
 impl Namespaces {
@@ -50,6 +51,7 @@ impl Namespaces {
             members: HashMap::new(),
             addresses: HashMap::new(),
             searched: HashMap::new(),
+            search: SEARCH,
         }
     }
 
@@ -160,7 +162,7 @@ impl Namespaces {
         if self.searched.len() >= NAMESPACES || self.searched.contains_key(&netns) {
             return None;
         }
-        let until = Instant::now() + SEARCH;
+        let until = Instant::now() + self.search;
         for pid in proc.pids() {
             if proc.namespace(pid, "net") == Some(netns) {
                 self.note(netns, pid);
@@ -232,7 +234,7 @@ mod tests {
                 .ok()?;
             let proc = Procfs::new("/proc");
             let listens = |pid| proc.read(pid, "net/tcp").is_some_and(|table| table.windows(4).any(|w| w == b" 0A "));
-            let ready = (0..400).any(|_| {
+            let ready = (0..12_000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
                 proc.stat(child.id()).is_some_and(|stat| stat.name == "socat") && listens(child.id())
             });
@@ -273,6 +275,8 @@ mod tests {
         assert_eq!(proc.namespace(std::process::id(), "net"), Some(namespaces.resolve(0)));
         // Without a hint a process there is searched for.
         let mut stranger = Namespaces::new(&proc);
+        // However busy this host is.
+        stranger.search = Duration::from_secs(3600);
         assert!(listens(&stranger.listeners(&proc, there.netns).unwrap()));
         let netns = there.netns;
         drop(there);

@@ -16,7 +16,6 @@ const MEMORY: Duration = Duration::from_secs(600);
 /// How long what seldom changes (command line, control group, user) is taken for granted.
 const FRESH: Duration = Duration::from_millis(500);
 const SIBLINGS: usize = 64;
-/// How long one question may look for siblings.
 const SEARCH: Duration = Duration::from_millis(4);
 
 struct Entry {
@@ -33,11 +32,14 @@ pub struct Processes {
     known: HashMap<u32, Entry>,
     mounts: Mounts,
     containers: Containers,
+    /// How long one question may look for siblings.
+    search: Duration,
 }
 
 impl Processes {
     pub fn new(procfs: &Path) -> Self {
-        Self { known: HashMap::new(), mounts: Mounts::read(procfs), containers: Containers::default() }
+        let (mounts, containers) = (Mounts::read(procfs), Containers::default());
+        Self { known: HashMap::new(), mounts, containers, search: SEARCH }
     }
 
     /// Reads a process now, whatever is remembered: it was executed, or is seen for the first time.
@@ -150,7 +152,7 @@ impl Processes {
 
     /// Living processes of the same service, the newest first: those of its control group, else every process's turn.
     pub fn siblings(&mut self, proc: &Procfs, like: &ProcessFacts) -> Vec<ProcessFacts> {
-        let until = Instant::now() + SEARCH;
+        let until = Instant::now() + self.search;
         let grouped = like.unit.is_some() || like.container.is_some();
         let dirs = match self.known.get(&like.pid).filter(|_| grouped) {
             Some(entry) => entry.groups.directories(&self.mounts),
@@ -259,6 +261,8 @@ mod tests {
     #[test]
     fn siblings_run_the_same_program() {
         let (proc, mut processes) = live();
+        // However busy this host is.
+        processes.search = Duration::from_secs(3600);
         let dir = tempfile::tempdir().unwrap();
         let own = dir.path().join("trace502-sibling");
         fs::copy(fs::canonicalize("/bin/sleep").unwrap(), &own).unwrap();

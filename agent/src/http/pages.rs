@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::metrics::{Format, Metrics};
 use crate::model::{Incident, Process, Request};
 use crate::status::{Board, Snapshot};
+use crate::when::read_here;
 
 /// Incidents on the page.
 const RECENT: usize = 20;
@@ -46,7 +47,7 @@ impl Recent {
     pub fn push(&self, incident: &Incident) {
         let line = Line {
             // To the millisecond; the record has the rest.
-            time: incident.time.chars().take(23).map(|c| if c == 'T' { ' ' } else { c }).collect(),
+            time: read_here(&incident.time),
             status: incident.status_word(),
             proxy: proxy(&incident.proxy),
             request: request(&incident.request),
@@ -159,7 +160,9 @@ fn incidents(page: &mut String, recent: &[Line]) {
         page.push_str("<p>none since the start");
         return;
     }
-    page.push_str("<table><tr><th>time (UTC)<th>status<th>proxy<th>request<th>upstream<th>cause<th>what happened");
+    page.push_str(
+        "<table><tr><th>time of this host<th>status<th>proxy<th>request<th>upstream<th>cause<th>what happened",
+    );
     for line in recent {
         let cells = [&line.time, &line.status, &line.proxy, &line.request, &line.upstream, &line.cause, &line.summary];
         page.push_str("<tr>");

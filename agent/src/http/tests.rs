@@ -12,6 +12,7 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::metrics::tests::incident;
 use crate::status::{Board, Probe, Status};
+use crate::when::read_here;
 
 struct Served {
     addr: SocketAddr,
@@ -116,7 +117,10 @@ fn the_page_shows_probes_and_incidents_and_runs_no_script() {
     served.site.recent.push(&hostile);
     let page = served.get("/");
     assert!(page.contains("tcp_reset") && page.contains("no_listener") && page.contains("127.0.0.1:8000"), "{page}");
-    assert!(page.contains("<td>2026-11-21 03:00:00.000<td>") && page.contains("<td>/api/&lt;b&gt;<td>"), "{page}");
+    assert!(
+        page.contains(&format!("<td>{}<td>", read_here(&hostile.time))) && page.contains("<td>/api/&lt;b&gt;<td>"),
+        "{page}"
+    );
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;"), "{page}");
     assert!(
         !page.contains("<script") && !page.contains("<img") && !page.contains('\u{1b}') && !page.contains('\u{202e}')

@@ -2,7 +2,11 @@
 //!
 //! The instruction behind `syscall` is a place where the arguments are still in their registers and the result,
 //! a negative errno, is there already: one probe says what an entry and a return probe would. Where the pattern
-//! is not found (another library, another machine, a static Go program) there is nothing to hook.
+//! is not found (another library, another machine) there is nothing to hook. Go programs call the kernel by themselves:
+//! see `go_program`.
+//!
+//! Glibc compares the result first and then branches: the probe stands on the branch, which the kernel can carry out
+//! itself. A comparison it would have to step through, which on a virtual machine costs twenty times the probe.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -79,12 +83,28 @@ fn connect_returns(image: &[u8]) -> Vec<u64> {
             // The call follows its number within a few instructions.
             let end = code.len().min(at + 32);
             if let Some(step) = code[at..end].windows(call.len()).position(|bytes| bytes == call) {
-                found.push(start + (at + step + call.len()) as u64);
+                let behind = at + step + call.len();
+                found.push(start + (behind + compared(&code[behind..])) as u64);
             }
         }
         at += 1;
     }
     found
+}
+
+/// Length of the comparison of a result with the range of errors, where a branch follows it.
+#[cfg(target_arch = "x86_64")]
+fn compared(code: &[u8]) -> usize {
+    // cmp $-4096, %rax; ja
+    match code {
+        [0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, ..] | [0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x0f, 0x87, ..] => 6,
+        _ => 0,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn compared(_: &[u8]) -> usize {
+    0
 }
 
 fn file_offset(file: &object::File<'_>, address: u64) -> Option<u64> {
@@ -114,6 +134,16 @@ mod tests {
     fn the_calls_of_our_own_c_library_are_found() {
         let found = locate(std::process::id());
         assert!(!found.is_empty(), "no connect system call found in the C library of this test");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_probe_stands_on_the_branch_behind_the_comparison() {
+        assert_eq!(compared(&[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x58]), 6);
+        assert_eq!(compared(&[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x0f, 0x87, 1, 0, 0, 0]), 6);
+        // What follows is no branch: the result and the arguments may be gone there.
+        assert_eq!(compared(&[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x89, 0xc7]), 0);
+        assert_eq!(compared(&[0x48, 0x3d]), 0);
     }
 
     #[test]

@@ -5,20 +5,21 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
+use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
+use super::go_program::{self, Programs, Purpose};
 use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::report::ProbeReport;
-use super::tls_library::{self, CALLS, ENTRY, Libraries, Library, Visible};
+use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
@@ -69,6 +70,8 @@ pub struct Kernel {
     detacher: Detacher<Vec<UProbeLink>>,
     libraries: Libraries,
     tls: Vec<tls_library::Attached>,
+    go_programs: Programs,
+    go: Vec<go_program::Attached>,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
     connects: HashMap<MapData, DialledRow, TimesRow>,
@@ -105,6 +108,8 @@ impl Kernel {
                 ProbeReport { error: Some("switched off".into()), ..report }
             });
         }
+        // What cannot be gone on with is left where it is: its calls are then not seen.
+        let _ = go_on(&mut bpf);
         let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
         let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
@@ -120,6 +125,8 @@ impl Kernel {
             detacher: Detacher::default(),
             libraries: Libraries::default(),
             tls: Vec::new(),
+            go_programs: Programs::default(),
+            go: Vec::new(),
             lost,
             threads,
             connects,
@@ -167,6 +174,7 @@ impl Kernel {
         if !uses_libc || self.libc.iter().any(|attached| attached.pid == pid) {
             return;
         }
+        self.hook_go(pid, Purpose::Connect);
         let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
         for (path, offset) in libc_connect::locate(pid) {
             let point = UProbeAttachLocation::AbsoluteOffset(offset);
@@ -181,11 +189,9 @@ impl Kernel {
     pub fn watch_tls(&mut self, pid: u32) -> Visible {
         if let Some(attached) = self.tls.iter().find(|attached| attached.pid == pid) {
             let name = attached.name.clone();
-            return self
-                .add_class(pid, PROC_TLS)
-                .map_or_else(|e| Visible::Refused(e.to_string()), |()| Visible::Hooked(name));
+            return self.seen(pid, name);
         }
-        if !self.reports.iter().any(|report| report.name == "tls" && report.attached) {
+        if !self.attached("tls") {
             return Visible::None;
         }
         let mut refused = None;
@@ -193,33 +199,47 @@ impl Kernel {
             match self.hook_tls(pid, &library) {
                 Ok(links) => {
                     self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
-                    return match self.add_class(pid, PROC_TLS) {
-                        Ok(()) => Visible::Hooked(library.name),
-                        Err(error) => Visible::Refused(error.to_string()),
-                    };
+                    return self.seen(pid, library.name);
                 }
                 Err(error) => refused = Some(chain(&error)),
             }
         }
-        refused.map_or(Visible::None, Visible::Refused)
+        if let Some(why) = refused {
+            return Visible::Refused(why);
+        }
+        let seen = if self.attached("tls_go") { self.hook_go(pid, Purpose::Tls) } else { Visible::None };
+        match seen {
+            Visible::Hooked(name) => self.seen(pid, name),
+            other => other,
+        }
+    }
+
+    fn attached(&self, probe: &str) -> bool {
+        self.reports.iter().any(|report| report.name == probe && report.attached)
     }
 
     /// Every call of a library that it has, or none.
     fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
         let mut links = Vec::new();
-        for ((_, back, by_success), at) in CALLS.iter().zip(library.calls) {
-            let Some(at) = at else { continue };
+        for call in library.calls.iter() {
             // The return first: a call that is seen to begin is seen to end.
-            for name in [*back, ENTRY] {
+            for name in [tls_library::returns(call.doing), ENTRY] {
                 let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
-                let location = UProbeAttachLocation::AbsoluteOffset(at);
-                let cookie = (name != ENTRY && *by_success).then_some(1);
-                let point = UProbeAttachPoint { location, cookie };
+                let location = UProbeAttachLocation::AbsoluteOffset(call.at);
+                let point = UProbeAttachPoint { location, cookie: Some(call.answers) };
                 let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
                 links.push(program.take_link(link)?);
             }
         }
         Ok(links)
+    }
+
+    /// What clients say to this process inside TLS is seen in the file of this name.
+    fn seen(&mut self, pid: u32, name: String) -> Visible {
+        match self.add_class(pid, PROC_TLS) {
+            Ok(()) => Visible::Hooked(name),
+            Err(error) => Visible::Refused(error.to_string()),
+        }
     }
 
     fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
@@ -229,10 +249,38 @@ impl Kernel {
         map.insert(pid, class | more, 0).map_err(|error| LoadError::Refused(error.to_string()))
     }
 
+    /// Hooks functions of a proxy that is a Go program, all of them or none.
+    fn hook_go(&mut self, pid: u32, purpose: Purpose) -> Visible {
+        let Some(go) = self.go_programs.of(pid) else { return Visible::None };
+        let name = || go.path.read_link().unwrap_or_default().display().to_string();
+        if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
+            return Visible::Hooked(name());
+        }
+        let places = match go.places(purpose) {
+            Ok(places) if places.is_empty() => return Visible::None,
+            Ok(places) => places,
+            Err(why) => return Visible::Refused(why.to_string()),
+        };
+        let mut links = Vec::new();
+        for (program, offset) in places {
+            let Some(Program::UProbe(program)) = self.bpf.program_mut(program) else { return Visible::None };
+            let location = UProbeAttachLocation::AbsoluteOffset(offset);
+            let point = UProbeAttachPoint { location, cookie: purpose.cookie() };
+            let link = program.attach(point, &go.path, UProbeScope::OneProcess(pid_of(pid)));
+            match link.and_then(|link| program.take_link(link)) {
+                Ok(link) => links.push(link),
+                Err(why) => return Visible::Refused(chain(&why)),
+            }
+        }
+        self.go.push(go_program::Attached { pid, purpose, links });
+        Visible::Hooked(name())
+    }
+
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
         let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
         if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
             let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
             links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
@@ -276,6 +324,15 @@ impl Kernel {
     pub fn traffic(&mut self) -> Traffic {
         self.counter.read(&self.threads, &self.connects)
     }
+}
+
+/// Calls of Go are gone on with by the programs for calls of other TLS libraries.
+fn go_on(bpf: &mut Ebpf) -> Option<()> {
+    for (place, name) in [(GO_READ, "tls_read"), (GO_WRITES, "tls_wrote")] {
+        let program = bpf.program(name)?.fd().ok()?.try_clone().ok()?;
+        ProgramArray::try_from(bpf.map_mut("GO_ON")?).ok()?.set(place, &program, 0).ok()?;
+    }
+    Some(())
 }
 
 fn cpus() -> u32 {
@@ -337,7 +394,7 @@ fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Optio
 
 /// Whether the user left it switched on.
 fn wanted(probe: &Probe, options: &Options) -> bool {
-    options.tls || probe.name != "tls"
+    options.tls || !matches!(probe.name, "tls" | "tls_go")
 }
 
 /// The member that a probe needs and this kernel lacks.
@@ -419,7 +476,7 @@ fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), Progr
         Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
         Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
         Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
-        Hook::LibcConnect | Hook::Tls => <&mut UProbe>::try_from(program)?.load(),
+        Hook::LibcConnect | Hook::Go | Hook::Tls => <&mut UProbe>::try_from(program)?.load(),
     }
 }
 

@@ -4,6 +4,9 @@ pub mod btf;
 pub mod capabilities;
 mod detach;
 pub mod findings;
+mod go_code;
+mod go_functions;
+mod go_program;
 mod libc_connect;
 mod load;
 pub mod offsets;
@@ -12,6 +15,7 @@ pub mod probes;
 pub mod report;
 mod ring;
 pub mod symbols;
+mod tls_calls;
 pub mod tls_library;
 mod traffic;
 

@@ -49,8 +49,8 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         head: HEAD as u32,
         cpus,
         jiffy_us: jiffy_us(),
-        h2: follows_http2().into(),
         only_v6: btf.bit_offset("sock_common", "skc_ipv6only").unwrap_or(u32::MAX),
+        _pad: 0,
         drops: news(&Names::read(btf).drop),
     }
 }
@@ -90,18 +90,6 @@ fn news(names: &[String]) -> [u64; 4] {
         }
     }
     bits
-}
-
-/// Whether clients' HTTP/2 is followed on the kernel that runs: from 6.18 on. On 6.12 the verifier walks through every
-/// round of every loop and gives up after minutes; on 6.1 headers that later requests refer to were seen to be lost.
-pub fn follows_http2() -> bool {
-    recent(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
-}
-
-fn recent(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (6, 18)
 }
 
 /// The coarse clock advances by one tick.

@@ -11,6 +11,8 @@ pub enum Hook {
     Iter(&'static str),
     /// Behind the system call of the C library's connect(), in each proxy.
     LibcConnect,
+    /// The functions of a Go executable, in each proxy that is one.
+    Go,
     /// The calls of the TLS library, in each proxy.
     Tls,
 }
@@ -20,6 +22,7 @@ impl std::fmt::Display for Hook {
         match self {
             Hook::TpBtf(name) | Hook::Fexit(name) | Hook::Iter(name) => f.write_str(name),
             Hook::LibcConnect => f.write_str("libc connect()"),
+            Hook::Go => f.write_str("functions of Go"),
             Hook::Tls => f.write_str("TLS library calls"),
         }
     }
@@ -32,7 +35,7 @@ impl Hook {
             Hook::TpBtf(_) => "tp_btf",
             Hook::Fexit(_) => "fexit",
             Hook::Iter(_) => "iter",
-            Hook::LibcConnect | Hook::Tls => "uprobe",
+            Hook::LibcConnect | Hook::Go | Hook::Tls => "uprobe",
         }
     }
 }
@@ -175,7 +178,7 @@ pub const PROBES: &[Probe] = &[
         required: false,
         providers: &[
             &[("connect_returned", Hook::Fexit("__sys_connect_file"))],
-            &[("connect_uprobe", Hook::LibcConnect)],
+            &[("connect_uprobe", Hook::LibcConnect), ("go_dials", Hook::Go), ("go_dialled", Hook::Go)],
         ],
         needs: &["task_nsproxy", "nsproxy_net"],
         lost: "connects that fail at once: unix sockets, no route, no free port",
@@ -191,6 +194,19 @@ pub const PROBES: &[Probe] = &[
         ]],
         needs: &[],
         lost: "errors of clients that speak TLS",
+    },
+    Probe {
+        name: "tls_go",
+        required: false,
+        providers: &[&[
+            ("go_reads", Hook::Go),
+            ("go_read", Hook::Go),
+            ("go_writes", Hook::Go),
+            ("go_shakes", Hook::Go),
+            ("go_shook", Hook::Go),
+        ]],
+        needs: &[],
+        lost: "errors of clients that speak TLS to proxies written in Go",
     },
     Probe {
         name: "existing_listeners",

@@ -1,33 +1,29 @@
-//! Which files of a proxy hold its TLS library, and where its calls begin: a shared OpenSSL, or one that is linked
-//! into the executable and kept its symbols.
+//! Which files of a proxy hold its TLS library: a shared OpenSSL, or one that is linked into the executable and kept
+//! its symbols.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::programs::uprobe::UProbeLink;
-use object::read::ReadCache;
-use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use serde::Serialize;
 
 use super::load::root_path;
+use super::tls_calls::{self, Call, Doing};
 
-/// The calls that are hooked: name, program at their return, and whether they answer with success or failure
-/// instead of with how many bytes they moved.
-pub const CALLS: [(&str, &str, bool); 5] = [
-    ("SSL_do_handshake", "tls_shook", false),
-    ("SSL_read", "tls_read", false),
-    ("SSL_read_ex", "tls_read", true),
-    ("SSL_write", "tls_wrote", false),
-    ("SSL_write_ex", "tls_wrote", true),
-];
-
-/// The program at the beginning of each.
+/// The program at the beginning of each call.
 pub const ENTRY: &str = "tls_called";
 
-/// A library without these is of no use.
-const NEEDED: [&str; 2] = ["SSL_read", "SSL_write"];
+/// The program at its return.
+pub fn returns(doing: Doing) -> &'static str {
+    match doing {
+        Doing::Handshake => "tls_shook",
+        Doing::Read => "tls_read",
+        Doing::Write => "tls_wrote",
+    }
+}
 
 /// Hooks in one process.
 pub struct Attached {
@@ -56,14 +52,13 @@ pub struct Library {
     pub name: String,
     /// As we can open it.
     pub path: PathBuf,
-    /// File offsets of its calls, in the order of [`CALLS`].
-    pub calls: [Option<u64>; CALLS.len()],
+    pub calls: Arc<[Call]>,
 }
 
-/// Offsets by device and inode: the workers of a proxy share their libraries.
+/// Calls by device and inode: the workers of a proxy share their libraries.
 #[derive(Default)]
 pub struct Libraries {
-    known: HashMap<(u64, u64), Option<[Option<u64>; CALLS.len()]>>,
+    known: HashMap<(u64, u64), Option<Arc<[Call]>>>,
 }
 
 /// More files than any host's proxies have; the memory is only to spare work.
@@ -82,9 +77,10 @@ impl Libraries {
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            let calls = *self.known.entry((meta.dev(), meta.ino())).or_insert_with(|| calls(file));
+            let inode = (meta.dev(), meta.ino());
+            let calls = self.known.entry(inode).or_insert_with(|| tls_calls::of(file).map(Arc::from));
             if let Some(calls) = calls {
-                found.push(Library { name: name.to_owned(), path, calls });
+                found.push(Library { name: name.to_owned(), path, calls: calls.clone() });
             }
         }
         found
@@ -128,30 +124,6 @@ fn open(pid: u32, name: &str, mapped: &Mapped) -> Option<(PathBuf, File)> {
     Some((by_range, file))
 }
 
-/// Where the calls of [`CALLS`] are in an ELF file; `None` where it is no TLS library.
-fn calls(file: File) -> Option<[Option<u64>; CALLS.len()]> {
-    let cache = ReadCache::new(file);
-    let file = object::File::parse(&cache).ok()?;
-    let mut found = [None; CALLS.len()];
-    for symbol in file.dynamic_symbols().chain(file.symbols()) {
-        let Ok(name) = symbol.name() else { continue };
-        let Some(place) = CALLS.iter().position(|(call, _, _)| *call == name) else { continue };
-        if symbol.is_definition() && symbol.address() != 0 {
-            found[place] = found[place].or_else(|| offset_of(&file, symbol.address()));
-        }
-    }
-    let has = |call: &&str| CALLS.iter().zip(&found).any(|((name, _, _), at)| name == call && at.is_some());
-    NEEDED.iter().all(has).then_some(found)
-}
-
-fn offset_of<'a>(file: &object::File<'a, &'a ReadCache<File>>, address: u64) -> Option<u64> {
-    file.segments().find_map(|segment| {
-        let (offset, size) = segment.file_range();
-        let within = address.checked_sub(segment.address())?;
-        (within < size).then_some(offset + within)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,11 +140,5 @@ mod tests {
         let names: Vec<_> = found.keys().copied().collect();
         assert_eq!(names, ["/opt/old lib/libssl.so.1.1", "/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/sbin/nginx"]);
         assert_eq!(found["/usr/lib/x86_64-linux-gnu/libssl.so.3"], Mapped { range: "7f00-7f01".into(), inode: 12 });
-    }
-
-    #[test]
-    fn a_file_that_is_no_tls_library_has_no_calls() {
-        assert_eq!(calls(File::open("/proc/self/exe").unwrap()), None);
-        assert_eq!(calls(File::open("/proc/self/maps").unwrap()), None);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Damage and a newer version are refused with the reason. A file that was cut is good up to the cut.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::format::{self, Frame, Frames};
@@ -30,6 +31,16 @@ impl Reader<BufReader<File>> {
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let file = |error| RecordingError::File { path: path.display().to_string(), error };
         Self::new(BufReader::new(File::open(path).map_err(file)?))
+    }
+
+    /// All of it is checked first, and a pipe is read only once: it is kept in a file without a name.
+    pub fn of_stdin() -> Result<Self, RecordingError> {
+        let folder = std::env::temp_dir();
+        let kept = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&folder);
+        let mut kept = kept.map_err(|error| RecordingError::File { path: folder.display().to_string(), error })?;
+        io::copy(&mut io::stdin().lock(), &mut kept).map_err(RecordingError::Read)?;
+        kept.rewind().map_err(RecordingError::Read)?;
+        Self::new(BufReader::new(kept))
     }
 }
 

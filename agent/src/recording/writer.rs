@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,6 +62,12 @@ impl Recorder {
         let file = |error| RecordingError::File { path: path.display().to_string(), error };
         let output = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(file)?;
         Self::start(output, header, WAITING)
+    }
+
+    /// For a pipe, or wherever standard output goes.
+    pub fn to_stdout(header: &Header) -> Result<Self, RecordingError> {
+        let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(RecordingError::Write)?;
+        Self::start(File::from(output), header, WAITING)
     }
 
     pub(super) fn start(output: File, header: &Header, waiting: usize) -> Result<Self, RecordingError> {

@@ -95,6 +95,7 @@ impl Summary {
 /// Why a cause is not known, for people; the word itself is what the record and the metrics have.
 fn words(why: &str) -> String {
     let words = match why {
+        "own_answer" => "the proxy's own answer, no upstream was asked",
         "no_attempt" => "the proxy answered by itself, no attempt was seen",
         "agent_started_later" => "it began before trace502 did",
         "events_lost" => "kernel records were lost",

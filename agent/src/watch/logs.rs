@@ -1,6 +1,6 @@
 //! The logs that a watch follows: those the user named, and those that running proxies have open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use crate::correlate::log_writer;
@@ -8,7 +8,7 @@ use crate::host::{Host as _, LiveHost};
 use crate::logs::{self, Follower, Health, LogError, LogsError, Source, Wanted};
 use crate::model::Nanos;
 use crate::proxies::by_name;
-use crate::text::{MILLI, SECOND};
+use crate::text::{self, MILLI, SECOND};
 
 /// A proxy opens its logs as it starts; a reload may open others.
 const SETTLED: Nanos = SECOND;
@@ -16,10 +16,16 @@ const LOOK_AGAIN: Nanos = 30 * SECOND;
 /// Logs are read this often at most, however fast they grow.
 const REST: Nanos = 5 * MILLI;
 
+struct Writer {
+    pid: u32,
+    name: String,
+}
+
 pub struct Logs {
     follower: Follower,
     find: bool,
-    found: BTreeSet<Source>,
+    /// Logs that proxies have open, and whose each is.
+    found: BTreeMap<Source, Writer>,
     /// Proxies whose open files are to be looked at, and when.
     due: BTreeMap<u32, Nanos>,
     /// Process ids as the proxies' own namespaces have them.
@@ -33,13 +39,13 @@ impl Logs {
         for source in &wanted.sources {
             follower.add(source.clone())?;
         }
-        let (find, found) = (wanted.find, BTreeSet::new());
+        let (find, found) = (wanted.find, BTreeMap::new());
         Ok(Logs { follower, find, found, due: BTreeMap::new(), inner: BTreeMap::new(), ready: 0 })
     }
 
-    /// What is followed, and what does not exist yet.
-    pub fn followed(&self) -> impl Iterator<Item = (&Source, bool)> {
-        self.follower.followed()
+    /// What is followed and what does not exist yet, in words.
+    pub fn told(&self) -> Vec<String> {
+        self.follower.followed().map(|(source, exists)| told(source, exists, self.found.get(source))).collect()
     }
 
     pub fn health(&self) -> Health {
@@ -68,8 +74,8 @@ impl Logs {
             let Some(name) = proxies.get(&pid).filter(|_| !led) else { continue };
             for source in logs::discover(name, &host.appended(pid)) {
                 // One that cannot be followed is one that nobody asked for.
-                if !self.found.contains(&source) && self.follower.add(source.clone()).is_ok() {
-                    self.found.insert(source);
+                if !self.found.contains_key(&source) && self.follower.add(source.clone()).is_ok() {
+                    self.found.insert(source, Writer { pid, name: name.clone() });
                 }
             }
         }
@@ -78,7 +84,7 @@ impl Logs {
             let through = source.path.strip_prefix("/proc").ok().and_then(|rest| rest.iter().next());
             through.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists())
         };
-        let left: Vec<Source> = self.found.iter().filter(|source| gone(source)).cloned().collect();
+        let left: Vec<Source> = self.found.keys().filter(|source| gone(source)).cloned().collect();
         for source in left {
             self.follower.remove(&source);
             self.found.remove(&source);
@@ -145,5 +151,43 @@ impl Logs {
             [] => Some(written).filter(|pid| proxies.contains_key(pid) || host.innermost(*pid).is_none()),
             _ => same.contains(&written).then_some(written),
         }
+    }
+}
+
+/// A log with its proxy, under the name that it has there: ours leads through the process.
+fn told(source: &Source, exists: bool, writer: Option<&Writer>) -> String {
+    let inside = writer.and_then(|writer| source.path.strip_prefix(format!("/proc/{}/root", writer.pid)).ok());
+    let path = match inside {
+        Some(path) => format!("/{}", path.display()),
+        None => source.path.display().to_string(),
+    };
+    let path = text::safe(&path);
+    match writer {
+        Some(Writer { pid, name }) => {
+            let there = if inside.is_some() { ", inside its container" } else { "" };
+            format!("following the log of {} (pid {pid}): {path}{there}", text::safe(name))
+        }
+        None if exists => format!("following the log {path}"),
+        None => format!("the log {path} does not exist yet; it is read once it does"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_told_with_its_proxy_and_its_own_path() {
+        let source = |path: &str| Source { format: logs::Format::Nginx, path: path.into() };
+        let writer = Writer { pid: 71, name: "nginx".into() };
+        let log = source("/var/log/nginx/error.log");
+        assert_eq!(told(&log, true, Some(&writer)), "following the log of nginx (pid 71): /var/log/nginx/error.log");
+        assert_eq!(
+            told(&source("/proc/71/root/var/log/nginx/error.log"), true, Some(&writer)),
+            "following the log of nginx (pid 71): /var/log/nginx/error.log, inside its container"
+        );
+        assert_eq!(told(&log, true, None), "following the log /var/log/nginx/error.log");
+        let hostile = told(&source("/a\u{1b}[31m"), false, None);
+        assert!(hostile.ends_with("does not exist yet; it is read once it does") && !hostile.contains('\u{1b}'));
     }
 }

@@ -24,7 +24,7 @@ use crate::kernel::preflight::{self, Preflight};
 use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
-use crate::logs::{LogsError, Source};
+use crate::logs::LogsError;
 use crate::model::{Fact, Nanos, Notice, Observation};
 use crate::recording::{Header, RecordingHost, Tape};
 
@@ -293,8 +293,8 @@ impl Watch {
     }
 
     /// Logs that are followed, and whether they exist yet.
-    pub fn logs(&self) -> impl Iterator<Item = (&Source, bool)> {
-        self.logs.followed()
+    pub fn logs(&self) -> Vec<String> {
+        self.logs.told()
     }
 
     /// Proxies that are watched: process id and name.

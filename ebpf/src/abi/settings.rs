@@ -77,6 +77,12 @@ offsets! {
     task_nsproxy = "task_struct"."nsproxy",
     task_cgroups = "task_struct"."cgroups",
     task_nvcsw = "task_struct"."nvcsw",
+    task_flags = "task_struct"."flags",
+    task_io_uring = "task_struct"."io_uring",
+    task_files = "task_struct"."files",
+    files_fdt = "files_struct"."fdt",
+    fdt_fd = "fdtable"."fd",
+    file_private = "file"."private_data",
     css_set_group = "css_set"."dfl_cgrp",
     group_node = "cgroup"."kn",
     node_id = "kernfs_node"."id",
@@ -104,10 +110,9 @@ pub struct Settings {
     pub cpus: u32,
     /// Microseconds of one jiffy.
     pub jiffy_us: u32,
-    /// HTTP/2 inside TLS is followed: this kernel's verifier can be shown that it ends.
-    pub h2: u32,
     /// Which bit of a socket says that it takes IPv6 alone, counted from its start; `u32::MAX` when it cannot be read.
     pub only_v6: u32,
+    pub _pad: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Which way a socket's payload goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    In,
+    Out,
+}
+
 /// Where the running system call keeps its payload.
 pub enum Payload {
     Buffer(u64),
@@ -24,14 +31,19 @@ mod syscall {
     pub const RECVMSG: u64 = 212;
     pub const RECVMMSG: u64 = 243;
     pub const SENDMMSG: u64 = 269;
-    /// `syscallno` follows regs[31], sp, pc, pstate and orig_x0.
+    /// `syscallno` follows regs[31], sp, pc, pstate and orig_x0, which keeps the first argument.
     pub const NUMBER: usize = 280;
+    pub const ARG0: usize = 272;
     pub const ARG1: usize = 8;
     pub const ARG2: usize = 16;
     pub const ARG4: usize = 32;
     pub const RETURN: usize = 0;
-    /// x0 to x3: the first arguments of a function.
-    pub const CALL: [usize; 4] = [0, 8, 16, 24];
+    /// x0 to x2: arguments and results of a function of Go.
+    pub const GO: [usize; 3] = [0, 8, 16];
+    /// x28.
+    pub const GOROUTINE: usize = 224;
+    /// x0 to x4: the first arguments of a function.
+    pub const CALL: [usize; 5] = [0, 8, 16, 24, 32];
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
@@ -47,24 +59,33 @@ mod syscall {
     pub const RECVMSG: u64 = 47;
     pub const RECVMMSG: u64 = 299;
     pub const SENDMMSG: u64 = 307;
-    /// orig_ax, rsi, rdx and r8.
+    /// orig_ax, rdi, rsi, rdx and r8.
     pub const NUMBER: usize = 120;
+    pub const ARG0: usize = 112;
     pub const ARG1: usize = 104;
     pub const ARG2: usize = 96;
     pub const ARG4: usize = 72;
     pub const RETURN: usize = 80;
-    /// rdi, rsi, rdx and rcx: the first arguments of a function.
-    pub const CALL: [usize; 4] = [112, 104, 96, 88];
+    /// rax, rbx and rcx: arguments and results of a function of Go.
+    pub const GO: [usize; 3] = [80, 40, 88];
+    /// r14.
+    pub const GOROUTINE: usize = 8;
+    /// rdi, rsi, rdx, rcx and r8: the first arguments of a function.
+    pub const CALL: [usize; 5] = [112, 104, 96, 88, 72];
 }
 
-/// The buffer of the system call that the current task is in.
+/// The buffer of the system call that the current task is in, where that is a call of this socket.
 #[inline(always)]
-pub fn payload() -> Payload {
+pub fn payload(sk: Sock, way: Way) -> Payload {
     // SAFETY: both helpers return pointers of kernel types that the verifier knows; the offsets are ABI.
     unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        let task = bpf_get_current_task_btf();
+        let regs = bpf_task_pt_regs(task) as Ptr;
         let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
         let arg1: u64 = direct(regs, syscall::ARG1);
+        if uses_io_uring(task as Ptr) && !is_call_of(sk, way, number, direct(regs, syscall::ARG0)) {
+            return Payload::Blind;
+        }
         match number {
             syscall::READ | syscall::WRITE | syscall::SENDTO | syscall::RECVFROM => Payload::Buffer(arg1),
             syscall::READV | syscall::WRITEV => Payload::Vectors(arg1, direct(regs, syscall::ARG2)),
@@ -80,12 +101,54 @@ pub fn payload() -> Payload {
     }
 }
 
+/// Whether what a task sends and receives may be asked for in io_uring: its completions run inside any system call
+/// of the thread, or in a worker whose registers are nobody's.
+#[inline(always)]
+fn uses_io_uring(task: Ptr) -> bool {
+    const PF_IO_WORKER: u32 = 0x10;
+    let (ring, flags) = (offset!(task_io_uring), offset!(task_flags));
+    // SAFETY: the current task, whose type the verifier knows; offsets that are missing are not loaded.
+    unsafe {
+        ring != MISSING && direct::<u64>(task, ring) != 0
+            || flags != MISSING && direct::<u32>(task, flags) & PF_IO_WORKER != 0
+    }
+}
+
+/// Whether the running system call is one that moves payload of this socket in this direction.
+#[inline(never)]
+fn is_call_of(sk: Sock, way: Way, number: u64, descriptor: u64) -> bool {
+    let right = match way {
+        Way::In => {
+            matches!(number, syscall::READ | syscall::READV | syscall::RECVFROM | syscall::RECVMSG | syscall::RECVMMSG)
+        }
+        Way::Out => {
+            matches!(number, syscall::WRITE | syscall::WRITEV | syscall::SENDTO | syscall::SENDMSG | syscall::SENDMMSG)
+        }
+    };
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    // Each step is null or an address; what cannot be read is null, too.
+    let step = |at: u64, offset: usize| -> u64 {
+        if at == 0 || offset == MISSING { 0 } else { read_or_zero(at as Ptr, offset) }
+    };
+    let table = step(step(task as u64, offset!(task_files)), offset!(files_fdt));
+    let slots = step(table, offset!(fdt_fd));
+    let file = step(slots, (descriptor as u32 as usize) * 8);
+    let socket = step(file, offset!(file_private));
+    right && step(socket, offset!(socket_sk)) == sk.0 as u64
+}
+
 /// Address that the running sendto() or sendmsg() names, and its port in host byte order.
 #[inline(always)]
-pub fn destination() -> Option<([u8; 16], u16)> {
+pub fn destination(sk: Sock) -> Option<([u8; 16], u16)> {
     // SAFETY: as in `payload`.
     let (number, arg1, arg4) = unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        let task = bpf_get_current_task_btf();
+        let regs = bpf_task_pt_regs(task) as Ptr;
+        let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
+        if uses_io_uring(task as Ptr) && !is_call_of(sk, Way::Out, number, direct(regs, syscall::ARG0)) {
+            return None;
+        }
         (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))
     };
     let at: u64 = match number {
@@ -115,7 +178,7 @@ pub fn call_registers(regs: *const c_void) -> (u64, i64) {
 
 /// The first arguments of the function that a uprobe stands at.
 #[inline(always)]
-pub fn call_arguments(regs: *const c_void) -> [u64; 4] {
+pub fn call_arguments(regs: *const c_void) -> [u64; 5] {
     // SAFETY: a uprobe's context is struct pt_regs; the verifier checks the offsets.
     syscall::CALL.map(|offset| unsafe { direct(regs.cast(), offset) })
 }
@@ -126,6 +189,27 @@ pub fn call_result(regs: *const c_void) -> i32 {
     // SAFETY: as above.
     let wide: u64 = unsafe { direct(regs.cast(), syscall::RETURN) };
     wide as i32
+}
+
+/// What a function of Go was called with, or what it returns (Go 1.17, on aarch64 1.18).
+#[inline(always)]
+pub fn go_registers(regs: *const c_void) -> [u64; 3] {
+    // SAFETY: as above.
+    syscall::GO.map(|offset| unsafe { direct(regs.cast(), offset) })
+}
+
+/// The goroutine that a function of Go runs in.
+#[inline(always)]
+pub fn goroutine(regs: *const c_void) -> u64 {
+    // SAFETY: as above.
+    unsafe { direct(regs.cast(), syscall::GOROUTINE) }
+}
+
+/// The goroutine that makes the running system call: on its way into the kernel its register stays as it was.
+#[inline(always)]
+pub fn running_goroutine() -> u64 {
+    // SAFETY: as in `payload`.
+    unsafe { direct(bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr, syscall::GOROUTINE) }
 }
 
 /// One `struct iovec`.

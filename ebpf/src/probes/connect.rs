@@ -52,7 +52,7 @@ fn fetch(to: *mut u8, len: u32, from: u64, user: bool) -> bool {
 }
 
 #[inline(always)]
-fn failed(address: u64, user: bool, errno: i32) -> i32 {
+pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
     if matches!(errno, EINPROGRESS | EALREADY | EISCONN | EINTR | EBADF | ENOTSOCK) {
         return 0;
     }

@@ -2,6 +2,7 @@
 
 mod connect;
 mod drop;
+mod go;
 mod listen;
 mod payload;
 mod process;

@@ -9,13 +9,14 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
-use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock};
+use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
 use crate::{client, conn, emit, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
+const EINPROGRESS: i32 = -115;
 const MSG_PEEK: i32 = 2;
 /// What is received goes nowhere: HAProxy empties what it closes.
 const MSG_TRUNC: i32 = 0x20;
@@ -134,7 +135,7 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
     conn.tgid = tgid;
     conn.tid = tid;
-    let new = client::received(conn, n, Source::Call);
+    let new = client::received(conn, n, Source::Call(sk, Way::In));
     if new && conn.request == 1 {
         if conn.bound != 0 {
             state::read_by(sk, conn, tgid);
@@ -149,7 +150,7 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 
 #[inline(always)]
 fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
-    let why = client::sent(conn, n, Source::Call);
+    let why = client::sent(conn, n, Source::Call(sk, Way::Out));
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         conn::client_error(sk, conn, why);
@@ -165,12 +166,13 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
     let tls = conn::is_tls(conn);
+    let source = Source::Call(sk, Way::Out);
     let bind = if tls {
-        tls_sent(conn, n)
-    } else if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n) {
+        tls_sent(conn, n, source)
+    } else if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n, source) {
         conn.request_bytes += n;
         return 0;
-    } else if conn::upstream_sent(conn, n) {
+    } else if conn::upstream_sent(conn, n, source) {
         conn.tgid = tgid;
         conn.tid = tid;
         // A connection bound when it was made keeps that for its first request.
@@ -185,8 +187,8 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
             thread::bind(thread, conn.class, conn);
         }
     }
-    if !tls && conn.request_len < HEAD as u16 {
-        head::append(&mut conn.request_head, &mut conn.request_len, n, Source::Call, &mut conn.flags);
+    if !tls && conn.request_len < HEAD as u16 && conn.phase == PHASE_ASKED {
+        head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             conn::keep(sk, conn);
         }
@@ -209,9 +211,9 @@ fn continued(sk: Sock, conn: &Conn, n: u64) {
 
 /// Whether these frames begin with HEADERS. Acknowledgements and windows ask for nothing.
 #[inline(always)]
-fn begins_stream(conn: &mut Conn, n: u64) -> bool {
+fn begins_stream(conn: &mut Conn, n: u64, source: Source) -> bool {
     const HEADERS: u8 = 1;
-    head::first_bytes(n, Source::Call, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
+    head::first_bytes(n, source, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -220,12 +222,12 @@ const APPLICATION_DATA: u8 = 0x17;
 /// Inside TLS only the rhythm is seen: application data sent after an answer begins a request. The heads stay those
 /// of the handshake, which tell why one failed. Returns whether the request is one to bind.
 #[inline(always)]
-fn tls_sent(conn: &mut Conn, n: u64) -> bool {
+fn tls_sent(conn: &mut Conn, n: u64, source: Source) -> bool {
     conn.request_bytes += n;
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    if head::first_bytes(n, Source::Call, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
+    if head::first_bytes(n, source, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -256,7 +258,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
         return 0;
     }
-    head::append(&mut conn.reply_head, &mut conn.reply_len, n, Source::Call, &mut conn.flags);
+    let source = Source::Call(sk, Way::In);
+    head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
     if conn.phase == PHASE_ANSWERED && known {
         return 0;
     }
@@ -326,7 +329,8 @@ fn garbled(conn: &Conn) {
 /// The owner learnt the end of a connection, or an error.
 #[inline(always)]
 fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
-    if ret == EAGAIN || ret == EINTR {
+    // A send that opens the connection by itself (TCP Fast Open) is on its way.
+    if ret == EAGAIN || ret == EINTR || ret == EINPROGRESS {
         return 0;
     }
     if ret == 0 && sk.shutdown() & SHUTDOWN_RECEIVE == 0 {
@@ -392,7 +396,7 @@ fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
     if class_of(emit::current().0) & PROC_PROXY == 0 {
         return None;
     }
-    let (addr, port) = kernel::destination()?;
+    let (addr, port) = kernel::destination(sk)?;
     let conn = conn::track(sk, if port == DNS_PORT { ROLE_RESOLVER } else { ROLE_OPAQUE })?;
     conn.tuple.remote = addr;
     conn.tuple.remote_port = port;
@@ -440,7 +444,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
         record.total = ret as u32;
         record._pad = 0;
         let want = (ret as u64).min(DNS as u64) as u32;
-        record.kept = match head::buffer(ret as u64) {
+        record.kept = match head::buffer(sk, if receiving { Way::In } else { Way::Out }, ret as u64) {
             Some((at, _)) if kernel::copy_user(record.message.as_mut_ptr(), want.min(DNS as u32), at) == 0 => want,
             _ => 0,
         };

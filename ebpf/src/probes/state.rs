@@ -18,6 +18,8 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     match conn::get(sk) {
+        // A socket may be connected again after a failure, or after it was told to forget its connection.
+        Some(conn) if (old, new) == (TCP_CLOSE, TCP_SYN_SENT) => again(sk, conn),
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
@@ -56,6 +58,30 @@ pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
         conn::end_upstream(sk, conn, tgid == conn.tgid);
     }
     0
+}
+
+/// A socket that is known starts to connect: what it was before ends here.
+#[inline(never)]
+fn again(sk: Sock, conn: &mut Conn) {
+    // Its addresses are those of the new connection by now; see `conn::compose`.
+    conn.last_state = TCP_CLOSE;
+    conn::end_upstream(sk, conn, true);
+    conn.role = ROLE_OPAQUE;
+    conn.bound = 0;
+    conn.request = 0;
+    conn.established = 0;
+    conn.flags = 0;
+    conn.fin = 0;
+    conn.reset = 0;
+    conn.errno = 0;
+    conn.status = 0;
+    conn.asked = 0;
+    conn.asked_before = 0;
+    conn.request_bytes = 0;
+    conn.reply_bytes = 0;
+    conn.request_len = 0;
+    conn.reply_len = 0;
+    connecting(sk);
 }
 
 /// A process starts to connect: the hook runs in its context.
@@ -108,7 +134,10 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     match new {
         TCP_ESTABLISHED => {
             conn.established = emit::now();
-            conn.phase = PHASE_OPEN;
+            // With TCP Fast Open the request is on its way before.
+            if conn.phase == PHASE_CONNECTING {
+                conn.phase = PHASE_OPEN;
+            }
             flow(sk, conn);
             count_connect(conn);
         }
@@ -119,6 +148,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
             }
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
+            conn.phase = PHASE_CONNECTING;
             kernel::tuple(sk.0, &mut conn.tuple);
             let error = sk.error();
             if error != 0 {

@@ -5,6 +5,8 @@
 //! of the connection is kept by its cookie, since a program in the owner's code cannot reach socket storage, and is
 //! told in the same way as one on the wire. Keys are never looked at.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
@@ -15,19 +17,22 @@ use trace502_ebpf::*;
 use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
-use crate::probes::state;
+use crate::probes::{go, state};
 use crate::{client, conn, emit, h2, sealed, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
 // int SSL_read(SSL *ssl, void *buf, int num)
+// static int ssl_read_internal(SSL *s, void *buf, size_t num, size_t *readbytes)
+// static int ssl_write_internal(SSL *s, const void *buf, size_t num, uint64_t flags, size_t *written), no flags before 3.3
 // int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes)
 // int SSL_write(SSL *ssl, const void *buf, int num)
 // int SSL_write_ex(SSL *s, const void *buf, size_t num, size_t *written)
 // int SSL_do_handshake(SSL *ssl), SSL_accept(SSL *ssl), SSL_connect(SSL *ssl)
 #[uprobe]
 pub fn tls_called(ctx: ProbeContext) -> i32 {
-    let [ssl, buffer, len, moved] = kernel::call_arguments(ctx.as_ptr());
+    let [ssl, buffer, len, fourth, fifth] = kernel::call_arguments(ctx.as_ptr());
+    let moved = if answers(ctx.as_ptr()) & TLS_FIFTH != 0 { fifth } else { fourth };
     let (_, tid) = emit::current();
     if let Some(thread) = thread::of(tid) {
         thread.call = TlsCall { ssl, buffer, len, moved };
@@ -46,12 +51,13 @@ pub fn tls_shook(_: RetProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_read(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    let Some(call) = returned(tid) else { return 0 };
+    let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
+    let Some((call, n)) = (if by_go { go::read(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
     let Some(conn) = of(tgid, &call) else { return 0 };
-    let n = moved(&ctx, &call);
     if n == 0 {
         // The end that a client announces comes before that of the connection. What will be read later says -1.
-        if kernel::call_result(ctx.as_ptr()) == 0 && told_by_count(&ctx) && conn.role == ROLE_CLIENT {
+        if kernel::call_result(ctx.as_ptr()) == 0 && answers(ctx.as_ptr()) & TLS_VAGUE == 0 && conn.role == ROLE_CLIENT
+        {
             state::left(Sock::NONE, conn);
         }
         return 0;
@@ -61,7 +67,7 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
-        if h2::followed() && new && conn.request == 1 && h2::is_preface(conn) {
+        if new && conn.request == 1 && h2::is_preface(conn) {
             h2::begin(conn);
         } else {
             client::asked(conn, tid, new);
@@ -69,7 +75,7 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
     }
     if before == ROLE_SEALED {
         sealed::read(conn, n, tid);
-    } else if h2::followed() && conn.role == ROLE_H2 {
+    } else if conn.role == ROLE_H2 {
         h2::read(conn, call.buffer, n);
     }
     0
@@ -79,13 +85,13 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    let Some(call) = returned(tid) else { return 0 };
+    let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
+    let Some((call, n)) = (if by_go { go::writes(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
     let Some(conn) = of(tgid, &call) else { return 0 };
-    let n = moved(&ctx, &call);
     if n == 0 {
         return 0;
     }
-    if h2::followed() && conn.role == ROLE_H2 {
+    if conn.role == ROLE_H2 {
         h2::wrote(conn, call.buffer, n);
         return 0;
     }
@@ -125,20 +131,24 @@ fn of(tgid: u32, call: &TlsCall) -> Option<&'static mut Conn> {
     Some(unsafe { &mut *conn })
 }
 
-/// Whether a call's result is how many bytes it moved; with a 1 where it is attached, it is success or failure.
+/// How the call answers: `TLS_*`, noted where it is attached.
 #[inline(always)]
-fn told_by_count(ctx: &RetProbeContext) -> bool {
+fn answers(ctx: *mut c_void) -> u64 {
     // SAFETY: the context of this very program.
-    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) == 0 }
+    unsafe { bpf_get_attach_cookie(ctx) }
 }
 
+/// The call that this thread comes back from, and how many bytes it moved.
 #[inline(always)]
-fn moved(ctx: &RetProbeContext, call: &TlsCall) -> u64 {
+fn moved(ctx: &RetProbeContext, tid: u32) -> Option<(TlsCall, u64)> {
+    let call = returned(tid)?;
     let result = kernel::call_result(ctx.as_ptr());
     if result <= 0 {
-        return 0;
+        return Some((call, 0));
     }
-    if told_by_count(ctx) { result as u64 } else { kernel::read_user(call.moved).unwrap_or(0) }
+    let by_success = answers(ctx.as_ptr()) & TLS_SUCCESS != 0;
+    let n = if by_success { kernel::read_user(call.moved).unwrap_or(0) } else { result as u64 };
+    Some((call, n))
 }
 
 /// A client began with TLS: nothing on the wire is its request.
@@ -158,9 +168,11 @@ pub fn link(sk: Sock, conn: &mut Conn) -> i32 {
         return 0;
     }
     let (tgid, tid) = emit::current();
-    let Some(thread) = THREADS.get_ptr_mut(tid) else { return 0 };
     // SAFETY: a map value of this very thread.
-    let ssl = unsafe { (*thread).call.ssl };
+    let mut ssl = THREADS.get_ptr_mut(tid).map_or(0, |thread| unsafe { (*thread).call.ssl });
+    if ssl == 0 {
+        ssl = go::reading(tgid);
+    }
     if ssl == 0 {
         return 0;
     }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls::ClientConfig;
 use trace502::kernel::{Kernel, Options};
 use trace502_ebpf::{PROC_LATE, PROC_OLDEST, PROC_PROXY};
 
 use super::stats::{Spread, quantile};
 use super::usage;
 use super::{Effort, Report, Row};
-use crate::client::{Answer, Ask, Client};
+use crate::client::{Answer, Ask, Client, trusting};
 use crate::load;
 use crate::netns;
 use crate::proxies::{Kind, Proxy};
@@ -30,6 +31,8 @@ struct Case<'a> {
     path: String,
     /// Clients keep their connection, and the proxy that to the upstream.
     keepalive: bool,
+    /// Clients speak TLS and trust this.
+    trust: Option<Arc<ClientConfig>>,
     requests: usize,
 }
 
@@ -49,9 +52,13 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
         for (route, keepalive) in [("kept", true), ("once", false)] {
             for (name, size) in BODIES {
                 let path = format!("/{route}/{size}");
-                let case = Case { world: &world, proxy: &proxy, class, path, keepalive, requests };
+                let case = Case { world: &world, proxy: &proxy, class, path, keepalive, trust: None, requests };
                 let manner = if keepalive { "keepalive" } else { "new connections" };
                 report.add(compare(&case, rounds, &format!("{} {manner} {name}", kind.name()))?);
+                if keepalive && kind == Kind::Nginx {
+                    let case = Case { trust: Some(trusting(&world.certs.cert("ca"))?), ..case };
+                    report.add(compare(&case, rounds, &format!("{} keepalive TLS {name}", kind.name()))?);
+                }
             }
         }
     }
@@ -93,6 +100,8 @@ impl Case<'_> {
         kernel.complete()?;
         for pid in self.pids() {
             kernel.track(pid, self.class)?;
+            kernel.watch_connect(pid);
+            kernel.watch_tls(pid);
         }
         kernel.find_existing();
         self.batch()
@@ -106,6 +115,13 @@ impl Case<'_> {
         pids
     }
 
+    fn connect(&self) -> Result<Client> {
+        match &self.trust {
+            Some(trust) => Client::secure((self.proxy.addr.ip(), self.proxy.secure).into(), trust),
+            None => Client::connect(self.proxy.addr),
+        }
+    }
+
     fn batch(&self) -> Result<Batch> {
         let cpu = || self.pids().into_iter().map(usage::cpu).sum::<u64>();
         let latencies = Mutex::new(Vec::with_capacity(self.requests));
@@ -114,7 +130,7 @@ impl Case<'_> {
             let start = Instant::now();
             let mut client = match kept.take() {
                 Some(client) => client,
-                None => Client::connect(self.proxy.addr)?,
+                None => self.connect()?,
             };
             let ask = Ask { close: !self.keepalive, ..Ask::get(self.path.as_str()) };
             let answer = client.ask(&ask);

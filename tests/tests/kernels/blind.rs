@@ -105,3 +105,41 @@ fn an_upstream_that_is_read_by_io_uring_does_not_look_garbled() {
     let told: Vec<_> = rig.told().iter().filter(told).collect();
     assert!(told.is_empty(), "{told:#?}");
 }
+
+#[test]
+fn what_io_uring_receives_during_another_call_is_not_read_from_that_call() {
+    let Some(mut ring) = uring::Uring::new() else {
+        println!("skipped: io_uring is switched off here");
+        return;
+    };
+    let mut rig = rig();
+    let before = unreadable(&rig);
+    let (listener, at) = listen();
+    let proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    let mut room = [0; 256];
+    ring.begin_receive(proxy.as_raw_fd(), &mut room);
+    // The answer comes while this thread waits in a call of its own, whose buffer holds something else.
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors, which are then ours.
+    let (out, mut into) = unsafe {
+        assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+        (File::from(OwnedFd::from_raw_fd(ends[0])), File::from(OwnedFd::from_raw_fd(ends[1])))
+    };
+    let mut other = *b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    let answering = std::thread::spawn(move || {
+        upstream.write_all(ANSWER).unwrap();
+        // The completion is on its way when this is written: the thread that waits is woken for it first.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        into.write_all(b"x").unwrap();
+        upstream
+    });
+    // SAFETY: a valid descriptor, and a buffer that is longer than what will be read.
+    let n = unsafe { libc::read(out.as_raw_fd(), other.as_mut_ptr().cast(), 1) };
+    let upstream = answering.join().unwrap();
+    assert_eq!((n, ring.result()), (1, Some(ANSWER.len() as i32)));
+    assert!(unreadable(&rig) > before, "it is counted");
+    drop((proxy, upstream));
+    rig.told();
+    assert_eq!(rig.count_attempts(at), 0, "the other call's bytes are no answer");
+}

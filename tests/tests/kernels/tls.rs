@@ -5,7 +5,6 @@ use std::ffi::{c_int, c_void};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-use trace502::kernel::offsets::follows_http2;
 use trace502::kernel::tls_library::Visible;
 use trace502::model::*;
 
@@ -277,10 +276,6 @@ fn stream_error(rig: &mut Rig, address: std::net::SocketAddr, stream: u32) -> Cl
 
 #[test]
 fn each_stream_has_its_own_answer() {
-    if !follows_http2() {
-        eprintln!("skipped: HTTP/2 is not followed on this kernel");
-        return;
-    }
     let mut rig = rig();
     let (front, address) = listen();
     let (mut client, served) = client_of(&front);
@@ -312,10 +307,6 @@ fn each_stream_has_its_own_answer() {
 
 #[test]
 fn streams_are_bound_in_the_order_in_which_they_were_read() {
-    if !follows_http2() {
-        eprintln!("skipped: HTTP/2 is not followed on this kernel");
-        return;
-    }
     let mut rig = rig();
     let (front, address) = listen();
     let (mut client, served) = client_of(&front);
@@ -333,10 +324,6 @@ fn streams_are_bound_in_the_order_in_which_they_were_read() {
 
 #[test]
 fn a_stream_that_is_reset_is_told_by_whoever_reset_it() {
-    if !follows_http2() {
-        eprintln!("skipped: HTTP/2 is not followed on this kernel");
-        return;
-    }
     const RESET: u8 = 3;
     let mut rig = rig();
     let (front, address) = listen();

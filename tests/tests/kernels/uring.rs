@@ -1,4 +1,4 @@
-//! As much of io_uring as one send or one receive needs, by hand: no library between the test and the kernel.
+//! As much of io_uring as one send or receive at a time needs, by hand: no library between the test and the kernel.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,10 +74,20 @@ impl Uring {
         self.run(OP_RECV, from, room.as_mut_ptr() as u64, room.len())
     }
 
+    /// Asks for a receive whose bytes are not there yet.
+    pub fn begin_receive(&mut self, from: i32, room: &mut [u8]) {
+        self.submit(OP_RECV, from, room.as_mut_ptr() as u64, room.len(), 0);
+    }
+
     fn run(&mut self, op: u8, fd: i32, address: u64, len: usize) -> i32 {
-        // Head, tail, mask, entries, flags, dropped, array; and head, tail, mask, entries, overflow, entries of results.
+        self.submit(op, fd, address, len, 1);
+        self.result().expect("it was waited for")
+    }
+
+    /// Hands over one request, and waits for so many results.
+    fn submit(&mut self, op: u8, fd: i32, address: u64, len: usize, wait: u32) {
+        // Head, tail, mask, entries, flags, dropped, array.
         let [_, sq_tail, sq_mask, _, _, _, sq_array, ..] = self.params.sq;
-        let [cq_head, _, cq_mask, _, _, cq_entries, ..] = self.params.cq;
         // SAFETY: the kernel's offsets lie in the mappings; one entry at a time, and nobody else uses the ring.
         unsafe {
             let tail = &*self.sq.add(sq_tail as usize).cast::<AtomicU32>();
@@ -91,19 +101,32 @@ impl Uring {
                 libc::SYS_io_uring_enter,
                 self.fd.as_raw_fd(),
                 1,
-                1,
+                wait,
                 ENTER_GETEVENTS,
                 std::ptr::null::<u8>(),
                 0,
             );
             assert_eq!(done, 1);
+        }
+    }
+
+    /// The next result, if there is one.
+    pub fn result(&mut self) -> Option<i32> {
+        // Head, tail, mask, entries, overflow, entries.
+        let [cq_head, cq_tail, cq_mask, _, _, cq_entries, ..] = self.params.cq;
+        // SAFETY: as above.
+        unsafe {
+            let tail = &*self.cq.add(cq_tail as usize).cast::<AtomicU32>();
             let head = &*self.cq.add(cq_head as usize).cast::<AtomicU32>();
             let at = head.load(Ordering::Acquire);
+            if at == tail.load(Ordering::Acquire) {
+                return None;
+            }
             let slot = at & *self.cq.add(cq_mask as usize).cast::<u32>();
             // user_data, then the result.
             let result = *self.cq.add(cq_entries as usize + slot as usize * 16 + 8).cast::<i32>();
             head.store(at.wrapping_add(1), Ordering::Release);
-            result
+            Some(result)
         }
     }
 }

@@ -25,6 +25,32 @@ fn an_answer_that_the_proxy_made_by_itself() {
 }
 
 #[test]
+fn what_a_proxy_answers_by_itself_has_a_why_of_its_own_once_failures_would_have_been_seen() {
+    let why = |proxy: &str, watched: Nanos, route: &str| {
+        let mut w = World::new(proxy);
+        let a = w.refused();
+        w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502).pass(watched);
+        let mut error = w.error(ClientOutcome::Status(503));
+        error.conn.cookie = 8;
+        error.conn.request_head = get(route);
+        w.see(Fact::Client(error));
+        w.all()[1].why.clone().unwrap()
+    };
+    assert_eq!(why("nginx", 601 * SECOND, "/maintenance"), "own_answer");
+    assert_eq!(why("nginx", 599 * SECOND, "/maintenance"), "no_attempt", "a failure may have come before the start");
+    assert_eq!(why("caddy", 601 * SECOND, "/maintenance"), "no_attempt", "its attempts may be another thread's");
+    // A minute is not long for some settings: what failed before may still be given up.
+    let mut w = World::new("nginx");
+    w.answered(503).pass(550 * SECOND);
+    let a = w.refused();
+    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502).pass(100 * SECOND);
+    let mut error = w.error(ClientOutcome::Status(502));
+    error.conn.cookie = 8;
+    w.see(Fact::Client(error));
+    assert_eq!(w.all()[2].why.as_deref(), Some("no_attempt"));
+}
+
+#[test]
 fn a_rate_limit_after_failures_is_not_blamed_on_them() {
     let mut w = World::new("nginx");
     let a = w.refused();

@@ -1,5 +1,6 @@
 //! The join under retries, concurrency and noise; what is no incident; what is the same however time passes.
 
+mod bounds;
 mod concurrency;
 mod dismissed;
 mod retries;

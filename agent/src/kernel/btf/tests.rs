@@ -217,7 +217,7 @@ fn every_probe_has_a_provider_on_every_kernel_of_the_fixtures() {
             Hook::TpBtf(name) => btf.tracepoint(name).is_some(),
             Hook::Fexit(name) => btf.func(name).is_some(),
             Hook::Iter(name) => btf.func(&format!("bpf_iter_{name}")).is_some(),
-            Hook::LibcConnect | Hook::Tls => true,
+            Hook::LibcConnect | Hook::Go | Hook::Tls => true,
         };
         for probe in PROBES {
             let carried = probe.providers.iter().any(|provider| provider.iter().all(|(_, hook)| exists(hook)));

@@ -12,6 +12,7 @@ use crate::screen::app::App;
 use crate::screen::ledger::Entry;
 use crate::screen::plain;
 use crate::text::{duration, safe};
+use crate::when::read_here;
 
 /// Draws it from this line on; returns the last line that it can begin with.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, entry: &Entry, scroll: usize, theme: &Theme) -> usize {
@@ -46,10 +47,10 @@ fn lines(incident: &Incident, width: usize, theme: &Theme) -> Vec<Line<'static>>
     lines.push(Line::from(vec![
         Span::styled(format!(" {} ", incident.status_word()), theme.bad()),
         Span::styled(
-            fit::cut(&plain::request(&incident.request), room.saturating_sub(36), theme.unicode),
+            fit::cut(&plain::request(&incident.request), room.saturating_sub(42), theme.unicode),
             theme.strong(),
         ),
-        Span::styled(format!("  {}", safe(&incident.time)), theme.faint()),
+        Span::styled(format!("  {}", safe(&read_here(&incident.time))), theme.faint()),
     ]));
     put(&mut lines, &format!("{}; {}", place(&incident.proxy), plain::outcome(incident)), 0, theme.plain());
     let client = incident.client.as_deref().map_or("client not known".into(), |c| format!("client {}", safe(c)));

@@ -162,7 +162,8 @@ fn an_opened_incident_has_everything() {
     assert_has(
         &screen,
         &[
-            "502 GET shop.example/checkout  2026-11-21T03:01:20",
+            "502 GET shop.example/checkout  2026-11-21 ",
+            ":01:20.370 ",
             "nginx (pid 7353, nginx.service); the client got 502",
             "upstream 127.0.0.1:8000, uvicorn (pid 901,",
             "certain: the proof was seen",
