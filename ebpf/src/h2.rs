@@ -150,10 +150,12 @@ fn next(direction: &mut Direction) -> Next {
     let have = core::hint::black_box(direction.have) & 15;
     let take = FRAME_HEAD.wrapping_sub(have).min(direction.left.min(FRAME_HEAD.into()) as u32);
     let take = core::hint::black_box(take) & 15;
-    // SAFETY: have and take are below 16 each and stay within the 32 bytes.
-    let to = unsafe { direction.head.as_mut_ptr().add(have as usize) };
-    if kernel::copy_user(to, take, direction.at) != 0 {
-        return Next::End;
+    if take > 0 {
+        // SAFETY: have and take are below 16 each and stay within the 32 bytes.
+        let to = unsafe { direction.head.as_mut_ptr().add(have as usize) };
+        if kernel::copy_user(to, take, direction.at) != 0 {
+            return Next::End;
+        }
     }
     direction.at += u64::from(take);
     direction.left -= u64::from(take);
@@ -161,9 +163,13 @@ fn next(direction: &mut Direction) -> Next {
     if direction.have < FRAME_HEAD {
         return Next::Passed;
     }
-    direction.have = 0;
     let head = &direction.head;
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    // Go reads the head of a frame by itself, and its content with the next call.
+    if direction.left == 0 && len > 0 {
+        return Next::End;
+    }
+    direction.have = 0;
     direction.skip = len;
     let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
     Next::Frame(Frame { len, kind: head[3], flags: head[4], stream })

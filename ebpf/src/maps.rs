@@ -2,7 +2,7 @@
 
 use crate::sealed::Story;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
     COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
@@ -191,6 +191,10 @@ pub struct GoCall {
 /// Calls of Go that have not returned. A panic leaves one behind, and so does the end of its process.
 #[btf_map]
 pub static GO_CALLS: LruHashMap<GoKey, GoCall, 16384> = LruHashMap::new();
+
+/// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
+#[btf_map]
+pub static GO_ON: ProgramArray<2> = ProgramArray::new();
 
 /// One direction of an HTTP/2 connection.
 #[derive(Clone, Copy)]

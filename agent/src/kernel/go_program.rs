@@ -7,25 +7,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aya::programs::uprobe::UProbeLink;
+use trace502_ebpf::{TLS_GO, TLS_VAGUE};
 
 use super::go_functions::{self, Function, GoError};
 
 /// What functions are hooked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
+    /// Connects that fail in the call.
     Connect,
+    /// What clients say inside TLS.
+    Tls,
 }
 
-/// A function, the program where it begins and the one where it returns.
+impl Purpose {
+    /// What its programs are told where they are attached.
+    pub fn cookie(self) -> Option<u64> {
+        (self == Purpose::Tls).then_some(TLS_GO | TLS_VAGUE)
+    }
+}
+
+/// A function, the program where it begins, and the one where it returns if that tells more.
 struct Call {
     function: &'static str,
     purpose: Purpose,
     begins: &'static str,
-    returns: &'static str,
+    returns: Option<&'static str>,
 }
 
-const CALLS: [Call; 1] =
-    [Call { function: "syscall.connect", purpose: Purpose::Connect, begins: "go_dials", returns: "go_dialled" }];
+const CALLS: [Call; 4] = [
+    call("syscall.connect", Purpose::Connect, "go_dials", Some("go_dialled")),
+    call("crypto/tls.(*Conn).serverHandshake", Purpose::Tls, "go_shakes", Some("go_shook")),
+    call("crypto/tls.(*Conn).Read", Purpose::Tls, "go_reads", Some("go_read")),
+    call("crypto/tls.(*Conn).Write", Purpose::Tls, "go_writes", None),
+];
+
+const fn call(function: &'static str, purpose: Purpose, begins: &'static str, returns: Option<&'static str>) -> Call {
+    Call { function, purpose, begins, returns }
+}
 
 /// Hooks in one process.
 pub struct Attached {
@@ -73,21 +92,55 @@ impl Programs {
 
 impl Program {
     /// Program and offset of each hook for this purpose, the returns first: a call that is seen to begin is seen to
-    /// end. Empty where it has none of these functions.
+    /// end. Empty where it has not all of these functions.
     pub fn places(&self, purpose: Purpose) -> Result<Vec<(&'static str, u64)>, &GoError> {
         let functions = match &*self.functions {
             Ok(functions) => functions.as_deref().unwrap_or_default(),
             Err(error) => return Err(error),
         };
         let mut places = Vec::new();
-        for (call, function) in CALLS.iter().zip(functions) {
-            if let Some(function) = function
-                && call.purpose == purpose
-            {
-                places.extend(function.returns.iter().map(|at| (call.returns, *at)));
-                places.push((call.begins, function.begins));
+        for (call, function) in CALLS.iter().zip(functions).filter(|(call, _)| call.purpose == purpose) {
+            let Some(function) = function else { return Ok(Vec::new()) };
+            if let Some(program) = call.returns {
+                places.extend(function.returns.iter().map(|at| (program, *at)));
             }
+            places.push((call.begins, function.begins));
         }
         Ok(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(found: [bool; CALLS.len()]) -> Program {
+        let function = |(place, found): (usize, bool)| {
+            let at = place as u64 * 100;
+            found.then(|| Function { begins: at, returns: vec![at + 10, at + 20] })
+        };
+        let functions = found.into_iter().enumerate().map(function).collect();
+        Program { path: PathBuf::new(), functions: Arc::new(Ok(Some(functions))) }
+    }
+
+    #[test]
+    fn returns_are_hooked_before_beginnings() {
+        let program = program([true; CALLS.len()]);
+        let connect = [("go_dialled", 10), ("go_dialled", 20), ("go_dials", 0)];
+        assert_eq!(program.places(Purpose::Connect).unwrap(), connect);
+        let tls: Vec<&str> = program.places(Purpose::Tls).unwrap().iter().map(|(name, _)| *name).collect();
+        assert_eq!(tls, ["go_shook", "go_shook", "go_shakes", "go_read", "go_read", "go_reads", "go_writes"]);
+    }
+
+    #[test]
+    fn a_program_that_lacks_one_of_the_functions_is_left_alone() {
+        let program = program([true, true, false, true]);
+        assert_eq!(program.places(Purpose::Tls).unwrap(), []);
+        assert_eq!(program.places(Purpose::Connect).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn this_program_was_not_built_by_go() {
+        assert!(Programs::default().of(std::process::id()).is_none());
     }
 }

@@ -5,11 +5,11 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
+use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
 
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
@@ -108,6 +108,8 @@ impl Kernel {
                 ProbeReport { error: Some("switched off".into()), ..report }
             });
         }
+        // What cannot be gone on with is left where it is: its calls are then not seen.
+        let _ = go_on(&mut bpf);
         let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
         let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
@@ -187,11 +189,9 @@ impl Kernel {
     pub fn watch_tls(&mut self, pid: u32) -> Visible {
         if let Some(attached) = self.tls.iter().find(|attached| attached.pid == pid) {
             let name = attached.name.clone();
-            return self
-                .add_class(pid, PROC_TLS)
-                .map_or_else(|e| Visible::Refused(e.to_string()), |()| Visible::Hooked(name));
+            return self.seen(pid, name);
         }
-        if !self.reports.iter().any(|report| report.name == "tls" && report.attached) {
+        if !self.attached("tls") {
             return Visible::None;
         }
         let mut refused = None;
@@ -199,15 +199,23 @@ impl Kernel {
             match self.hook_tls(pid, &library) {
                 Ok(links) => {
                     self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
-                    return match self.add_class(pid, PROC_TLS) {
-                        Ok(()) => Visible::Hooked(library.name),
-                        Err(error) => Visible::Refused(error.to_string()),
-                    };
+                    return self.seen(pid, library.name);
                 }
                 Err(error) => refused = Some(chain(&error)),
             }
         }
-        refused.map_or(Visible::None, Visible::Refused)
+        if let Some(why) = refused {
+            return Visible::Refused(why);
+        }
+        let seen = if self.attached("tls_go") { self.hook_go(pid, Purpose::Tls) } else { Visible::None };
+        match seen {
+            Visible::Hooked(name) => self.seen(pid, name),
+            other => other,
+        }
+    }
+
+    fn attached(&self, probe: &str) -> bool {
+        self.reports.iter().any(|report| report.name == probe && report.attached)
     }
 
     /// Every call of a library that it has, or none.
@@ -226,6 +234,14 @@ impl Kernel {
         Ok(links)
     }
 
+    /// What clients say to this process inside TLS is seen in the file of this name.
+    fn seen(&mut self, pid: u32, name: String) -> Visible {
+        match self.add_class(pid, PROC_TLS) {
+            Ok(()) => Visible::Hooked(name),
+            Err(error) => Visible::Refused(error.to_string()),
+        }
+    }
+
     fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
         let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
@@ -234,23 +250,30 @@ impl Kernel {
     }
 
     /// Hooks functions of a proxy that is a Go program, all of them or none.
-    fn hook_go(&mut self, pid: u32, purpose: Purpose) {
+    fn hook_go(&mut self, pid: u32, purpose: Purpose) -> Visible {
+        let Some(go) = self.go_programs.of(pid) else { return Visible::None };
+        let name = || go.path.read_link().unwrap_or_default().display().to_string();
         if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
-            return;
+            return Visible::Hooked(name());
         }
-        let Some(program) = self.go_programs.of(pid) else { return };
-        let Ok(places) = program.places(purpose) else { return };
+        let places = match go.places(purpose) {
+            Ok(places) if places.is_empty() => return Visible::None,
+            Ok(places) => places,
+            Err(why) => return Visible::Refused(why.to_string()),
+        };
         let mut links = Vec::new();
-        for (name, offset) in places {
-            let Some(Program::UProbe(probe)) = self.bpf.program_mut(name) else { return };
-            let point = UProbeAttachLocation::AbsoluteOffset(offset);
-            let link = probe.attach(point, &program.path, UProbeScope::OneProcess(pid_of(pid)));
-            match link.and_then(|link| probe.take_link(link)) {
+        for (program, offset) in places {
+            let Some(Program::UProbe(program)) = self.bpf.program_mut(program) else { return Visible::None };
+            let location = UProbeAttachLocation::AbsoluteOffset(offset);
+            let point = UProbeAttachPoint { location, cookie: purpose.cookie() };
+            let link = program.attach(point, &go.path, UProbeScope::OneProcess(pid_of(pid)));
+            match link.and_then(|link| program.take_link(link)) {
                 Ok(link) => links.push(link),
-                Err(_) => return,
+                Err(why) => return Visible::Refused(chain(&why)),
             }
         }
         self.go.push(go_program::Attached { pid, purpose, links });
+        Visible::Hooked(name())
     }
 
     /// Forgets a process that is gone.
@@ -301,6 +324,15 @@ impl Kernel {
     pub fn traffic(&mut self) -> Traffic {
         self.counter.read(&self.threads, &self.connects)
     }
+}
+
+/// Calls of Go are gone on with by the programs for calls of other TLS libraries.
+fn go_on(bpf: &mut Ebpf) -> Option<()> {
+    for (place, name) in [(GO_READ, "tls_read"), (GO_WRITES, "tls_wrote")] {
+        let program = bpf.program(name)?.fd().ok()?.try_clone().ok()?;
+        ProgramArray::try_from(bpf.map_mut("GO_ON")?).ok()?.set(place, &program, 0).ok()?;
+    }
+    Some(())
 }
 
 fn cpus() -> u32 {
@@ -362,7 +394,7 @@ fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Optio
 
 /// Whether the user left it switched on.
 fn wanted(probe: &Probe, options: &Options) -> bool {
-    options.tls || probe.name != "tls"
+    options.tls || !matches!(probe.name, "tls" | "tls_go")
 }
 
 /// The member that a probe needs and this kernel lacks.

@@ -196,6 +196,19 @@ pub const PROBES: &[Probe] = &[
         lost: "errors of clients that speak TLS",
     },
     Probe {
+        name: "tls_go",
+        required: false,
+        providers: &[&[
+            ("go_reads", Hook::Go),
+            ("go_read", Hook::Go),
+            ("go_writes", Hook::Go),
+            ("go_shakes", Hook::Go),
+            ("go_shook", Hook::Go),
+        ]],
+        needs: &[],
+        lost: "errors of clients that speak TLS to proxies written in Go",
+    },
+    Probe {
         name: "existing_listeners",
         required: false,
         providers: &[&[("found_listening", Hook::Iter("task_file"))]],

@@ -49,6 +49,12 @@ pub const TLS_SUCCESS: u64 = 1;
 pub const TLS_FIFTH: u64 = 2;
 /// A failure of such a call does not tell the end of a connection from what only has to wait.
 pub const TLS_VAGUE: u64 = 4;
+/// The call is one of Go's crypto/tls.
+pub const TLS_GO: u64 = 8;
+
+/// Programs that go on with a call of Go, by their place in `GO_ON`.
+pub const GO_READ: u32 = 0;
+pub const GO_WRITES: u32 = 1;
 
 /// What a thread of a proxy did last: all that binding an attempt to a request needs.
 #[derive(Clone, Copy)]

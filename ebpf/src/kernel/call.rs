@@ -205,6 +205,13 @@ pub fn goroutine(regs: *const c_void) -> u64 {
     unsafe { direct(regs.cast(), syscall::GOROUTINE) }
 }
 
+/// The goroutine that makes the running system call: on its way into the kernel its register stays as it was.
+#[inline(always)]
+pub fn running_goroutine() -> u64 {
+    // SAFETY: as in `payload`.
+    unsafe { direct(bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr, syscall::GOROUTINE) }
+}
+
 /// One `struct iovec`.
 #[inline(always)]
 pub fn vector(vectors: u64, index: u64) -> Option<(u64, u64)> {

@@ -3,33 +3,38 @@
 //!
 //! A goroutine may leave its thread within a call and go on in another: the calls of Go are kept by goroutine.
 
-use aya_ebpf::EbpfContext;
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
+use trace502_ebpf::{GO_READ, GO_WRITES, TlsCall};
 
-use crate::maps::{GO_CALLS, GoCall, GoKey};
+use crate::maps::{GO_CALLS, GO_ON, GoCall, GoKey};
 use crate::probes::connect;
 use crate::{emit, kernel};
 
 /// Which function a goroutine is in.
 const CONNECT: u32 = 0;
+const READ: u32 = 1;
+const HANDSHAKE: u32 = 2;
 
 #[inline(always)]
-fn key(ctx: &ProbeContext, function: u32) -> GoKey {
-    GoKey { goroutine: kernel::goroutine(ctx.as_ptr()), tgid: emit::current().0, function }
+fn key(ctx: *mut c_void, function: u32) -> GoKey {
+    GoKey { goroutine: kernel::goroutine(ctx), tgid: emit::current().0, function }
 }
 
 #[inline(always)]
-fn begins(ctx: &ProbeContext, function: u32) -> i32 {
-    let [of, buffer, _] = kernel::go_registers(ctx.as_ptr());
+fn begins(ctx: *mut c_void, function: u32) -> i32 {
+    let [of, buffer, _] = kernel::go_registers(ctx);
     let _ = GO_CALLS.insert(&key(ctx, function), &GoCall { of, buffer }, BPF_ANY.into());
     0
 }
 
 /// The call that this goroutine comes back from.
 #[inline(always)]
-fn ends(ctx: &ProbeContext, function: u32) -> Option<GoCall> {
+fn ends(ctx: *mut c_void, function: u32) -> Option<GoCall> {
     let key = key(ctx, function);
     // SAFETY: plain numbers; only this goroutine changes them.
     let call = unsafe { GO_CALLS.get(&key).copied() };
@@ -40,19 +45,84 @@ fn ends(ctx: &ProbeContext, function: u32) -> Option<GoCall> {
 // func connect(s int, addr unsafe.Pointer, addrlen _Socklen) (err error)
 #[uprobe]
 pub fn go_dials(ctx: ProbeContext) -> i32 {
-    begins(&ctx, CONNECT)
+    begins(ctx.as_ptr(), CONNECT)
 }
 
 /// The return of connect(): an error is the address of a table of methods and that of a number.
 #[uprobe]
 pub fn go_dialled(ctx: ProbeContext) -> i32 {
-    let call = ends(&ctx, CONNECT);
+    let call = ends(ctx.as_ptr(), CONNECT);
     let [methods, number, _] = kernel::go_registers(ctx.as_ptr());
     if let Some(call) = call
         && methods != 0
         && let Some(errno @ 1..4096) = kernel::read_user::<u64>(number)
     {
         return connect::failed(call.buffer, true, errno as i32);
+    }
+    0
+}
+
+// func (c *Conn) Read(b []byte) (int, error)
+#[uprobe]
+pub fn go_reads(ctx: ProbeContext) -> i32 {
+    begins(ctx.as_ptr(), READ)
+}
+
+/// The return of Read().
+#[uprobe]
+pub fn go_read(ctx: ProbeContext) -> i32 {
+    // SAFETY: a program of the same kind, with the same context.
+    unsafe { GO_ON.tail_call(&ctx, GO_READ) };
+    0
+}
+
+// func (c *Conn) Write(b []byte) (int, error)
+// It returns when all is written, and is not called again with what was not: its beginning tells enough.
+#[uprobe]
+pub fn go_writes(ctx: ProbeContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { GO_ON.tail_call(&ctx, GO_WRITES) };
+    0
+}
+
+// func (c *Conn) serverHandshake(ctx context.Context) error
+#[uprobe]
+pub fn go_shakes(ctx: ProbeContext) -> i32 {
+    begins(ctx.as_ptr(), HANDSHAKE)
+}
+
+/// The return of serverHandshake().
+#[uprobe]
+pub fn go_shook(ctx: ProbeContext) -> i32 {
+    ends(ctx.as_ptr(), HANDSHAKE);
+    0
+}
+
+/// What Read() returns from, and how many bytes it read.
+#[inline(always)]
+pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
+    let call = ends(ctx, READ)?;
+    let [n, _, _] = kernel::go_registers(ctx);
+    let n = if n as i64 > 0 { n } else { 0 };
+    Some((TlsCall { ssl: call.of, buffer: call.buffer, len: 0, moved: 0 }, n))
+}
+
+/// What Write() was called with.
+#[inline(always)]
+pub fn writes(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
+    let [ssl, buffer, len] = kernel::go_registers(ctx);
+    (ssl != 0).then_some((TlsCall { ssl, buffer, len, moved: 0 }, len))
+}
+
+/// The TLS connection that the goroutine which makes the running system call is reading from, 0 for none.
+#[inline(always)]
+pub fn reading(tgid: u32) -> u64 {
+    let goroutine = kernel::running_goroutine();
+    for function in [HANDSHAKE, READ] {
+        // SAFETY: plain numbers; only this goroutine changes them, and it is in a system call.
+        if let Some(call) = unsafe { GO_CALLS.get(&GoKey { goroutine, tgid, function }) } {
+            return call.of;
+        }
     }
     0
 }

@@ -17,7 +17,7 @@ use trace502_ebpf::*;
 use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
-use crate::probes::state;
+use crate::probes::{go, state};
 use crate::{client, conn, emit, h2, sealed, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
@@ -51,9 +51,9 @@ pub fn tls_shook(_: RetProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_read(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    let Some(call) = returned(tid) else { return 0 };
+    let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
+    let Some((call, n)) = (if by_go { go::read(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
     let Some(conn) = of(tgid, &call) else { return 0 };
-    let n = moved(&ctx, &call);
     if n == 0 {
         // The end that a client announces comes before that of the connection. What will be read later says -1.
         if kernel::call_result(ctx.as_ptr()) == 0 && answers(ctx.as_ptr()) & TLS_VAGUE == 0 && conn.role == ROLE_CLIENT
@@ -85,9 +85,9 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    let Some(call) = returned(tid) else { return 0 };
+    let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
+    let Some((call, n)) = (if by_go { go::writes(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
     let Some(conn) = of(tgid, &call) else { return 0 };
-    let n = moved(&ctx, &call);
     if n == 0 {
         return 0;
     }
@@ -138,14 +138,17 @@ fn answers(ctx: *mut c_void) -> u64 {
     unsafe { bpf_get_attach_cookie(ctx) }
 }
 
+/// The call that this thread comes back from, and how many bytes it moved.
 #[inline(always)]
-fn moved(ctx: &RetProbeContext, call: &TlsCall) -> u64 {
+fn moved(ctx: &RetProbeContext, tid: u32) -> Option<(TlsCall, u64)> {
+    let call = returned(tid)?;
     let result = kernel::call_result(ctx.as_ptr());
     if result <= 0 {
-        return 0;
+        return Some((call, 0));
     }
     let by_success = answers(ctx.as_ptr()) & TLS_SUCCESS != 0;
-    if by_success { kernel::read_user(call.moved).unwrap_or(0) } else { result as u64 }
+    let n = if by_success { kernel::read_user(call.moved).unwrap_or(0) } else { result as u64 };
+    Some((call, n))
 }
 
 /// A client began with TLS: nothing on the wire is its request.
@@ -165,9 +168,11 @@ pub fn link(sk: Sock, conn: &mut Conn) -> i32 {
         return 0;
     }
     let (tgid, tid) = emit::current();
-    let Some(thread) = THREADS.get_ptr_mut(tid) else { return 0 };
     // SAFETY: a map value of this very thread.
-    let ssl = unsafe { (*thread).call.ssl };
+    let mut ssl = THREADS.get_ptr_mut(tid).map_or(0, |thread| unsafe { (*thread).call.ssl });
+    if ssl == 0 {
+        ssl = go::reading(tgid);
+    }
     if ssl == 0 {
         return 0;
     }

@@ -7,24 +7,24 @@ use crate::client::Answer;
 use crate::guard::tool;
 use crate::world::Place;
 
-const REFUSED: &str = "502 503 503 - - -";
-const BROKEN: &str = "502 502 502 - - -";
-const LATE: &str = "504 504 502 - - -";
+const REFUSED: &str = "502 503 503 502 - -";
+const BROKEN: &str = "502 502 502 502 - -";
+const LATE: &str = "504 504 502 504 - -";
 
 pub const FAULTS: &[Fault] = &[
     fault("tls-client-refused", REFUSED, &["no_listener"], |s| nobody(s, H1, 1)),
     fault("tls-client-second", REFUSED, &["no_listener"], |s| nobody(s, H1, 2)),
     fault("tls-client-closed", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early", H1)),
     fault("tls-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H1)),
-    fault("tls-client-own-502", "502 502 502 - - -", &["upstream_error"], |s| shared(s, "answer:502", H1)),
+    fault("tls-client-own-502", "502 502 502 502 - -", &["upstream_error"], |s| shared(s, "answer:502", H1)),
     // Apache serves streams on other threads: where nothing is sent to the upstream, only chance would tell them apart.
-    fault("h2-client-refused", "502 503 - - - -", &["no_listener"], |s| nobody(s, H2, 1)).likely(),
+    fault("h2-client-refused", "502 503 - 502 - -", &["no_listener"], |s| nobody(s, H2, 1)).likely(),
     // From the second on, the status is a reference into the connection's table of headers.
-    fault("h2-client-third", "502 503 - - - -", &["no_listener"], |s| nobody(s, H2, 3)).likely(),
-    fault("h2-client-closed", "502 - 500 - - -", &["upstream_closed_early"], |s| shared(s, "close-early", H2)),
+    fault("h2-client-third", "502 503 - 502 - -", &["no_listener"], |s| nobody(s, H2, 3)).likely(),
+    fault("h2-client-closed", "502 - 500 502 - -", &["upstream_closed_early"], |s| shared(s, "close-early", H2)),
     fault("h2-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H2)),
-    fault("h2-client-own-503", "503 503 503 - - -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
-    fault("h2-client-own-504", "504 504 504 - - -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
+    fault("h2-client-own-503", "503 503 503 503 - -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
+    fault("h2-client-own-504", "504 504 504 504 - -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
 ];
 
 const H1: &str = "--http1.1";
