@@ -55,7 +55,7 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         }
         _ => return 0,
     }
-    let status = match well(n, source) {
+    let mut status = match well(n, source) {
         // Nobody will ask for more of it.
         status @ 1.. if conn.reply_len == 0 => {
             conn.reply_len = head::PEEK as u16;
@@ -66,7 +66,6 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
             conn::status_of(&conn.reply_head, conn.reply_len)
         }
     };
-    let mut status = status;
     if (100..200).contains(&status) && status != 101 {
         conn.reply_len = head::after_interim(&mut conn.reply_head, conn.reply_len);
         conn.reply_bytes = conn.reply_len.into();

@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, sealed, thread};
+use crate::{client, conn, emit, fastcgi, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -255,7 +255,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     }
     // What comes in small pieces is put together as far as a head is kept.
     let known = conn.status != 0;
-    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
+    let full = conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64;
+    if conn.phase == PHASE_ANSWERED && full && (known || !fastcgi::begins_with_errors(conn)) {
         return 0;
     }
     let source = Source::Call(sk, Way::In);
@@ -263,8 +264,10 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if conn.phase == PHASE_ANSWERED && known {
         return 0;
     }
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
-    let mut status = status;
+    let mut status = match fastcgi::begins_with_errors(conn) {
+        true => fastcgi::status_behind_errors(sk, n) as u16,
+        false => conn::status_of(&conn.reply_head, conn.reply_len),
+    };
     if (100..200).contains(&status) && status != 101 {
         // No answer yet, unless one came in the same piece.
         conn.reply_len = head::after_interim(&mut conn.reply_head, conn.reply_len);
