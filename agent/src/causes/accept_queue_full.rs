@@ -8,6 +8,7 @@ pub static CAUSE: Cause = Cause {
     id: "accept_queue_full",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The accept queue of the listener (or the backlog of a unix socket) is full: the application accepts too \
               slowly or not at all.",
     proof: "The queue at its limit at that moment, or the listen-overflow drop of that flow; EAGAIN on a unix \

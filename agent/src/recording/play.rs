@@ -36,7 +36,10 @@ impl Play {
                     self.clock = self.clock.max(seen.at);
                     self.engine.observe(&seen, tape);
                 }
-                Err(_) => *self.lost.entry("decode".into()).or_default() += 1,
+                Err(_) => {
+                    *self.lost.entry("decode".into()).or_default() += 1;
+                    self.engine.lost(self.engine.clock(), 1);
+                }
             },
             Some(Entry::Tick(now)) => {
                 self.clock = self.clock.max(now);

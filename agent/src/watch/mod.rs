@@ -187,6 +187,7 @@ impl Watch {
                 Ok(seen) => seen,
                 Err(_) => {
                     *totals.lost.entry("decode".into()).or_default() += 1;
+                    engine.lost(engine.clock(), 1);
                     return;
                 }
             };

@@ -14,6 +14,7 @@ mod early;
 mod edges;
 mod existing;
 mod firewall;
+mod late;
 mod limits;
 mod memory;
 mod namespace;

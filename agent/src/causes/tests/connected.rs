@@ -254,6 +254,13 @@ fn tls_on_both_sides_is_no_mismatch_and_fcgi_is_no_garbage() {
         b"\x01\x06\x00\x01\x00\x10\x00\x00Status: 502 X\r\n\r\n",
     );
     assert_eq!((fcgi.cause.as_str(), fcgi.confidence), ("upstream_error", Certain));
+    let fcgi = spoke(
+        b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\0\0\0\0\0\0",
+        b"\x01\x07\x00\x01\x00\x0b\x05\x00no database\0\0\0\0\0\x01\x06\x00\x01\x00\x10\x00\x00Status: 503 X\r\n\r\n",
+    );
+    assert_eq!((fcgi.cause.as_str(), fcgi.confidence), ("upstream_error", Certain));
+    assert!(fcgi.evidence.iter().any(|e| e.kind == "stderr" && e.text.ends_with("error stream: no database")));
+    assert!(fcgi.evidence.iter().any(|e| e.kind == "response" && e.text.ends_with("Status: 503")));
 }
 
 #[test]
