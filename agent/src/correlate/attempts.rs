@@ -159,6 +159,7 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt 
             blind: false,
             check: false,
             after_call: false,
+            after: None,
             last_state: 0,
             status: None,
             errno: Some(failed.errno),
