@@ -2,6 +2,7 @@
 //! The only file that talks to aya, beside [`super::ring`].
 
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +20,7 @@ use super::many::Many;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
+use super::program_info;
 use super::report::ProbeReport;
 use super::tls_library::{self, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
@@ -314,6 +316,15 @@ impl Kernel {
         RingBuf::try_from(map).map_err(|_| LoadError::Map("EVENTS"))
     }
 
+    /// How often the programs of each probe were passed over since the start, in the order of [`PROBES`]: the kernel
+    /// does not run a program on a CPU where it runs already, having been interrupted.
+    pub fn skipped(&self) -> [u64; PROBES.len()] {
+        let many = |name| self.many.as_ref().and_then(|many| many.ask(name, program_info::skipped));
+        let one = |name| Some(program_info::skipped(self.bpf.program(name)?.fd().ok()?.as_fd()));
+        let of = |name| many(name).or_else(|| one(name)).unwrap_or(0);
+        std::array::from_fn(|place| PROBES[place].providers.iter().copied().flatten().map(|(name, _)| of(name)).sum())
+    }
+
     /// What could not be told or kept since the start: payload that could not be read, records by kind, entries by table.
     pub fn lost(&self) -> [u64; LOSSES] {
         std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
@@ -443,6 +454,7 @@ fn attach(
                 report.hook = hooks.join(" ");
                 report.provider = Some(provider[0].1.provider().to_owned());
                 report.attached = true;
+                report.walked = provider.iter().filter_map(|(name, _)| walked(bpf, means.many.as_ref(), name)).max();
                 report.error = None;
                 report.verifier = None;
                 return report;
@@ -474,6 +486,14 @@ fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], means: &Means) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Instructions that the verifier walked through for a program (5.16).
+fn walked(bpf: &Ebpf, many: Option<&Many>, name: &str) -> Option<u32> {
+    if let Some(walked) = many.and_then(|many| many.ask(name, program_info::walked)) {
+        return Some(walked);
+    }
+    bpf.program(name)?.info().ok()?.verified_instruction_count()
 }
 
 fn hook_up(name: &str, program: &mut Program, hook: Hook, means: &Means) -> Result<(), ProgramError> {

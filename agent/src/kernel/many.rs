@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -175,6 +175,11 @@ impl Many {
 
     pub fn has(&self, name: &str) -> bool {
         self.table().contains_key(name)
+    }
+
+    /// What is to be known of a program, if it is loaded.
+    pub fn ask<T>(&self, name: &str, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        self.table().get(name).map(|program| question(program.file.as_fd()))
     }
 
     pub fn unload(&self, name: &str) {

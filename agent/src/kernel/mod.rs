@@ -14,6 +14,7 @@ mod many;
 pub mod offsets;
 pub mod preflight;
 pub mod probes;
+mod program_info;
 pub mod report;
 mod ring;
 pub mod symbols;
