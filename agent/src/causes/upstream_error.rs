@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_error",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream itself answered 502, 503 or 504, and the proxy passed it on. The failure lies behind the \
               upstream or in it.",
     proof: "That status in the head of its answer.",

@@ -18,6 +18,7 @@ use super::libc_connect;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
+use super::program_info;
 use super::report::ProbeReport;
 use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
@@ -313,6 +314,13 @@ impl Kernel {
         RingBuf::try_from(map).map_err(|_| LoadError::Map("EVENTS"))
     }
 
+    /// How often the programs of each probe were passed over since the start, in the order of [`PROBES`]: the kernel
+    /// does not run a program on a CPU where it runs already, having been interrupted.
+    pub fn skipped(&self) -> [u64; PROBES.len()] {
+        let of = |name| self.bpf.program(name).and_then(|program| program.fd().ok()).map_or(0, program_info::skipped);
+        std::array::from_fn(|place| PROBES[place].providers.iter().copied().flatten().map(|(name, _)| of(name)).sum())
+    }
+
     /// What could not be told or kept since the start: payload that could not be read, records by kind, entries by table.
     pub fn lost(&self) -> [u64; LOSSES] {
         std::array::from_fn(|slot| self.lost.get(&(slot as u32), 0).map(|counts| counts.iter().sum()).unwrap_or(0))
@@ -429,6 +437,7 @@ fn attach(
                 report.hook = hooks.join(" ");
                 report.provider = Some(provider[0].1.provider().to_owned());
                 report.attached = true;
+                report.walked = provider.iter().filter_map(|(name, _)| walked(bpf, name)).max();
                 report.error = None;
                 report.verifier = None;
                 return report;
@@ -457,6 +466,11 @@ fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Resul
         }
     }
     Ok(())
+}
+
+/// Instructions that the verifier walked through for a program (5.16).
+fn walked(bpf: &Ebpf, name: &str) -> Option<u32> {
+    bpf.program(name)?.info().ok()?.verified_instruction_count()
 }
 
 fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {

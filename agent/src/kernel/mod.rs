@@ -12,6 +12,7 @@ mod load;
 pub mod offsets;
 pub mod preflight;
 pub mod probes;
+mod program_info;
 pub mod report;
 mod ring;
 pub mod symbols;
