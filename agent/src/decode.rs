@@ -209,6 +209,7 @@ fn connection(record: &ConnRecord) -> Connection {
         blind: has(abi::CONN_BLIND),
         check: !of_client && has(abi::CONN_CHECK),
         after_call: of_client && has(abi::CONN_AFTER_CALL),
+        after: Some(conn.bound).filter(|cookie| of_client && *cookie != 0),
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
@@ -269,11 +270,12 @@ fn reason(name: Option<&str>) -> Option<String> {
 fn listener(listener: &abi::Listener) -> ListenerSeen {
     match listener.seen {
         abi::LISTENER_ABSENT => ListenerSeen::Absent,
-        abi::LISTENER_PRESENT => ListenerSeen::Present {
+        abi::LISTENER_PRESENT | abi::LISTENER_SHARED => ListenerSeen::Present {
             cookie: listener.cookie,
             pid: listener.tgid,
             queue: listener.queue,
             limit: listener.limit,
+            shared: listener.seen == abi::LISTENER_SHARED,
         },
         _ => ListenerSeen::Unknown,
     }

@@ -55,7 +55,7 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         }
         _ => return 0,
     }
-    let status = match well(n, source) {
+    let mut status = match well(n, source) {
         // Nobody will ask for more of it.
         status @ 1.. if conn.reply_len == 0 => {
             conn.reply_len = head::PEEK as u16;
@@ -67,8 +67,12 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         }
     };
     if (100..200).contains(&status) && status != 101 {
-        conn.reply_len = 0;
-        return 0;
+        conn.reply_len = head::after_interim(&mut conn.reply_head, conn.reply_len);
+        conn.reply_bytes = conn.reply_len.into();
+        if conn.reply_len == 0 {
+            return 0;
+        }
+        status = conn::status_of(&conn.reply_head, conn.reply_len);
     }
     let mut why = answer(conn, status);
     if conn.phase == PHASE_ASKED {

@@ -6,14 +6,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_loop, bpf_sk_storage_get};
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, UNIX_PEERS,
-    UnixPeer, constant,
+    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, ListenState, MEMBERS, PROCS, RECENT, SCRATCH,
+    SCRATCH_THREAD, Stream, UNIX_PEERS, UnixPeer, constant,
 };
 use crate::{emit, sealed, thread};
 
@@ -201,28 +201,37 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
         Some(thread) => thread::ended(thread, conn),
         None => false,
     };
-    let failed = failed(conn);
-    if conn.flags & CONN_TOLD != 0 {
+    // What was no answer has been told, and is a failure like others to the request that is tried again.
+    let told = conn.flags & CONN_TOLD != 0;
+    let failed = failed(conn) || told && (conn.status < 100 || is_http2(conn));
+    if told && !ended {
         // Its answer was the news.
     } else if failed || ended {
-        let why = if failed { WHY_FAILED } else { WHY_ASKED };
+        let why = match (told, failed) {
+            (true, _) => WHY_ANSWERED,
+            (false, true) => WHY_FAILED,
+            (false, false) => WHY_ASKED,
+        };
         let why = if in_task { why | IN_TASK } else { why };
         hand_over(sk, conn, Kind::Attempt, why);
-        if failed && conn.flags & CONN_SEALED != 0 {
+        if failed && !told && conn.flags & CONN_SEALED != 0 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
             sealed::failed(conn.tgid, conn.tid, conn.bound, conn.bound_request, gave_up);
         }
-        if failed
-            && !ended
-            && let Some(thread) = thread
-        {
-            // SAFETY: a plain number.
-            let class = unsafe { PROCS.get(&conn.tgid) }.copied().unwrap_or(0);
-            let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
-            thread::failed(thread, class, of, false);
-        }
     } else if conn.bound != 0 && in_task {
         keep(sk, conn);
+    }
+    if failed
+        && !ended
+        && let Some(thread) = thread
+    {
+        let class = conn.class;
+        let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
+        thread::failed(thread, class, of, false);
+        if class & PROC_LATE != 0 && conn.flags & CONN_CHECK == 0 {
+            thread.ended = conn.cookie;
+            thread.sleeps = kernel::sleeps();
+        }
     }
     forget_flow(conn);
     conn.role = ROLE_OPAQUE;
@@ -342,22 +351,50 @@ pub fn keep(sk: Sock, conn: &Conn) -> i32 {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
         compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
+        if conn.flags & CONN_UNIX == 0 && conn.phase == PHASE_ASKED {
+            // SAFETY: see `address`.
+            unsafe { *address(record) = sk.0 as u64 };
+        }
         let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
     }
     0
 }
 
+/// Where the path of a unix socket would be.
+#[inline(always)]
+fn address(record: &mut ConnRecord) -> *mut u64 {
+    const { assert!(core::mem::offset_of!(ConnRecord, path).is_multiple_of(8) && PATH >= 8, "room for an address") };
+    (&raw mut record.path).cast()
+}
+
+/// Its socket's address, which was put where the path of a unix socket would be, is of use only here.
+#[inline(never)]
+fn refresh_tcp(record: &mut ConnRecord) -> i32 {
+    // SAFETY: see `address`.
+    let at = unsafe { core::ptr::replace(address(record), 0) };
+    if kernel::cookie_at(at) == record.conn.cookie {
+        // SAFETY: no arguments.
+        kernel::tcp(Sock(at as kernel::Ptr), unsafe { bpf_jiffies64() }, &mut record.tcp);
+        peer(record);
+    }
+    0
+}
+
 /// A unix connection has no hook at its end: its story is kept as soon as it matters, and what its other end
-/// did is read again when it is told.
+/// did is read again when it is told. So is that of an upload which the upstream does not take: HAProxy leaves it open
+/// for some time after its client has got the error.
 #[inline(always)]
 fn refresh(record: &mut ConnRecord) {
-    if record.conn.flags & CONN_UNIX == 0 {
-        return;
-    }
-    record.header.at = emit::now();
     if record.conn.phase == PHASE_ASKED {
         // The client has its error and the upstream has not answered: the owner gave up.
         record.conn.flags |= CONN_CLOSED_FIRST;
+    } else if record.conn.flags & CONN_UNIX == 0 {
+        return;
+    }
+    record.header.at = emit::now();
+    if record.conn.flags & CONN_UNIX == 0 {
+        refresh_tcp(record);
+        return;
     }
     let peer = record.peer.sk;
     if peer == 0 {
@@ -380,25 +417,36 @@ fn refresh(record: &mut ConnRecord) {
 #[inline(never)]
 pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
     conn.flags &= !CONN_AFTER_CALL;
-    conn.flags |= closes_next(conn.cookie, conn.request);
+    // The record's only: on the connection it says whose upstream end this is.
+    let bound = conn.bound;
+    closes_next(conn);
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
+    conn.bound = bound;
     last_attempt(conn.cookie, conn.request)
 }
 
-/// A proxy that writes first closes next what led to the error. Returns what its record says of that.
+/// A proxy that writes first closes next what led to the error. What it did right before says the same: the record
+/// tells that a connect() had failed in the call, or which connection it had closed.
 #[inline(always)]
-fn closes_next(client: u64, request: u32) -> u16 {
+fn closes_next(conn: &mut Conn) {
+    conn.bound = 0;
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_LATE == 0 {
-        return 0;
+        return;
     }
-    let Some(thread) = thread::of(tid) else { return 0 };
-    let in_call = thread.in_call != 0;
+    let Some(thread) = thread::of(tid) else { return };
+    let sleeps = kernel::sleeps();
+    if thread.sleeps == sleeps {
+        conn.bound = thread.ended;
+        if thread.in_call != 0 {
+            conn.flags |= CONN_AFTER_CALL;
+        }
+    }
     thread::acted(thread);
-    thread.closing = Waiting { client, request, since: 0 };
-    if in_call { CONN_AFTER_CALL } else { 0 }
+    thread.sleeps = sleeps;
+    thread.closing = Waiting { client: conn.cookie, request: conn.request, since: 0 };
 }
 
 /// Under which key the last attempt of a request is kept: a client's, or a stream's of a client.
@@ -477,13 +525,74 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
         return;
     };
     // SAFETY: a value of the map.
-    let state = unsafe { &*state };
-    to.seen = LISTENER_PRESENT;
-    to.cookie = state.cookie;
-    to.tgid = state.tgid;
-    if kernel::cookie_at(state.sk) == state.cookie {
-        (to.queue, to.limit) = kernel::accept_queue(state.sk);
+    fullest(unsafe { &*state }, to);
+}
+
+/// What was found among those who share an address.
+#[repr(C)]
+struct Fullest {
+    state: *const ListenState,
+    /// By how much its queue is over its limit.
+    over: u64,
+    cookie: u64,
+    tgid: u64,
+    queue: u64,
+    limit: u64,
+    full: u64,
+    live: u64,
+    others: u64,
+}
+
+/// Of those who share an address, the kernel chooses by the connection; which one is not told. If one overflowed it
+/// is the fullest.
+#[inline(always)]
+fn fullest(state: &ListenState, to: &mut Listener) {
+    let mut found = Fullest { state, over: 0, cookie: 0, tgid: 0, queue: 0, limit: 0, full: 0, live: 0, others: 0 };
+    // By a helper: of a loop, the verifier would walk through every way to take its turns.
+    // SAFETY: a function of this program and a place on this stack.
+    unsafe { bpf_loop(MEMBERS as u32, look_at as *mut c_void, (&raw mut found).cast(), 0) };
+    let count = u64::from(state.count);
+    to.seen = if count == 1 || found.full == count { LISTENER_PRESENT } else { LISTENER_SHARED };
+    // Where nobody is full, and they are of several processes or not all known, whose it was is not known.
+    if found.full > 0 || found.others == 0 && found.live == count {
+        (to.cookie, to.tgid) = (found.cookie, found.tgid as u32);
+        (to.queue, to.limit) = (found.queue as u32, found.limit as u32);
     }
+}
+
+/// 1 or 0, without a branch: the verifier would walk through both ways of each, for each place that leads here.
+#[inline(always)]
+fn is_set(bits: u64) -> u64 {
+    core::hint::black_box(bits | bits.wrapping_neg()) >> 63
+}
+
+#[inline(always)]
+fn is_less(a: u64, b: u64) -> u64 {
+    core::hint::black_box(a.wrapping_sub(b)) >> 63
+}
+
+extern "C" fn look_at(index: u32, found: *mut c_void) -> i64 {
+    // SAFETY: what `fullest` hands to the helper.
+    let found = unsafe { &mut *found.cast::<Fullest>() };
+    // SAFETY: a value of the map, and an index below its length.
+    let member = unsafe { (*found.state).members[core::hint::black_box(index as usize) & (MEMBERS - 1)] };
+    let (tgid, known) = (u64::from(member.tgid), is_set(found.live));
+    let live = is_set(member.cookie) & (is_set(member.cookie ^ kernel::cookie_at(member.sk)) ^ 1);
+    let (queue, limit) = kernel::accept_queue(member.sk);
+    let (queue, limit) = (u64::from(queue), u64::from(limit));
+    let over = queue.wrapping_sub(limit);
+    found.full += live & is_less(limit, queue);
+    found.others |= live & known & is_set(found.tgid ^ tgid);
+    let better = live & ((known ^ 1) | is_less(found.over, over));
+    let take = core::hint::black_box(better).wrapping_neg();
+    let choose = |old: &mut u64, new: u64| *old ^= (*old ^ new) & take;
+    choose(&mut found.over, over);
+    choose(&mut found.cookie, member.cookie);
+    choose(&mut found.tgid, tgid);
+    choose(&mut found.queue, queue);
+    choose(&mut found.limit, limit);
+    found.live += live;
+    0
 }
 
 /// Path and other end of a unix connection.

@@ -130,6 +130,22 @@ pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flag
     }
 }
 
+/// `HTTP/1.1 100 Continue` and an empty line.
+const INTERIM: usize = 25;
+
+/// Takes an interim answer off the front of a head, and returns how much of another answer came with it.
+#[inline(never)]
+pub fn after_interim(head: &mut [u8; HEAD], len: u16) -> u16 {
+    let ends = head[INTERIM - 4] == b'\r' && head[INTERIM - 1] == b'\n' && head[INTERIM] == b'H';
+    if len as usize <= INTERIM || len as usize > HEAD || !ends {
+        return 0;
+    }
+    let at = head.as_mut_ptr();
+    // To the front, from the front: nothing is overwritten before it was read.
+    kernel::copy(at, at.wrapping_add(INTERIM), HEAD - INTERIM);
+    len - INTERIM as u16
+}
+
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.
 #[inline(never)]
 fn unseen(flags: &mut u16) -> i32 {

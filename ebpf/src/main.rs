@@ -5,6 +5,7 @@
 mod client;
 mod conn;
 mod emit;
+mod fastcgi;
 mod h2;
 mod head;
 mod kernel;

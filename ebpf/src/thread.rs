@@ -10,9 +10,9 @@ use trace502_ebpf::{
     Table, Thread, WAITING, Waiting,
 };
 
-use crate::emit;
 use crate::maps::{SCRATCH_THREAD, THREADS};
 use crate::sealed;
+use crate::{emit, kernel};
 
 const MASK: u32 = WAITING as u32 - 1;
 pub const NOBODY: Waiting = Waiting { client: 0, request: 0, since: 0 };
@@ -102,6 +102,13 @@ pub fn heard(thread: &mut Thread, client: u64) {
 pub fn acted(thread: &mut Thread) {
     clear(&mut thread.closing);
     thread.in_call = 0;
+    thread.ended = 0;
+}
+
+/// The thread has not waited for anything since it did what it did last: what it does now is part of that.
+#[inline(always)]
+pub fn awake(thread: &Thread) -> bool {
+    thread.sleeps == kernel::sleeps()
 }
 
 /// The thread closes an upstream connection. Right behind an error that it wrote to a client, this is what led to
@@ -111,7 +118,7 @@ pub fn ended(thread: &mut Thread, conn: &mut Conn) -> bool {
     let closing = thread.closing;
     // What failed in the call is closed before its error is written.
     clear(&mut thread.closing);
-    if closing.client == 0 || conn.flags & CONN_CHECK != 0 {
+    if closing.client == 0 || conn.flags & CONN_CHECK != 0 || !awake(thread) {
         return false;
     }
     conn.bound = closing.client;

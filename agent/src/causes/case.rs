@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{Note, Scope};
+use super::Scope;
 use crate::correlate::{Counted, Owner, Past};
 use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::logs::{Hint, LogError};
 use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
 };
-use crate::proxies::{Protocol, Setting};
+use crate::proxies::Protocol;
 use crate::text;
 use crate::wire::Looks;
 
@@ -65,6 +65,8 @@ pub struct ListenerView {
     pub limit: u32,
     /// The figures are of the moment of the failure.
     pub then: bool,
+    /// Others listen on the same address and have room: the connection may have been meant for one of them.
+    pub shared: bool,
     /// It is known to have listened when the attempt began.
     pub before: bool,
 }
@@ -269,7 +271,10 @@ impl<'a> Case<'a> {
 
     /// Records were lost while it went on: what was not seen proves nothing.
     pub fn lossy(&self) -> bool {
-        self.past.lossy(self.began(), self.at)
+        // Why a listener is gone was to be seen when it went.
+        let gone = super::death::lost_listener(self).and_then(|l| l.closed);
+        let from = gone.unwrap_or(self.at).min(self.began());
+        self.past.lossy(from, self.at)
     }
 
     // --- the other side ---
@@ -309,12 +314,12 @@ impl<'a> Case<'a> {
         let began = self.began();
         match attempt.listener {
             ListenerSeen::Absent if netns == self.netns => return None,
-            ListenerSeen::Present { pid, queue, limit, .. } => {
+            ListenerSeen::Present { pid, queue, limit, shared, .. } => {
                 let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
                 let before = known.is_none_or(|l| l.since <= began);
-                // Where several share an address and the last of them closed, it is not known who is left.
+                // Where several share an address it may not be known which of them was meant.
                 let pid = Some(pid).filter(|pid| *pid != 0);
-                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), before });
+                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), shared, before });
             }
             ListenerSeen::Absent | ListenerSeen::Unknown => {}
         }
@@ -327,12 +332,14 @@ impl<'a> Case<'a> {
         if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
             let pid = known.map(|l| l.pid).or(found.pid);
             let (queue, limit) = (found.queue, found.limit);
-            return Some(ListenerView { endpoint: found.endpoint.clone(), pid, queue, limit, then: true, before });
+            let endpoint = found.endpoint.clone();
+            return Some(ListenerView { endpoint, pid, queue, limit, then: true, shared: false, before });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
         let endpoint = known.endpoint.clone();
-        Some(ListenerView { endpoint, pid: Some(known.pid), queue: 0, limit: known.limit, then: false, before })
+        let (pid, limit) = (Some(known.pid), known.limit);
+        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, shared: false, before })
     }
 
     /// The process that serves (or served) this upstream.
@@ -378,97 +385,5 @@ impl<'a> Case<'a> {
 
     pub fn symbol(&self, address: u64) -> Option<String> {
         self.host.borrow_mut().symbol(address).map(|s| text::clipped(&s, 60))
-    }
-
-    // --- words ---
-
-    /// `uvicorn (pid 812)`.
-    pub fn who(&self, pid: u32) -> String {
-        let name = self.name(pid).unwrap_or_else(|| "a process".into());
-        format!("{name} (pid {pid})")
-    }
-
-    pub fn name(&self, pid: u32) -> Option<String> {
-        let facts = self.process(pid).map(|p| p.name);
-        let name = facts.or_else(|| self.past.history.comm_of(pid).map(str::to_owned))?;
-        Some(text::clipped(&name, 40))
-    }
-
-    /// `uvicorn (pid 812)`, or `the upstream` where its process is not known.
-    pub fn server_name(&self) -> String {
-        self.server().map_or_else(|| "the upstream".into(), |pid| self.who(pid))
-    }
-
-    /// What an operator restarts: the unit, the container, or the process.
-    pub fn service(&self, pid: u32) -> String {
-        let facts = self.process(pid);
-        let unit = facts.as_ref().and_then(|f| f.unit.as_deref()).map(|u| text::clipped(u, 60));
-        let container = || {
-            let facts = facts.as_ref()?;
-            let label = facts.container_name.as_ref().or(facts.container.as_ref())?;
-            Some(format!("container {}", text::clipped(label, 100)))
-        };
-        unit.or_else(container).unwrap_or_else(|| self.who(pid))
-    }
-
-    /// What this proxy calls a setting, in a sentence: `raise {}`.
-    pub fn advise(&self, setting: Setting, sentence: &str) -> Option<String> {
-        let name = (self.owner.kind.setting)(setting, self.protocol())?;
-        Some(format!("{}: {}", self.owner.name, sentence.replace("{}", name)))
-    }
-
-    /// `41 ms before`.
-    pub fn ago(&self, at: Nanos) -> String {
-        match self.moment.checked_sub(at) {
-            Some(gap) => format!("{} before", text::duration(gap)),
-            None => format!("{} after", text::duration(at - self.moment)),
-        }
-    }
-
-    /// What happened to the attempt itself, as it happened.
-    pub fn timeline(&self) -> Vec<Note> {
-        let (Some(attempt), Some(conn)) = (self.attempt, self.conn()) else { return Vec::new() };
-        let mut notes = Vec::new();
-        let mut note = |at: Option<Nanos>, kind, text: String| {
-            if let Some(at) = at {
-                notes.push(Note { at, kind, text });
-            }
-        };
-        let name = &self.owner.name;
-        let place = self.place();
-        if !conn.reused {
-            note(conn.opened, "connect", format!("{name} connects to {place}"));
-            let took = conn.established.zip(conn.opened).map(|(e, o)| text::duration(e.saturating_sub(o)));
-            note(
-                conn.established,
-                "connected",
-                format!("connected after {}", took.unwrap_or_else(|| "a moment".into())),
-            );
-        }
-        let sent = text::count(conn.request_bytes, "byte");
-        let reused =
-            if conn.reused { format!(" as request {} on this connection", conn.request) } else { String::new() };
-        note(conn.asked, "request_sent", format!("request sent{reused} ({sent} so far)"));
-        note(conn.fin, "fin_received", "the upstream closed its side (FIN)".into());
-        note(conn.reset, "rst_received", "the connection was reset (RST)".into());
-        if let Some(peer) = &attempt.peer {
-            let by = peer.closed_by.map_or_else(|| "its owner".into(), |pid| self.who(pid));
-            let unread = match peer.unread {
-                0 => String::new(),
-                n => format!(" with {} unread", text::count(n.into(), "byte")),
-            };
-            note(peer.closed, "peer_closed", format!("{by} closed its end{unread}"));
-        }
-        if let Some(errno) = self.errno() {
-            let call = if self.connecting() { "connect()" } else { "the socket" };
-            note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
-        } else if attempt.handover == Handover::Answered {
-            // The answer was the news: the connection goes on.
-        } else if self.unanswered() || (self.gave_up() && self.no_answer()) {
-            note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
-        } else if self.gave_up() {
-            note(Some(self.at), "closed", format!("{name} closed the connection"));
-        }
-        notes
     }
 }

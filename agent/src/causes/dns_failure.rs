@@ -19,6 +19,7 @@ pub static CAUSE: Cause = Cause {
     id: "dns_failure",
     group: Group::None,
     scope: Scope::NoAttempt,
+    absence: true,
     meaning: "The proxy asked DNS for the name of its upstream and got no address.",
     proof: "The question and its answer (NXDOMAIN, SERVFAIL, ...) or its absence, in the time of the request, with \
               no attempt after it.",

@@ -21,6 +21,7 @@ pub static CAUSE: Cause = Cause {
     id: "firewall_drop",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "A packet filter on this host (nftables, iptables, tc, XDP or a BPF program) dropped packets of this \
               connection.",
     proof: "The drop of that flow's packet, with the kernel's reason.",

@@ -8,6 +8,7 @@ pub static CAUSE: Cause = Cause {
     id: "firewall_reject",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "A packet filter refused the connection with a reset or an ICMP error; the upstream's own stack did not.",
     proof: "Refused, or an ICMP error, while a listener was there and its stack sent no reset; or the packet was \
               dropped by a filter as it was refused.",

@@ -10,6 +10,7 @@ pub static CAUSE: Cause = Cause {
     id: "h2_mismatch",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream speaks only HTTP/2 (gRPC) and was asked in HTTP/1, or the other way round.",
     proof: "The first bytes of both sides.",
     remedy: "Tell the proxy which protocol the upstream speaks.",

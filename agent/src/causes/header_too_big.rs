@@ -13,6 +13,7 @@ pub static CAUSE: Cause = Cause {
     id: "header_too_big",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The header of the answer outgrew the proxy's buffer for it.",
     proof: "As many bytes as the buffer holds were read, without the end of the header, and the proxy gave up.",
     remedy: "Raise the proxy's buffer, or find what makes the header grow: cookies, tokens, a Link or CSP header.",

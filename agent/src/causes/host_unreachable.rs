@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "host_unreachable",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "Nobody answered for the upstream's address on its network, or a router said that it cannot be reached.",
     proof: "EHOSTUNREACH from connect().",
     remedy: "Check that the host is up and the address right (ip neigh, ping), and filters on the way.",

@@ -11,6 +11,7 @@ pub static CAUSE: Cause = Cause {
     id: "invalid_response",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream answered with bytes that are no HTTP response (or no FastCGI answer, where that was asked).",
     proof: "The first bytes of the answer.",
     remedy: "Usually a wrong port: the proxy talks to something else. Check what listens there.",

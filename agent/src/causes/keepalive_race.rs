@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "keepalive_race",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The proxy reused an idle connection that the upstream closed at that very moment: its keepalive timeout \
               is shorter than the proxy's.",
     proof: "A reused connection that the upstream closed before it read the request.",

@@ -42,6 +42,7 @@ mod upstream_killed;
 mod upstream_oom_killed;
 mod upstream_reset;
 mod upstream_starting;
+mod words;
 mod wrong_interface;
 
 pub use case::{Answers, Case, ListenerView};
@@ -69,7 +70,22 @@ pub struct Cause {
     /// What must have been observed for `certain`.
     pub proof: &'static str,
     pub remedy: &'static str,
+    /// Its proof rests on something that was not seen, too: that nothing died, nothing was dropped. Where records were
+    /// lost it is likely at most. (Others are proven by what came, whatever else did not.)
+    pub absence: bool,
     pub rule: fn(&Case<'_>) -> Verdict,
+}
+
+impl Cause {
+    /// What it makes of a case, as far as what was seen of it can prove.
+    pub fn ask(&self, case: &Case<'_>) -> Verdict {
+        match (self.rule)(case) {
+            Verdict::Yes(finding) if self.absence && finding.missing.is_empty() && case.lossy() => {
+                finding.missing("that nothing else led to it: kernel records were lost at that time").yes()
+            }
+            verdict => verdict,
+        }
+    }
 }
 
 /// In the order of asking: what ended a process first, then what the bytes say, then what the connection says.
@@ -143,7 +159,7 @@ pub enum Opinion {
 /// Asks each in turn. One that must wait stops those after it: a symptom must not win over its cause by being faster.
 pub fn judge(case: &Case<'_>) -> Opinion {
     for cause in CAUSES.iter().copied().filter(|cause| case.in_scope(cause.scope)) {
-        match (cause.rule)(case) {
+        match cause.ask(case) {
             Verdict::No => {}
             Verdict::NotYet(wait) if wait.until > case.now => return Opinion::Wait(wait),
             Verdict::NotYet(_) => {}

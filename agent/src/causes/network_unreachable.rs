@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "network_unreachable",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The proxy's network namespace has no route to the upstream.",
     proof: "ENETUNREACH from connect().",
     remedy: "Check the address and the routes of the proxy's namespace (ip route get ADDRESS).",

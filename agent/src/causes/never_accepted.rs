@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "never_accepted",
     group: Group::Wait,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The kernel completed the handshake, but the application never accepted the connection.",
     proof: "The connection still in the accept queue when the proxy gave up.",
     remedy: "All workers are busy or stuck, or the accept loop has stopped: look at what the process is doing.",

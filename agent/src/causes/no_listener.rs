@@ -12,6 +12,7 @@ pub static CAUSE: Cause = Cause {
     id: "no_listener",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "Nothing listens on that port: the service is not running, or listens elsewhere. Nothing was seen to die.",
     proof: "A reset with reason no-socket by the target's own stack, or refused on an address of this host that has \
               no such listener.",

@@ -11,6 +11,7 @@ pub static CAUSE: Cause = Cause {
     id: "no_live_upstream",
     group: Group::None,
     scope: Scope::NoAttempt,
+    absence: true,
     meaning: "The proxy did not even try: it had marked all its upstreams down after failures before.",
     proof: "No attempt for this request; the failures before it are told. Without the proxy's own word it is likely, \
               not certain.",

@@ -8,6 +8,7 @@ pub static CAUSE: Cause = Cause {
     id: "permission_denied",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "connect() was not permitted: mode of the socket file or of a directory on the way, SELinux or AppArmor, \
               or a local policy.",
     proof: "EACCES or EPERM from connect().",

@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "port_exhaustion",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The proxy had no free local port for that destination: too many connections to it, most of them in \
               TIME_WAIT.",
     proof: "EADDRNOTAVAIL from connect(), or a connect that ended before the kernel had given it a local port.",

@@ -15,6 +15,7 @@ pub static CAUSE: Cause = Cause {
     id: "proxy_limit",
     group: Group::None,
     scope: Scope::Both,
+    absence: false,
     meaning: "The proxy ran out of file descriptors, memory or connections itself.",
     proof: "EMFILE, ENFILE, ENOBUFS or ENOMEM at its call, or its open descriptors at their limit when it failed the \
               request without an attempt.",

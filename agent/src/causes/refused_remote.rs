@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "refused_remote",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "Another host, or something on the way to it, refused the connection; what lies behind cannot be seen \
               from here.",
     proof: "Refused by an address that is not of this host.",

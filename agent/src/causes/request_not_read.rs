@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "request_not_read",
     group: Group::Wait,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The application accepted the connection, but never read the request.",
     proof: "The request unread in the upstream's socket when the proxy gave up.",
     remedy: "The process is stuck before it reads: look at what it is doing.",

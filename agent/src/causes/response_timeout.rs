@@ -10,6 +10,7 @@ pub static CAUSE: Cause = Cause {
     id: "response_timeout",
     group: Group::Wait,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The upstream took the request and did not answer before the proxy gave up.",
     proof: "The request read by the upstream, no answer, and the proxy's own close.",
     remedy: "Find what the upstream waits for. Raise the proxy's timeout only if such requests may take that long.",

@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "response_truncated",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The upstream closed or reset the connection in the middle of the header of its answer.",
     proof: "The first bytes of an answer without the end of its header, then the end of the connection.",
     remedy: "Look at the log of the upstream for that request: it failed while it wrote its answer.",

@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "send_timeout",
     group: Group::Send,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream stopped reading while the request was being sent to it, until the proxy gave up.",
     proof: "A receive window of zero with data of the request waiting, and the proxy's own close.",
     remedy: "Find why the upstream does not read: a slow disk, a limit on uploads, a handler that never reads its \
@@ -25,7 +26,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let who = case.server_name();
     let whose = if who == "the upstream" { case.place() } else { who };
-    let (sent, left) = (text::size(conn.request_bytes), text::size(tcp.unacked.into()));
+    // What was sent since the connection was looked at may not be counted.
+    let taken = case.peer().map_or(0, |p| u64::from(p.unread));
+    let sent = conn.request_bytes.max(u64::from(tcp.unacked) + taken);
+    let (sent, left) = (text::size(sent), text::size(tcp.unacked.into()));
     let unread = case.peer().filter(|p| p.unread > 0);
     let unread = unread.map_or_else(String::new, |p| format!(", {} unread on its side", text::size(p.unread.into())));
     Finding::new(format!(

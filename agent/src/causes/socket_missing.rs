@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "socket_missing",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The path of the unix socket does not exist, as the proxy sees it.",
     proof: "ENOENT (or ENOTDIR) from connect().",
     remedy: "Start the upstream, or correct the path. A PrivateTmp or another root directory hides paths too.",

@@ -14,6 +14,7 @@ pub static CAUSE: Cause = Cause {
     id: "stale_connection",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The proxy reused a connection that the upstream's stack no longer knew: it was restarted, or a NAT or \
               load balancer in between forgot it.",
     proof: "A reused connection, and a reset with reason no-socket.",

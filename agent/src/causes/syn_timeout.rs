@@ -12,6 +12,7 @@ pub static CAUSE: Cause = Cause {
     id: "syn_timeout",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "No answer came to the connection request, and nothing on this host dropped it: the host is gone, or a \
               filter on the way drops.",
     proof: "SYNs sent, none answered, until the proxy or the kernel gave up.",

@@ -14,6 +14,7 @@ pub static CAUSE: Cause = Cause {
     id: "tls_handshake_failed",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "Both sides speak TLS and could not agree: certificate, name, version or cipher.",
     proof: "An alert of either side before the request, or the end of the connection inside the handshake.",
     remedy: "Check the upstream's certificate (expiry, issuer, name) and what the proxy verifies.",

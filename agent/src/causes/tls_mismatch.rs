@@ -10,6 +10,7 @@ pub static CAUSE: Cause = Cause {
     id: "tls_mismatch",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The proxy speaks TLS to an upstream that speaks plain text, or plain text to an upstream that speaks \
               TLS.",
     proof: "The first bytes of both sides.",

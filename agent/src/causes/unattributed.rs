@@ -8,6 +8,7 @@ pub static CAUSE: Cause = Cause {
     id: "unattributed",
     group: Group::None,
     scope: Scope::Both,
+    absence: false,
     meaning: "What was seen does not prove any cause. The incident shows what there is, and says why it does not \
               suffice.",
     proof: "None: this is the honest remainder.",

@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_closed_early",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The upstream closed the connection in good order before the first byte of an answer, and its process \
               lives.",
     proof: "An orderly close before the first byte of the answer, by a process that lives on.",

@@ -13,6 +13,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_crash_loop",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream was started and died at least three times within two minutes.",
     proof: "The deaths within two minutes, with the last exit status.",
     remedy: "Look at the log of the service for the first of these ends; a bad configuration or a missing dependency \

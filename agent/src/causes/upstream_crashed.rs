@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_crashed",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The upstream's process died of SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGSYS or SIGTRAP.",
     proof: "Its exit with that signal, then its listener closed or its connection broke.",
     remedy: "Look at the core dump (coredumpctl) or the log of the service. If one request does it, its path is in \

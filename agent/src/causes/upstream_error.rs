@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_error",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream itself answered 502, 503 or 504, and the proxy passed it on. The failure lies behind the \
               upstream or in it.",
     proof: "That status in the head of its answer.",
@@ -19,7 +20,8 @@ pub static CAUSE: Cause = Cause {
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let http = http::response(case.reply());
-    let spoken = http.as_ref().map(|r| r.status).or_else(|| fastcgi::response(case.reply()).and_then(|r| r.status));
+    let fcgi = fastcgi::response(case.reply());
+    let spoken = http.as_ref().map(|r| r.status).or_else(|| fcgi.as_ref().and_then(|r| r.status));
     // The kernel side may have recognised a status whose bytes were not kept.
     let Some(status) = spoken.or(conn.status).filter(|s| (502..=504).contains(s)) else { return Verdict::No };
     let server = case.server_name();
@@ -31,12 +33,18 @@ fn rule(case: &Case<'_>) -> Verdict {
         None => format!("look at the log of {}: it answered {status} by itself", case.place()),
     };
     let name = &case.owner.name;
+    let said = match &fcgi {
+        Some(_) => format!("answer of the upstream: Status: {status}"),
+        None => format!("answer of the upstream: {}", text::safe_bytes(first_line(case.reply()), 80)),
+    };
+    let stderr = fcgi.and_then(|r| r.stderr).map(|text| super::Note {
+        at: case.at,
+        kind: "stderr",
+        text: format!("before that it wrote to its error stream: {text}"),
+    });
     Finding::new(format!("{itself} itself answered {status} after {took}{product}; {name} passed it on"))
-        .note(
-            case.at,
-            "response",
-            format!("answer of the upstream: {}", text::safe_bytes(first_line(case.reply()), 80)),
-        )
+        .notes(stderr)
+        .note(case.at, "response", said)
         .fix(log)
         .yes()
 }

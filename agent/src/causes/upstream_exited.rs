@@ -8,6 +8,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_exited",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The process that served, or listened for, this upstream ended by itself with an exit status.",
     proof: "Its exit without a signal, and its listener closed or its connection broken by it.",
     remedy: "Look at the log of the service for why it ended, and let a supervisor start it again.",

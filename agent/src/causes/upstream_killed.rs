@@ -10,6 +10,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_killed",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream's process was ended by a signal that somebody sent: a deploy, a supervisor, an operator.",
     proof: "The signal sent to it, by whom, and the exit that followed; then its listener closed or its connection \
               broke.",

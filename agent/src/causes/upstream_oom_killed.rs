@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_oom_killed",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The kernel's OOM killer killed the process that served, or listened for, this upstream: its memory \
               cgroup was at its limit, or the whole host was out of memory.",
     proof: "The OOM killer chose that process (or one of its unit), then its listener closed or its connection \

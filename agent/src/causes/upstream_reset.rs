@@ -9,6 +9,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_reset",
     group: Group::Response,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "The upstream reset the connection before a usable answer, and its process lives.",
     proof: "The reset, with the kernel's reason where the upstream is on this host, and a process that lives on.",
     remedy: "Look at the log of the upstream: it closed without reading the request to its end, or aborted on \

@@ -10,6 +10,7 @@ pub static CAUSE: Cause = Cause {
     id: "upstream_starting",
     group: Group::Process,
     scope: Scope::Attempt,
+    absence: false,
     meaning: "The upstream was restarted: a new process of the same service is alive and does not listen yet.",
     proof: "A process of the same unit, container or program as the last listener is alive, younger than the loss of \
               the listener, and not listening.",

@@ -11,6 +11,7 @@ pub static CAUSE: Cause = Cause {
     id: "wrong_interface",
     group: Group::Connect,
     scope: Scope::Attempt,
+    absence: true,
     meaning: "Something listens on that port, but on another address or family than the one that the proxy dials.",
     proof: "Refused, and a listener on that port on another address in that network namespace.",
     remedy: "Let the upstream listen on the address that is dialled (or 0.0.0.0 and ::), or dial the one it listens \

@@ -66,6 +66,7 @@ pub struct World {
     pub notices: Vec<Notice>,
     comm: String,
     cookies: u64,
+    seen: Vec<Observation>,
 }
 
 pub fn proc(pid: u32, comm: &str) -> Proc {
@@ -100,6 +101,7 @@ impl World {
             notices: Vec::new(),
             comm: comm.into(),
             cookies: 1_000,
+            seen: Vec::new(),
         }
     }
 
@@ -109,7 +111,9 @@ impl World {
     }
 
     pub fn see_at(&mut self, at: Nanos, task: Option<Task>, fact: Fact) -> &mut Self {
-        self.engine.observe(&Observation { at, task, fact }, &mut self.host);
+        let seen = Observation { at, task, fact };
+        self.engine.observe(&seen, &mut self.host);
+        self.seen.push(seen);
         self.notices.extend(self.engine.drain());
         self
     }
@@ -167,6 +171,7 @@ impl World {
             blind: false,
             check: false,
             after_call: false,
+            after: None,
             last_state: 1,
             status: None,
             errno: None,
@@ -325,7 +330,28 @@ impl World {
     pub fn expect(&mut self, cause: &str, confidence: Confidence) -> Incident {
         let incident = self.incident();
         assert_eq!((incident.cause.as_str(), incident.confidence), (cause, confidence), "{incident:#?}");
+        if confidence == Confidence::Certain {
+            self.with_losses();
+        }
         incident
+    }
+
+    /// The same story, but some of it may have been lost: then nothing is certain.
+    #[track_caller]
+    fn with_losses(&mut self) {
+        let mut engine = Engine::new();
+        for seen in &self.seen {
+            if matches!(seen.fact, Fact::Client(_)) {
+                engine.lost(seen.at, 1);
+            }
+            engine.observe(seen, &mut self.host);
+        }
+        engine.finish(&mut self.host);
+        for notice in engine.drain() {
+            if let Notice::Incident(incident) = notice {
+                assert_ne!(incident.confidence, Confidence::Certain, "records were lost: {incident:#?}");
+            }
+        }
     }
 }
 

@@ -13,10 +13,15 @@ use crate::text::MILLI;
 
 /// The calls of a thread that follow one another with nothing else between lie this close on a busy machine.
 const AT_ONCE: Nanos = 50 * MILLI;
+/// An attempt may seem to begin this much before its request: clocks are read on two CPUs.
+const SLACK: Nanos = MILLI;
 
 /// The attempts that an error is proven to come from.
 pub fn proven(pending: &Pending, tries: &Tries) -> Option<Joined> {
-    let last = ended(pending, tries).or_else(|| passed_on(pending, tries)).or_else(|| in_call(pending, tries))?;
+    let last = ended(pending, tries)
+        .or_else(|| passed_on(pending, tries))
+        .or_else(|| in_call(pending, tries))
+        .or_else(|| ended_before(pending, tries))?;
     let mut own = before(pending, last, tries);
     own.push(last.seq);
     Some(Joined { own, ..Joined::default() })
@@ -24,7 +29,9 @@ pub fn proven(pending: &Pending, tries: &Tries) -> Option<Joined> {
 
 /// What the thread closed right behind the error.
 fn ended<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
-    let proven = |t: &&Try| !t.used && t.attempt.bound.is_some_and(|b| b.proven);
+    // What began before the request was somebody else's.
+    let since = pending.asked().unwrap_or(0).saturating_sub(SLACK);
+    let proven = |t: &&Try| !t.used && t.attempt.bound.is_some_and(|b| b.proven) && t.began() >= since;
     tries.of_client(pending.key()).filter(proven).max_by_key(|t| t.seq)
 }
 
@@ -54,6 +61,17 @@ fn in_call<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
         t.in_call && !t.used && t.tid == pending.tid && before
     };
     tries.of_process(pending.pid).filter(near).max_by_key(|t| t.seq)
+}
+
+/// What the thread closed right before the error, unless it is another request's by its birth or its content.
+fn ended_before<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
+    let cookie = pending.error.conn.after?;
+    let own = |t: &&Try| {
+        let closed = t.attempt.conn.cookie == cookie && t.seq < pending.seq;
+        let bound = t.key() == Some(pending.key()) || compare(&pending.error.conn, &t.attempt) >= Content::Same;
+        closed && bound && eligible(t, pending) && compare(&pending.error.conn, &t.attempt) != Content::Different
+    };
+    tries.of_process(pending.pid).find(own)
 }
 
 /// Earlier tries of the same request, as far as they are known: those bound to it on the same upstream, and those of

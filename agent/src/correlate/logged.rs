@@ -117,6 +117,7 @@ fn told(line: &Line, owner: Task, comm: &str) -> ClientError {
             blind: true,
             check: false,
             after_call: false,
+            after: None,
             last_state: 0,
             status: line.error.status,
             errno: None,

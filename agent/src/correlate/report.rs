@@ -41,6 +41,7 @@ pub fn incident(
     now: Nanos,
     host: &mut dyn Host,
 ) -> Option<Incident> {
+    pending.lossy |= past.lossy(pending.asked().unwrap_or(pending.at), pending.at);
     let judgement = match own.last_mut() {
         Some(last) => of_attempt(pending, last, past, now, host),
         None if joined.open => of_several(pending),
@@ -73,7 +74,7 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
     };
     // Asked again, so that its sentences count from the error that the client saw.
     let cause = match known {
-        Some((cause, finding)) => match (cause.rule)(&case) {
+        Some((cause, finding)) => match cause.ask(&case) {
             Verdict::Yes(finding) => Some((cause, *finding)),
             Verdict::No | Verdict::NotYet(_) => Some((cause, finding)),
         },
@@ -193,9 +194,12 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
     if pending.logged {
         return true;
     }
-    let left = past.left.get(&pending.key()).is_some_and(|at| at <= pending.at);
-    // The client went first, and the proxy merely put the pieces away.
-    if left && last.is_some_and(|t| t.end != End::Failed) {
+    // The client went first, and the proxy merely put the pieces away. Who says that nothing more will come and waits
+    // looks the same at first: a proxy that goes on and writes an error long after has given up by itself.
+    let left = past.left.get(&pending.key()).filter(|at| *at <= pending.at);
+    let written = matches!(pending.error.outcome, ClientOutcome::Status(_));
+    let at_once = |at: Nanos| !written || pending.at - at < WAITED;
+    if left.is_some_and(at_once) && last.is_some_and(|t| t.end != End::Failed) {
         return false;
     }
     match pending.error.outcome {
@@ -281,6 +285,10 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         }
         None => ("unattributed", Group::None, why.as_ref().map_or_else(String::new, |(_, text)| text.clone())),
     };
+    if pending.lossy && confidence == Confidence::Certain {
+        confidence = Confidence::Likely;
+        missing.push("that this was its last attempt: kernel records were lost at that time".into());
+    }
     if let (Some(doubt), true) = (joined.doubt, id != "unattributed") {
         confidence = confidence.min(Confidence::Likely);
         missing.push(format!("which attempt was this request's: {doubt}"));

@@ -198,6 +198,8 @@ pub struct Connection {
     pub check: bool,
     /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
     pub after_call: bool,
+    /// A connection to a client: the upstream connection that the thread had closed right before its error.
+    pub after: Option<Cookie>,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).
     pub last_state: u8,
     /// Status of the answer, if one was recognised.
@@ -279,6 +281,8 @@ pub enum ListenerSeen {
         pid: u32,
         queue: u32,
         limit: u32,
+        /// Several share the address (SO_REUSEPORT), and not all are full: this is the fullest.
+        shared: bool,
     },
 }
 

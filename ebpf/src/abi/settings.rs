@@ -76,6 +76,7 @@ offsets! {
     task_signal = "task_struct"."signal",
     task_nsproxy = "task_struct"."nsproxy",
     task_cgroups = "task_struct"."cgroups",
+    task_nvcsw = "task_struct"."nvcsw",
     task_flags = "task_struct"."flags",
     task_io_uring = "task_struct"."io_uring",
     task_files = "task_struct"."files",

@@ -69,6 +69,8 @@ pub struct Thread {
     pub answered: Waiting,
     /// What the thread did last was to write an error to this client: what it closes next led to it (`PROC_LATE`).
     pub closing: Waiting,
+    /// What the thread did last was to close this upstream connection, which had failed (`PROC_LATE`): its cookie.
+    pub ended: u64,
     /// A bit for each slot of `waiting` that holds a request.
     pub open: u64,
     /// The same for those that are streams of HTTP/2.
@@ -81,7 +83,8 @@ pub struct Thread {
     pub sealed: u32,
     /// Attempts that it has begun.
     pub births: u32,
-    pub _pad: u32,
+    /// How often it had gone to sleep when `closing`, `in_call` or `ended` was set: asleep, it serves somebody else.
+    pub sleeps: u32,
     /// Healthy traffic, for the display: requests read, answers begun.
     pub requests: u64,
     pub answers: u64,

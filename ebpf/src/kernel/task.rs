@@ -84,6 +84,18 @@ pub fn signal_code(info: u64) -> i32 {
     }
 }
 
+/// How often the current task went to sleep by itself: the same figure means that it has not waited for anything since.
+#[inline(always)]
+pub fn sleeps() -> u32 {
+    let at = offset!(task_nvcsw);
+    if at == MISSING {
+        return 0;
+    }
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
+    read_or_zero::<u64>(task, at) as u32
+}
+
 /// Network namespace of the current task.
 #[inline(always)]
 pub fn current_netns() -> u32 {

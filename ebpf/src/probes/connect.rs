@@ -92,6 +92,7 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
             thread::failed(thread, class, bound.to, true);
             thread::acted(thread);
             thread.in_call = 1;
+            thread.sleeps = kernel::sleeps();
             if thread.sealed != 0 {
                 sealed::failed(tgid, tid, bound.to.client, bound.to.request, false);
             }

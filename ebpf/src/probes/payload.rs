@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, sealed, thread};
+use crate::{client, conn, emit, fastcgi, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -178,6 +178,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         // A connection bound when it was made keeps that for its first request.
         conn.request > 1 || conn.bound == 0
     } else {
+        continued(sk, conn, n);
         false
     };
     if bind {
@@ -193,6 +194,19 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
     }
     0
+}
+
+/// An upload beyond this size does not fit into what a receiver holds for an application that does not read.
+const UPLOAD: u64 = 1 << 16;
+
+/// More of a request was sent. If its proxy writes an error first and closes later, the story of an upload is told
+/// with that error: kept once, and read again then.
+#[inline(always)]
+fn continued(sk: Sock, conn: &Conn, n: u64) {
+    let crossed = conn.request_bytes >= UPLOAD && conn.request_bytes - n < UPLOAD;
+    if crossed && conn.class & PROC_LATE != 0 && conn.bound != 0 {
+        conn::keep(sk, conn);
+    }
 }
 
 /// Whether these frames begin with HEADERS. Acknowledgements and windows ask for nothing.
@@ -241,7 +255,8 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     }
     // What comes in small pieces is put together as far as a head is kept.
     let known = conn.status != 0;
-    if conn.phase == PHASE_ANSWERED && (conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64) {
+    let full = conn.reply_len >= HEAD as u16 || known && conn.reply_bytes - n >= HEAD as u64;
+    if conn.phase == PHASE_ANSWERED && full && (known || !fastcgi::begins_with_errors(conn)) {
         return 0;
     }
     let source = Source::Call(sk, Way::In);
@@ -249,10 +264,18 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if conn.phase == PHASE_ANSWERED && known {
         return 0;
     }
-    let status = conn::status_of(&conn.reply_head, conn.reply_len);
+    let mut status = match fastcgi::begins_with_errors(conn) {
+        true => fastcgi::status_behind_errors(sk, n) as u16,
+        false => conn::status_of(&conn.reply_head, conn.reply_len),
+    };
     if (100..200).contains(&status) && status != 101 {
-        conn.reply_len = 0;
-        return 0;
+        // No answer yet, unless one came in the same piece.
+        conn.reply_len = head::after_interim(&mut conn.reply_head, conn.reply_len);
+        conn.reply_bytes = conn.reply_len.into();
+        if conn.reply_len == 0 {
+            return 0;
+        }
+        status = conn::status_of(&conn.reply_head, conn.reply_len);
     }
     conn.phase = PHASE_ANSWERED;
     let failed = match status {

@@ -14,6 +14,11 @@ switch ($word) {
     case 'fail':
         http_response_code(502);
         break;
+    case 'complain':
+        // Longer than what is kept of an answer.
+        error_log(str_repeat('the cart is on fire; ', 40));
+        http_response_code(502);
+        break;
     case 'big':
         for ($i = 0; $i < 200; $i++) {
             header("X-Filler-$i: " . str_repeat('x', 1000));

@@ -24,6 +24,8 @@ pub const FAULTS: &[Fault] = &[
     fault("fpm-slow", "- - - - - 504", &["response_timeout"], |s| word(s, "sleep", POOL)).says(&["sleep"]),
     fault("fpm-big-head", "- - - - - 502", &["header_too_big"], |s| word(s, "big", POOL)),
     fault("fpm-own-502", "- - - - - 502", &["upstream_error"], |s| word(s, "fail", POOL)),
+    fault("fpm-own-502-behind-errors", "- - - - - 502", &["upstream_error"], |s| word(s, "complain", POOL))
+        .says(&["the cart is on fire"]),
     fault("fpm-queue-full", "- - - - - 502", &["accept_queue_full"], queue_full),
     fault("fpm-children-busy", "- - - - - 504", &["never_accepted"], children_busy),
     fault("fpm-master-terminated", "- - - - - 502", &["upstream_killed"], master_terminated),

@@ -105,6 +105,18 @@ fn a_request_read_in_two_pieces_is_one_request() {
 }
 
 #[test]
+fn an_error_in_one_write_with_an_interim_answer_is_seen() {
+    let both = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], ERROR].concat();
+    let error = answered_with(|to| to.write_all(&both).unwrap());
+    is_502(&error);
+    assert_eq!((&error.conn.reply_head[..], error.conn.reply_bytes), (ERROR, ERROR.len() as u64));
+    is_502(&answered_with(|to| {
+        to.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        to.write_all(ERROR).unwrap();
+    }));
+}
+
+#[test]
 fn garbage_for_an_answer_is_seen() {
     let error = answered_with(|to| to.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap());
     assert_eq!(error.outcome, ClientOutcome::Garbled);

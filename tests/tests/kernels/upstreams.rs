@@ -31,6 +31,38 @@ fn an_orderly_close_before_the_answer_names_who_closed() {
     assert_eq!((peer.closed_by, peer.unread), (Some(std::process::id()), 0));
 }
 
+/// An interim answer is none: the close after it comes before the first byte of the answer.
+#[test]
+fn a_close_after_an_interim_answer_is_one_without_an_answer() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    upstream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    drop(upstream);
+    assert_eq!(read_some(&mut proxy), 0);
+    drop(proxy);
+    let conn = rig.attempt(at).conn;
+    assert_eq!((conn.phase, conn.reply_bytes, conn.reply_head.len()), (Phase::Asked, 0, 0));
+    assert!(conn.fin_early);
+}
+
+#[test]
+fn an_error_in_one_piece_with_an_interim_answer_is_the_upstreams() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    upstream.write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    let attempt = rig.attempt(at);
+    assert_eq!((attempt.handover, attempt.conn.status), (Handover::Answered, Some(503)));
+    assert_eq!(attempt.conn.reply_head, b"HTTP/1.1 503 Busy\r\n\r\n");
+}
+
 #[test]
 fn a_close_with_unread_bytes_is_a_reset_with_its_reason() {
     let mut rig = rig();

@@ -13,7 +13,7 @@ fn waited(w: &mut World, change: impl FnOnce(&mut World, &mut Attempt)) {
     a.conn.asked = Some(w.now - 60 * SECOND);
     a.conn.closed_first = true;
     a.peer = Some(w.peer());
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
     change(w, &mut a);
     w.tell(a).pass(50_000);
     error_after(w, 60 * SECOND, ClientOutcome::Status(504));
@@ -48,7 +48,7 @@ fn the_connection_was_never_accepted() {
     let mut w = nginx();
     waited(&mut w, |w, a| {
         a.peer = Some(Peer { accepted: false, unread: 47, ..w.peer() });
-        a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 3, limit: 128 };
+        a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 3, limit: 128, shared: false };
     });
     let i = w.expect("never_accepted", Certain);
     assert!(i.summary.contains("(3 waiting, room for 128)"), "{}", i.summary);
@@ -254,6 +254,13 @@ fn tls_on_both_sides_is_no_mismatch_and_fcgi_is_no_garbage() {
         b"\x01\x06\x00\x01\x00\x10\x00\x00Status: 502 X\r\n\r\n",
     );
     assert_eq!((fcgi.cause.as_str(), fcgi.confidence), ("upstream_error", Certain));
+    let fcgi = spoke(
+        b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\0\0\0\0\0\0",
+        b"\x01\x07\x00\x01\x00\x0b\x05\x00no database\0\0\0\0\0\x01\x06\x00\x01\x00\x10\x00\x00Status: 503 X\r\n\r\n",
+    );
+    assert_eq!((fcgi.cause.as_str(), fcgi.confidence), ("upstream_error", Certain));
+    assert!(fcgi.evidence.iter().any(|e| e.kind == "stderr" && e.text.ends_with("error stream: no database")));
+    assert!(fcgi.evidence.iter().any(|e| e.kind == "response" && e.text.ends_with("Status: 503")));
 }
 
 #[test]

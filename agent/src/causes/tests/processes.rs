@@ -137,7 +137,7 @@ fn a_killed_child_behind_a_unix_socket() {
     a.tcp = None;
     a.conn.flow = None;
     a.conn.errno = Some(libc::ECONNRESET);
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
     w.tell(a).pass(50_000).answered(502);
     w.expect("upstream_crashed", Certain);
 }
@@ -200,4 +200,21 @@ fn two_ends_are_no_loop() {
     let a = w.refused();
     w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502);
     w.expect("upstream_exited", Certain);
+}
+
+/// Why a listener went was to be seen when it went, long before the request that it cost.
+#[test]
+fn what_was_lost_as_the_listener_went_may_have_been_its_death() {
+    for (lost, confidence) in [(false, Certain), (true, Likely)] {
+        let mut w = nginx();
+        w.listener_closed(here(), SERVER);
+        if lost {
+            let at = w.now;
+            w.engine.lost(at, 1);
+        }
+        let a = w.pass(30 * SECOND).refused();
+        w.tell(a).pass(50_000).answered(502);
+        let i = w.incident();
+        assert_eq!((i.cause.as_str(), i.confidence), ("no_listener", confidence), "{i:#?}");
+    }
 }

@@ -14,6 +14,26 @@ fn a_client_that_left_first_is_nobodys_fault() {
     assert!(w.failures().is_empty());
 }
 
+/// It said that it would send no more, and waited: the proxy went on and gave up by itself.
+#[test]
+fn a_client_that_closed_its_half_and_waits_is_told_its_error() {
+    let status = |left: Nanos| {
+        let mut w = World::new("haproxy");
+        w.see(Fact::ClientLeft { client: 7, request: 1 }).pass(left);
+        let mut a = w.attempt();
+        a.conn.closed_first = true;
+        a.conn.asked = Some(w.now - 3 * SECOND);
+        a.conn.opened = a.conn.asked;
+        a.peer = Some(w.peer());
+        let mut e = w.error(ClientOutcome::Status(504));
+        e.conn.asked = a.conn.asked;
+        w.see(Fact::Client(e)).pass(20_000).tell(ended(a, 7)).pass(2 * SECOND);
+        w.all().iter().map(|i| i.cause.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(status(2 * SECOND), ["response_timeout"]);
+    assert!(status(MILLI).is_empty(), "the proxy put the pieces away");
+}
+
 #[test]
 fn a_timeout_that_a_retry_rescued_counts_as_a_failure() {
     let mut w = World::new("nginx");

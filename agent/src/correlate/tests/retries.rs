@@ -88,6 +88,34 @@ fn the_close_behind_an_error_overrules_the_birth() {
     assert_eq!(of_client(&all, 8).cause, "no_listener");
 }
 
+/// A thread may turn to another connection in the same go: what began before the request was somebody else's.
+#[test]
+fn what_began_before_the_request_did_not_lead_to_its_error() {
+    let mut w = World::new("haproxy");
+    let mut stranger = refused(&mut w, 7);
+    stranger.conn.opened = Some(w.now - 3 * SECOND);
+    let mut e = error(&mut w, 7, "/a", ClientOutcome::Status(503));
+    e.conn.asked = Some(w.now - MILLI);
+    w.see(Fact::Client(e)).pass(20_000).tell(ended(stranger, 7)).pass(SECOND);
+    let i = w.incident();
+    assert_eq!((i.cause.as_str(), i.attempts.len()), ("unattributed", 0), "{i:#?}");
+}
+
+/// HAProxy closed it, and wrote the error with nothing between.
+#[test]
+fn what_was_closed_right_before_an_error_led_to_it_if_it_is_that_requests() {
+    for (client, cause) in [(7, "upstream_closed_early"), (8, "unattributed")] {
+        let mut w = World::new("haproxy");
+        let closed = closed_early(&mut w, 7, "/a");
+        let cookie = closed.conn.cookie;
+        w.tell(closed).pass(30_000);
+        let mut e = error(&mut w, client, if client == 7 { "/a" } else { "/b" }, ClientOutcome::Status(503));
+        e.conn.after = Some(cookie);
+        w.see(Fact::Client(e)).pass(SECOND);
+        assert_eq!(w.incident().cause, cause);
+    }
+}
+
 /// An error behind which nothing was closed was made without an attempt, whatever failed at that time.
 #[test]
 fn haproxy_without_a_close_made_no_attempt() {
