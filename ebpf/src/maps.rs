@@ -22,7 +22,7 @@ pub static SETTINGS: Settings = Settings {
     cpus: 1,
     jiffy_us: 4000,
     only_v6: u32::MAX,
-    _pad: 0,
+    mptcp_first: u32::MAX,
     drops: [0; 4],
 };
 
@@ -132,22 +132,54 @@ pub struct ListenKey {
     pub _pad: u16,
 }
 
+/// One of the sockets that listen on an address.
+#[derive(Clone, Copy)]
 #[repr(C)]
-pub struct ListenState {
+pub struct Member {
     pub sk: u64,
+    /// 0 where there is none.
     pub cookie: u64,
     pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// Sockets of one address that are known each. Of more only the number is kept.
+pub const MEMBERS: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ListenState {
+    /// How many there are, and how many of them `members` has.
     pub count: u32,
+    pub kept: u32,
     /// 1 for a wildcard of IPv6 that does not take IPv4.
     pub only_v6: u64,
+    pub members: [Member; MEMBERS],
 }
 
 #[btf_map]
 pub static LISTENERS: HashMap<ListenKey, ListenState, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// Never written: what a new address starts from.
+#[btf_map]
+pub static NO_LISTENERS: PerCpuArray<ListenState, 1> = PerCpuArray::new();
+
 /// Listening sockets that were counted in `LISTENERS`, by cookie.
 #[btf_map]
 pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Who has a listening socket of MPTCP open.
+#[repr(C)]
+pub struct Owner {
+    pub tgid: u32,
+    pub _pad: u32,
+    pub cgroup: u64,
+    pub comm: [u8; COMM],
+}
+
+/// Owners by the kernel address of the socket of TCP beneath, from one walk at the start to the next.
+#[btf_map]
+pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 
 /// The last attempt of a client connection that looked well when it ended, by the client's cookie:
 /// handed over when that client gets an error after all.

@@ -65,6 +65,8 @@ pub struct ListenerView {
     pub limit: u32,
     /// The figures are of the moment of the failure.
     pub then: bool,
+    /// Others listen on the same address and have room: the connection may have been meant for one of them.
+    pub shared: bool,
     /// It is known to have listened when the attempt began.
     pub before: bool,
 }
@@ -320,12 +322,12 @@ impl<'a> Case<'a> {
         let began = self.began();
         match attempt.listener {
             ListenerSeen::Absent if netns == self.netns => return None,
-            ListenerSeen::Present { pid, queue, limit, .. } => {
+            ListenerSeen::Present { pid, queue, limit, shared, .. } => {
                 let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
                 let before = known.is_none_or(|l| l.since <= began);
-                // Where several share an address and the last of them closed, it is not known who is left.
+                // Where several share an address it may not be known which of them was meant.
                 let pid = Some(pid).filter(|pid| *pid != 0);
-                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), before });
+                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), shared, before });
             }
             ListenerSeen::Absent | ListenerSeen::Unknown => {}
         }
@@ -338,12 +340,14 @@ impl<'a> Case<'a> {
         if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
             let pid = known.map(|l| l.pid).or(found.pid);
             let (queue, limit) = (found.queue, found.limit);
-            return Some(ListenerView { endpoint: found.endpoint.clone(), pid, queue, limit, then: true, before });
+            let endpoint = found.endpoint.clone();
+            return Some(ListenerView { endpoint, pid, queue, limit, then: true, shared: false, before });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
         let endpoint = known.endpoint.clone();
-        Some(ListenerView { endpoint, pid: Some(known.pid), queue: 0, limit: known.limit, then: false, before })
+        let (pid, limit) = (Some(known.pid), known.limit);
+        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, shared: false, before })
     }
 
     /// The process that serves (or served) this upstream.

@@ -4,15 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use trace502_ebpf::LOSSES;
-
 use crate::config::{Config, Flags, Settings};
 use crate::daemon::{self, Outlet, Source};
 use crate::http::Access;
 use crate::journal;
 use crate::kernel::Options;
 use crate::status::{Probe, Status, Watched};
-use crate::watch::{Choice, Stop, Wanted, Watch, WatchError, place};
+use crate::watch::{Choice, Stop, Wanted, Watch, WatchError, places};
 
 /// Watch always: metrics for Prometheus, and a history of every gateway error on disk
 ///
@@ -106,7 +104,7 @@ fn status(watch: &Watch) -> Status {
     let counters = watch.counters();
     let mut lost = totals.lost.clone();
     // There from the start, so that the first loss shows as an increase.
-    for place in (0..LOSSES).map(place).chain(["decode".to_owned()]) {
+    for place in places().chain(["decode".to_owned()]) {
         lost.entry(place).or_default();
     }
     lost.insert("waiting_attempts".to_owned(), counters.attempts_overflow);

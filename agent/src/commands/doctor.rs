@@ -146,6 +146,10 @@ impl Report<'_> {
             let limit = preflight.memlock.map_or("unlimited".into(), |bytes| format!("{} KiB", bytes / 1024));
             facts.push(("Locked memory", limit));
         }
+        if let Some((walked, name)) = self.probes.iter().filter_map(|probe| Some((probe.walked?, probe.name))).max() {
+            let share = walked as f64 / 10_000.0;
+            facts.push(("Verifier", format!("{share:.1} % of its limit taken at most, by {name}")));
+        }
         if !self.missing.is_empty() {
             let names: Vec<String> =
                 self.missing.iter().map(|missing| format!("{}.{}", missing.strukt, missing.member)).collect();

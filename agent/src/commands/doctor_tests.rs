@@ -33,6 +33,7 @@ fn attached(name: &'static str, hook: &str, required: bool) -> ProbeReport {
         required,
         attached: true,
         error: None,
+        walked: Some(25_000),
         verifier: None,
         lost: "which process asked the upstream",
     }
@@ -42,6 +43,7 @@ fn refused(name: &'static str, hook: &str, required: bool) -> ProbeReport {
     ProbeReport {
         provider: None,
         attached: false,
+        walked: None,
         error: Some("the kernel refused the program: Permission denied (os error 13)".into()),
         verifier: Some(
             (0..30).map(|line| format!("{line}: r{line} = 0\n")).collect::<String>() + "R1 \x1b[31minvalid\n",
@@ -74,6 +76,7 @@ Trampolines   available (fentry, fexit)
 Symbols       readable
 Privileges    uid 0; CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
               CAP_SYS_ADMIN CAP_SYSLOG CAP_SYS_RESOURCE
+Verifier      2.5 % of its limit taken at most, by state
 
 PROBE       PROVIDER    STATE     HOOK
 state       tp_btf      attached  inet_sock_set_state

@@ -16,6 +16,8 @@ pub struct ProbeReport {
     pub attached: bool,
     /// Why it did not attach.
     pub error: Option<String>,
+    /// Instructions that the verifier walked through for the largest of its programs; it takes at most a million.
+    pub walked: Option<u32>,
     /// What the verifier said of it, in full.
     pub verifier: Option<String>,
     /// What is lost without it.
@@ -32,6 +34,7 @@ impl ProbeReport {
             required: probe.required,
             attached: false,
             error: None,
+            walked: None,
             verifier: None,
             lost: probe.lost,
         }

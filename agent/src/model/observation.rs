@@ -281,6 +281,8 @@ pub enum ListenerSeen {
         pid: u32,
         queue: u32,
         limit: u32,
+        /// Several share the address (SO_REUSEPORT), and not all are full: this is the fullest.
+        shared: bool,
     },
 }
 

@@ -43,6 +43,16 @@ pub struct Header {
 /// Counts by a word, such as the places where events were lost.
 pub type Counts = BTreeMap<String, u64>;
 
+/// What the word begins with where a program was passed over, before the name of its probe.
+pub const SKIPPED: &str = "skipped_";
+
+/// How many facts of the kernel side were lost, so that what was not seen proves nothing. Payload that could not be
+/// read is none of them.
+pub fn facts_lost(counts: &Counts) -> u64 {
+    let facts = |place: &str| ["ring_", "table_", SKIPPED].iter().any(|word| place.starts_with(word));
+    counts.iter().filter(|(place, _)| facts(place)).map(|(_, count)| count).sum()
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Entry {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek};
 
-use super::{Counts, Entry, Header, RecordingError, Replay};
+use super::{Counts, Entry, Header, RecordingError, Replay, facts_lost};
 use crate::correlate::{Counters, Engine};
 use crate::decode;
 use crate::kernel::offsets::Names;
@@ -59,8 +59,7 @@ impl Play {
     }
 
     fn lose(&mut self, counts: Counts) {
-        let facts = |place: &str| place.starts_with("ring_") || place.starts_with("table_");
-        let records = counts.iter().filter(|(place, _)| facts(place)).map(|(_, count)| count).sum();
+        let records = facts_lost(&counts);
         for (place, count) in counts {
             *self.lost.entry(place).or_default() += count;
         }

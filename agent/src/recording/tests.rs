@@ -254,3 +254,12 @@ fn a_full_disk_is_told_at_the_end() {
         Ok(_) => panic!("nothing can be written there"),
     }
 }
+
+#[test]
+fn what_was_passed_over_is_a_fact_lost_and_what_could_not_be_read_is_none() {
+    let count = |places: &[(&str, u64)]| {
+        super::facts_lost(&places.iter().map(|(place, count)| ((*place).to_owned(), *count)).collect())
+    };
+    assert_eq!(count(&[("ring_attempt", 2), ("table_flows", 3), ("skipped_state", 4)]), 9);
+    assert_eq!(count(&[("unreadable_payload", 5), ("recording", 6)]), 0);
+}

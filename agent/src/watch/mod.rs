@@ -21,15 +21,19 @@ use crate::decode;
 use crate::host::{HostError, LiveHost, monotonic};
 use crate::kernel::findings::{Finding, Level};
 use crate::kernel::preflight::{self, Preflight};
+use crate::kernel::probes::PROBES;
 use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
 use crate::logs::LogsError;
 use crate::model::{Fact, Nanos, Notice, Observation};
-use crate::recording::{Header, RecordingHost, Tape};
+use crate::recording::{Counts, Header, RecordingHost, SKIPPED, Tape, facts_lost};
 
 /// Counters of the kernel side are read this often.
 const BEAT: Nanos = 1_000_000_000;
+/// No two looks at the ring lie nearer together: in a flood the records of one error come as one, and a wake-up costs
+/// more than what it brings.
+const PACE: Nanos = 300_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
 /// How long leaving may take: to take in what is left, and to answer what is open. The agent has to end within a
@@ -76,7 +80,9 @@ pub struct Watch {
     logs: Logs,
     totals: Totals,
     kernel_lost: [u64; LOSSES],
+    kernel_skipped: [u64; PROBES.len()],
     next_beat: Nanos,
+    last_look: Nanos,
     /// There was a beat that nobody has asked for.
     beaten: bool,
 }
@@ -111,24 +117,32 @@ impl Watch {
             logs,
             totals: Totals::default(),
             kernel_lost: [0; LOSSES],
+            kernel_skipped: [0; PROBES.len()],
             next_beat: 0,
+            last_look: 0,
             beaten: false,
         })
     }
 
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
     pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
-        let now = monotonic();
+        let mut now = monotonic();
+        if let Some(early) = (self.last_look + PACE).checked_sub(now) {
+            std::thread::sleep(Duration::from_nanos(early));
+            now = monotonic();
+        }
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
         // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
         // that was told before it is in: until then, time stands where the records are.
         let mut now = monotonic();
+        self.last_look = now;
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
         } else {
+            self.last_look = 0;
             // What a flood pushed out is to be known before anything is made of its absence.
             self.count_losses(now);
             now = self.engine.clock();
@@ -236,22 +250,22 @@ impl Watch {
 
     /// Asks the kernel side for what was lost on the way.
     fn count_losses(&mut self, now: Nanos) {
-        let lost = self.kernel.lost();
-        let mut news = BTreeMap::new();
-        let mut records = 0;
-        for (slot, (now, before)) in lost.iter().zip(self.kernel_lost).enumerate() {
-            let more = now.saturating_sub(before);
-            if more > 0 {
-                let name = place(slot);
-                *self.totals.lost.entry(name.clone()).or_default() += more;
-                news.insert(name, more);
-                records += if slot == 0 { 0 } else { more };
-            }
-        }
-        self.kernel_lost = lost;
+        let (lost, skipped) = (self.kernel.lost(), self.kernel.skipped());
+        let more = |now: &[u64], before: &[u64]| {
+            now.iter().zip(before).map(|(now, before)| now.saturating_sub(*before)).collect::<Vec<_>>()
+        };
+        let news: Counts = places()
+            .zip([more(&lost, &self.kernel_lost), more(&skipped, &self.kernel_skipped)].concat())
+            .filter(|(_, more)| *more > 0)
+            .collect();
+        (self.kernel_lost, self.kernel_skipped) = (lost, skipped);
         if news.is_empty() {
             return;
         }
+        for (place, more) in &news {
+            *self.totals.lost.entry(place.clone()).or_default() += more;
+        }
+        let records = facts_lost(&news);
         if let Some(tape) = &self.tape {
             tape.lost(news);
         }
@@ -303,8 +317,13 @@ impl Watch {
     }
 }
 
+/// Where the kernel side loses something: what its programs count, then how often they were passed over.
+pub fn places() -> impl Iterator<Item = String> {
+    (0..LOSSES).map(place).chain(PROBES.iter().map(|probe| format!("{SKIPPED}{}", probe.name)))
+}
+
 /// Name of a counter of the kernel side. Slot 0 counts payload in buffers that could not be read.
-pub fn place(slot: usize) -> String {
+fn place(slot: usize) -> String {
     if let Some(table) = Table::ALL.into_iter().find(|table| table.slot() == slot) {
         return table.name().into();
     }

@@ -194,6 +194,9 @@ pub struct Peer {
 pub const LISTENER_UNKNOWN: u8 = 0;
 pub const LISTENER_ABSENT: u8 = 1;
 pub const LISTENER_PRESENT: u8 = 2;
+/// Several share the address, and not all are full: this is the fullest. Whose it is and how full is 0 where it may
+/// have been another's.
+pub const LISTENER_SHARED: u8 = 3;
 
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -6,12 +6,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, ListenState, OWNER_NAMES, PROCS};
+use crate::maps::{
+    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Member, NO_LISTENERS, OWNER_NAMES, Owner, PROCS,
+};
 use crate::probes::state;
 use crate::{conn, emit};
 
@@ -40,14 +42,8 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
     kernel::tuple(sk.0, &mut tuple);
     let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
-    let count = match LISTENERS.get_ptr(&key) {
-        // SAFETY: a value of the map.
-        Some(state) => unsafe { (*state).count + 1 },
-        None => 1,
-    };
-    let state = ListenState { sk: sk.0 as u64, cookie, tgid, count, only_v6: sk.only_v6().into() };
-    let kept = LISTENERS.insert(&key, &state, BPF_ANY.into()).is_ok();
-    if !kept || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err() {
+    let member = Member { sk: sk.0 as u64, cookie, tgid, _pad: 0 };
+    if !join(&key, &member, sk) || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err() {
         emit::full(Table::Listeners);
         if let Some(missing) = LISTENERS_MISSING.get_ptr_mut(0) {
             // SAFETY: a number that only ever becomes 1.
@@ -62,6 +58,51 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     });
 }
 
+/// One more listens on this address. Returns whether there was room to remember it.
+#[inline(always)]
+fn join(key: &ListenKey, member: &Member, sk: Sock) -> bool {
+    if LISTENERS.get_ptr(key).is_none() {
+        let Some(none) = NO_LISTENERS.get_ptr(0) else { return false };
+        // SAFETY: a slot that nobody writes.
+        let _ = LISTENERS.insert(key, unsafe { &*none }, BPF_NOEXIST.into());
+    }
+    let Some(state) = LISTENERS.get_ptr_mut(key) else { return false };
+    // SAFETY: a value of the map; those who share an address begin and end one after the other, or nearly so.
+    let state = unsafe { &mut *state };
+    state.count += 1;
+    state.only_v6 = sk.only_v6().into();
+    for place in state.members.iter_mut() {
+        if place.cookie == 0 {
+            *place = *member;
+            state.kept += 1;
+            break;
+        }
+    }
+    true
+}
+
+/// A socket with this cookie listens no more. Returns whose it was, 0 where that is not known.
+#[inline(always)]
+fn leave(key: &ListenKey, cookie: u64) -> u32 {
+    let Some(state) = LISTENERS.get_ptr_mut(key) else { return 0 };
+    // SAFETY: a value of the map.
+    let state = unsafe { &mut *state };
+    let mut tgid = 0;
+    for place in state.members.iter_mut() {
+        if place.cookie == cookie {
+            tgid = place.tgid;
+            place.cookie = 0;
+            state.kept = state.kept.saturating_sub(1);
+            break;
+        }
+    }
+    state.count = state.count.saturating_sub(1);
+    if state.count == 0 {
+        let _ = LISTENERS.remove(key);
+    }
+    tgid
+}
+
 /// A listening socket closes.
 #[inline(never)]
 pub fn stopped(sk: Sock) {
@@ -69,21 +110,7 @@ pub fn stopped(sk: Sock) {
     let Some(key) = LISTENER_KEYS.get_ptr(&cookie) else { return };
     // SAFETY: a value of the map, copied before it is removed.
     let key = unsafe { *key };
-    let mut tgid = 0;
-    if let Some(state) = LISTENERS.get_ptr_mut(&key) {
-        // SAFETY: a value of the map.
-        let state = unsafe { &mut *state };
-        tgid = state.tgid;
-        if state.count > 1 {
-            state.count -= 1;
-            if state.cookie == cookie {
-                // Others share the address; who they are is not known any more.
-                (state.sk, state.cookie, state.tgid) = (0, 0, 0);
-            }
-        } else {
-            let _ = LISTENERS.remove(&key);
-        }
-    }
+    let tgid = leave(&key, cookie);
     let _ = LISTENER_KEYS.remove(&cookie);
     let tuple = Tuple { local: key.addr, remote: [0; 16], local_port: key.port, remote_port: 0, netns: key.netns };
     tell(Kind::Unlisten, sk, &tuple, IN_TASK, |record| {
@@ -152,10 +179,33 @@ pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
     if family == AF_INET || family == AF_INET6 {
         // Shared with a child, or told at its start.
         if tgid == task.tid() {
-            found(sk, tgid, task.comm(), task.cgroup(), 0);
+            let owner = Owner { tgid, _pad: 0, cgroup: task.cgroup(), comm: task.comm() };
+            match kernel::beneath(sk) {
+                0 => found(sk, tgid, owner.comm, owner.cgroup, 0),
+                beneath => {
+                    let _ = BENEATH.insert(&beneath, &owner, BPF_ANY.into());
+                }
+            }
         }
     } else if family == AF_UNIX {
         unix_listener(sk, tgid, task);
+    }
+    0
+}
+
+// iter/tcp: sockets that listen for those of MPTCP, which alone are files.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub extern "C" fn found_beneath(ctx: *mut c_void) -> i32 {
+    // SAFETY: the context of iter/tcp has this shape; the socket may be null.
+    let sk = unsafe { (*ctx.cast::<IterTcp>()).sk };
+    if sk.is_null() || kernel::state_at(sk as u64) != TCP_LISTEN {
+        return 0;
+    }
+    if let Some(owner) = BENEATH.get_ptr(&(sk as u64)) {
+        // SAFETY: a value of the map, written by the walk before this one.
+        let owner = unsafe { &*owner };
+        found(Sock(sk), owner.tgid, owner.comm, owner.cgroup, 0);
     }
     0
 }
@@ -216,7 +266,8 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     kernel::tuple(sk.0, &mut tuple);
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
     conn::find_listener(&kernel::mirror(&tuple), &mut own);
-    let role = if own.seen == LISTENER_PRESENT { ROLE_CLIENT } else { ROLE_UPSTREAM };
+    let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);
+    let role = if accepted { ROLE_CLIENT } else { ROLE_UPSTREAM };
     let Some(conn) = conn::track(sk, role) else { return 0 };
     conn.flags = CONN_OLD;
     conn.class = class;

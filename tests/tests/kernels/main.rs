@@ -22,6 +22,8 @@ mod processes;
 mod reconnects;
 mod rig;
 mod sealed;
+mod sharing;
+mod skipped;
 mod tls;
 mod upstreams;
 mod uring;

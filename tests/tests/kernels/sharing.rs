@@ -1,0 +1,124 @@
+//! Several listeners on one address (SO_REUSEPORT): whose queue was full, and who is left when one of them closes.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use trace502::model::*;
+
+use crate::rig::*;
+
+/// One more listener on this port, or the first on one that is free.
+fn listen_on(port: u16, backlog: i32) -> (TcpListener, SocketAddr) {
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets()) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the descriptor is ours alone; an option and an address with their sizes.
+    let listener: TcpListener = unsafe {
+        let socket = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+        let (fd, one, level) = (socket.as_raw_fd(), 1_i32, libc::SOL_SOCKET);
+        assert_eq!(libc::setsockopt(fd, level, libc::SO_REUSEPORT, (&raw const one).cast(), 4), 0);
+        assert_eq!(libc::bind(fd, (&raw const address).cast(), size_of::<libc::sockaddr_in>() as u32), 0);
+        assert_eq!(libc::listen(fd, backlog), 0);
+        socket.into()
+    };
+    let at = listener.local_addr().unwrap();
+    (listener, at)
+}
+
+/// Connections that nobody accepts, until one finds no room.
+fn fill(at: SocketAddr) -> Vec<TcpStream> {
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(300)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 64, "there is room for all of them");
+    }
+    waiting
+}
+
+#[test]
+fn the_queue_that_overflowed_is_told_and_not_that_of_a_neighbour() {
+    let mut rig = rig();
+    // The last one to begin has all the room.
+    let (small, at) = listen_on(0, 1);
+    let (large, _) = listen_on(at.port(), 4096);
+    let waiting = fill(at);
+    let attempt = rig.attempt(at);
+    let told = attempt.listener;
+    let ListenerSeen::Present { queue, limit, pid, shared, .. } = told else { panic!("{told:?}") };
+    assert_eq!((queue, limit, pid, shared), (2, 1, std::process::id(), true));
+    drop((waiting, small, large));
+}
+
+#[test]
+fn where_all_that_share_an_address_are_full_there_is_no_doubt() {
+    let mut rig = rig();
+    let (one, at) = listen_on(0, 1);
+    let (other, _) = listen_on(at.port(), 1);
+    // The kernel chooses by the connection: until both are full.
+    let mut waiting = Vec::new();
+    let full = |waiting: &mut Vec<TcpStream>| {
+        waiting.extend(fill(at));
+        waiting.len() == 4
+    };
+    while !full(&mut waiting) {}
+    let told = |seen: &Observation| match &seen.fact {
+        Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Tcp(at) => match attempt.listener {
+            ListenerSeen::Present { queue, limit, shared: false, .. } => Some((queue, limit)),
+            _ => None,
+        },
+        _ => None,
+    };
+    assert_eq!(rig.wait("attempt that finds no room anywhere", told), (2, 1));
+    drop((waiting, one, other));
+}
+
+#[test]
+fn when_one_of_several_closes_the_others_still_listen() {
+    let mut rig = rig();
+    let (first, at) = listen_on(0, 8);
+    let (second, _) = listen_on(at.port(), 8);
+    let (third, _) = listen_on(at.port(), 1);
+    // In the order in which they began, the last of them first, and one from the middle.
+    drop(third);
+    drop(first);
+    drop(ask(at));
+    let told = rig.attempt(at).listener;
+    let ListenerSeen::Present { queue, limit, pid, shared, .. } = told else { panic!("{told:?}") };
+    assert_eq!((queue, limit, pid, shared), (1, 8, std::process::id(), false));
+    drop(second);
+    let before = rig.count_attempts(at);
+    assert!(TcpStream::connect(at).is_err());
+    let absent = |seen: &Observation| match &seen.fact {
+        Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Tcp(at) => {
+            (attempt.listener == ListenerSeen::Absent).then_some(())
+        }
+        _ => None,
+    };
+    rig.wait("attempt where nobody is left", absent);
+    assert_eq!(rig.count_attempts(at), before + 1);
+}
+
+#[test]
+fn of_more_than_are_known_each_the_last_is_still_somebody() {
+    let mut rig = rig();
+    let (first, at) = listen_on(0, 8);
+    let mut all: Vec<_> = (0..20).map(|_| listen_on(at.port(), 8).0).collect();
+    let last = all.pop();
+    drop((first, all));
+    drop(ask(at));
+    let told = rig.attempt(at).listener;
+    assert!(matches!(told, ListenerSeen::Present { .. }), "{told:?}");
+    drop(last);
+    assert!(TcpStream::connect(at).is_err());
+    let absent = |seen: &Observation| match &seen.fact {
+        Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Tcp(at) => {
+            (attempt.listener == ListenerSeen::Absent).then_some(())
+        }
+        _ => None,
+    };
+    rig.wait("attempt where nobody is left", absent);
+}
