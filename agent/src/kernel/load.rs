@@ -295,7 +295,7 @@ impl Kernel {
 
     /// Tells of listeners that exist already, then of connections of tracked proxies.
     pub fn find_existing(&mut self) {
-        for name in ["found_listening", "found_connected", "found_peers"] {
+        for name in ["found_listening", "found_beneath", "found_connected", "found_peers"] {
             self.walk(name);
         }
     }
