@@ -63,8 +63,10 @@ pub struct ListenerView {
     pub pid: Option<u32>,
     pub queue: u32,
     pub limit: u32,
-    /// The figures are of the moment of the failure.
+    /// The figures are of the moment of the failure, or of shortly before or after it.
     pub then: bool,
+    /// They are the kernel's own of that very moment.
+    pub exact: bool,
     /// Others listen on the same address and have room: the connection may have been meant for one of them.
     pub shared: bool,
     /// It is known to have listened when the attempt began.
@@ -327,7 +329,16 @@ impl<'a> Case<'a> {
                 let before = known.is_none_or(|l| l.since <= began);
                 // Where several share an address it may not be known which of them was meant.
                 let pid = Some(pid).filter(|pid| *pid != 0);
-                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), shared, before });
+                return Some(ListenerView {
+                    endpoint,
+                    pid,
+                    queue,
+                    limit,
+                    then: pid.is_some(),
+                    exact: pid.is_some(),
+                    shared,
+                    before,
+                });
             }
             ListenerSeen::Absent | ListenerSeen::Unknown => {}
         }
@@ -336,18 +347,18 @@ impl<'a> Case<'a> {
             unix => l.endpoint == *unix,
         };
         let before = known.is_some_and(|l| l.since <= began);
-        // Asked when the attempt ended: as good as the kernel's own figures.
+        // Asked about when the attempt ended.
         if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
             let pid = known.map(|l| l.pid).or(found.pid);
             let (queue, limit) = (found.queue, found.limit);
             let endpoint = found.endpoint.clone();
-            return Some(ListenerView { endpoint, pid, queue, limit, then: true, shared: false, before });
+            return Some(ListenerView { endpoint, pid, queue, limit, then: true, exact: false, shared: false, before });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
         let endpoint = known.endpoint.clone();
         let (pid, limit) = (Some(known.pid), known.limit);
-        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, shared: false, before })
+        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, exact: false, shared: false, before })
     }
 
     /// The process that serves (or served) this upstream.

@@ -131,6 +131,22 @@ fn a_full_accept_queue() {
     assert!(i.summary.contains("129 waiting, room for 128; it is busy on CPU"), "{}", i.summary);
 }
 
+/// A listener in a container: its figures are asked of the kernel a little later, and are no proof of that moment.
+#[test]
+fn a_full_queue_that_was_read_later_is_likely() {
+    let mut w = nginx();
+    w.host.processes.insert(SERVER, process(SERVER, "php-fpm8.4", "/usr/sbin/php-fpm8.4"));
+    w.host.listeners = vec![ListenerFacts { queue: 129, ..listener(UPSTREAM, SERVER) }];
+    let mut a = unanswered(&mut w, 5 * SECOND);
+    a.endpoint = here();
+    a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
+    a.listener = ListenerSeen::Unknown;
+    w.tell(a);
+    error_after(&mut w, 5 * SECOND, ClientOutcome::Status(504));
+    let i = w.expect("accept_queue_full", Likely);
+    assert!(i.fix.iter().any(|fix| fix.contains("pm.max_children")), "{:?}", i.fix);
+}
+
 #[test]
 fn a_full_queue_beside_one_with_room_is_likely() {
     let mut w = nginx();
