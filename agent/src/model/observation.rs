@@ -274,6 +274,8 @@ pub struct Peer {
 pub enum ListenerSeen {
     /// Not on this host, or in another namespace.
     Unknown,
+    /// Several share the address (SO_REUSEPORT): the kernel chooses one of them by the connection.
+    Shared,
     /// Local address, and nothing listens there.
     Absent,
     Present {
@@ -281,8 +283,6 @@ pub enum ListenerSeen {
         pid: u32,
         queue: u32,
         limit: u32,
-        /// Several share the address (SO_REUSEPORT), and not all are full: this is the fullest.
-        shared: bool,
     },
 }
 
