@@ -113,7 +113,14 @@ pub fn upstream_sent(conn: &mut Conn, n: u64, source: Source) -> bool {
         conn.request += 1;
         conn.asked_before = conn.asked;
         conn.asked = emit::now();
+        // What the other side said before it was asked anything is part of its first answer.
+        let spoke_first = conn.request == 1 && conn.reply_len != 0;
+        let (len, bytes) = (conn.reply_len, conn.reply_bytes);
         begin(conn);
+        if spoke_first {
+            conn.reply_len = len;
+            conn.reply_bytes = bytes;
+        }
         conn.errno = 0;
         conn.flags &= !(CONN_FIN_EARLY | CONN_TOLD);
         if conn.request > 1 {

@@ -22,7 +22,7 @@ pub static SETTINGS: Settings = Settings {
     cpus: 1,
     jiffy_us: 4000,
     only_v6: u32::MAX,
-    _pad: 0,
+    mptcp_first: u32::MAX,
     drops: [0; 4],
 };
 
@@ -175,6 +175,19 @@ pub static NO_LISTENERS: PerCpuArray<ListenState, 1> = PerCpuArray::new();
 /// Listening sockets that were counted in `LISTENERS`, by cookie.
 #[btf_map]
 pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Who has a listening socket of MPTCP open.
+#[repr(C)]
+pub struct Owner {
+    pub tgid: u32,
+    pub _pad: u32,
+    pub cgroup: u64,
+    pub comm: [u8; COMM],
+}
+
+/// Owners by the kernel address of the socket of TCP beneath, from one walk at the start to the next.
+#[btf_map]
+pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 
 /// The last attempt of a client connection that looked well when it ended, by the client's cookie:
 /// handed over when that client gets an error after all.

@@ -141,6 +141,12 @@ impl Client {
         self.stream.both().write_all(bytes).is_ok()
     }
 
+    /// Nothing more will be sent; what comes is still read.
+    pub fn end_half(&self) {
+        // One that is gone already says so when it is read from.
+        let _ = self.stream.socket().shutdown(std::net::Shutdown::Write);
+    }
+
     /// Reads one whole response.
     pub fn answer(&mut self, limit: Duration) -> Answer {
         if self.stream.socket().set_read_timeout(Some(limit)).is_err() {

@@ -36,6 +36,10 @@ pub enum Special {
     None,
     /// No upstream: the configuration itself answers 502.
     Own502,
+    /// The same with 503 (HAProxy).
+    Own503,
+    /// One more try, and on another server (HAProxy).
+    Redispatch,
     /// Health checks or failures take the servers out.
     MarkedDown,
     /// At most one connection to the upstream at a time.

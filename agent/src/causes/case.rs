@@ -294,6 +294,14 @@ impl<'a> Case<'a> {
         self.flow().map(|flow| self.past.flows.drops(&flow, since).collect()).unwrap_or_default()
     }
 
+    /// Whether the proxy's own answer says that it had no upstream left; `None` where that cannot be told.
+    pub fn says_none_left(&self) -> Option<bool> {
+        let (word, conn) = (self.owner.kind.none_word?, &self.client?.conn);
+        let said = conn.reply_head.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        let whole = !conn.reply_head.is_empty() && conn.reply_head.len() as u64 >= conn.reply_bytes;
+        (said || whole).then_some(said)
+    }
+
     /// Records were lost while it went on: what was not seen proves nothing.
     pub fn lossy(&self) -> bool {
         // Why a listener is gone was to be seen when it went.

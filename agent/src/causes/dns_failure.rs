@@ -47,6 +47,14 @@ fn rule(case: &Case<'_>) -> Verdict {
             .proven_if(at_once, "that the error followed the answer at once")
             .yes();
     }
+    if let Some(Hint::NoResolver { name }) = case.said() {
+        let name = text::clipped(name, 100);
+        let proxy = &case.owner.name;
+        return Finding::new(format!("{proxy} knows no DNS server to ask for {name}, says its log"))
+            .fixes(case.advise(Setting::Resolver, "set {}: a name that is put together at run time needs it"))
+            .fix(format!("or write the name as it is, so that {proxy} resolves it when it starts"))
+            .yes();
+    }
     if let Some(Hint::Unresolved { name }) = case.said() {
         let name = text::clipped(name, 100);
         return Finding::new(format!("{} could not resolve {name}, says its log", case.owner.name))
@@ -57,37 +65,35 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let status = case.client.map(|c| c.outcome);
     let none_left = matches!(status, Some(ClientOutcome::Status(s)) if case.owner.kind.none_left.contains(&s));
-    if !ahead || !none_left {
+    // Its own words may say something else, and upstreams that fail their checks are as good a reason.
+    let others = case.past.failures.of(case.owner.group, case.at).any(|(_, failed)| failed.checked);
+    if !ahead || !none_left || others || case.says_none_left() == Some(false) {
         return Verdict::No;
     }
-    // One that was resolved since is no reason.
-    let before: Vec<&Lookup> = names.of(pid, case.at.saturating_sub(BACKGROUND)).filter(|l| l.at <= case.at).collect();
+    let lookups = unresolved(case);
+    let Some(last) = lookups.last() else { return Verdict::No };
+    let mut others: Vec<&str> = lookups.iter().map(|l| l.name.as_str()).filter(|name| *name != last.name).collect();
+    others.sort_unstable();
+    others.dedup();
+    let others = others.iter().take(5).map(|name| super::Note {
+        at: last.at,
+        kind: "dns_answer",
+        text: format!("{} does not resolve either", text::clipped(name, 100)),
+    });
+    found(case, last).notes(others).missing("that this request needed that name").yes()
+}
+
+/// Look-ups of the last minute that failed. One that was resolved since is no reason.
+fn unresolved<'a>(case: &Case<'a>) -> Vec<&'a Lookup> {
+    let since = case.at.saturating_sub(BACKGROUND);
+    let before: Vec<&Lookup> = case.past.names.of(case.owner.pid, since).filter(|l| l.at <= case.at).collect();
     let resolved = |name: &str| before.iter().any(|l| l.name == name && l.answer.is_some_and(|a| a.records > 0));
-    let failing = before.iter().rev().find(|l| failed(l, case.at) && !resolved(&l.name));
-    match failing {
-        Some(lookup) => {
-            let mut names: Vec<&str> = before
-                .iter()
-                .filter(|l| failed(l, case.at) && l.name != lookup.name)
-                .map(|l| l.name.as_str())
-                .collect();
-            names.sort_unstable();
-            names.dedup();
-            let others = names.iter().take(5).map(|name| super::Note {
-                at: lookup.at,
-                kind: "dns_answer",
-                text: format!("{} does not resolve either", text::clipped(name, 100)),
-            });
-            let down = case.past.failures.of(case.owner.group, case.at).filter(|(_, failed)| failed.checked);
-            let down = down.take(3).map(|(endpoint, failed)| super::Note {
-                at: failed.before(case.at),
-                kind: "earlier_failure",
-                text: format!("or it was to go to {}: {}", text::clipped(&endpoint.to_string(), 100), failed.summary),
-            });
-            found(case, lookup).notes(others).notes(down).missing("that this request needed that name").yes()
-        }
-        None => Verdict::No,
-    }
+    before.iter().filter(|l| failed(l, case.at) && !resolved(&l.name)).copied().collect()
+}
+
+/// Names that the proxy asks for in the background and got no address for, and when it asked last.
+pub fn failing(case: &Case<'_>) -> impl Iterator<Item = (String, Nanos)> {
+    unresolved(case).into_iter().map(|lookup| (lookup.name.clone(), lookup.at))
 }
 
 fn failed(lookup: &Lookup, at: Nanos) -> bool {

@@ -45,10 +45,23 @@ fn rule(case: &Case<'_>) -> Verdict {
         .yes()
 }
 
+/// A rule of the proxy's own configuration, as its log says.
+fn refused(case: &Case<'_>, rate: bool) -> Verdict {
+    let name = &case.owner.name;
+    let (what, directive) = match rate {
+        true => ("requests come faster than its rule allows", "limit_req (rate, burst) and limit_req_status"),
+        false => ("there are more connections than its rule allows", "limit_conn and limit_conn_status"),
+    };
+    Finding::new(format!("{name} refused the request by a rule of its own: {what}, says its log"))
+        .fix(format!("{name}: see {directive}; no upstream had a part in it"))
+        .yes()
+}
+
 /// What is refused for want of an upstream is refused at once. A request that waited for one and then got the error
 /// without an attempt stood in the proxy's own queue.
 fn queued(case: &Case<'_>) -> Verdict {
     let said = match case.said() {
+        Some(Hint::Refused { rate }) => return refused(case, *rate),
         Some(Hint::QueueTimeout) => Some("the request waited in its queue for a free connection until it gave up"),
         Some(Hint::ProxyLimit) => Some("it reached a limit of its own"),
         // It says why itself, and that is no limit.

@@ -1,6 +1,6 @@
 //! `trace502 live`: each gateway error as it happens, with its cause.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -240,6 +240,7 @@ pub struct Printer {
     summary: Summary,
     deadline: Option<Instant>,
     left: Option<u64>,
+    out: BufWriter<io::Stdout>,
 }
 
 impl Printer {
@@ -249,19 +250,31 @@ impl Printer {
         let deadline = live.duration.and_then(|time| Instant::now().checked_add(time));
         let left = live.count;
         let blocks = blocks(plain::Style { colour });
-        Printer { live, blocks, summary: Summary::default(), deadline, left }
+        let out = BufWriter::with_capacity(1 << 16, io::stdout());
+        Printer { live, blocks, summary: Summary::default(), deadline, left, out }
     }
 
     /// Prints until the watch ends, the time is up, or enough was printed.
     fn print_all(&mut self, from: &Receiver<Box<Incident>>, stopper: &Stopper) -> anyhow::Result<()> {
         let far = Duration::from_secs(3600);
         loop {
+            // In a flood one write takes out all that there is.
+            while let Ok(incident) = from.try_recv() {
+                if !self.print(&incident)? {
+                    stopper.stop();
+                    return self.flush().map(drop);
+                }
+            }
+            if !self.flush()? {
+                stopper.stop();
+                return Ok(());
+            }
             let wait = self.deadline.map_or(far, |at| at.saturating_duration_since(Instant::now()));
             match from.recv_timeout(wait) {
                 Ok(incident) => {
                     if !self.print(&incident)? {
                         stopper.stop();
-                        return Ok(());
+                        return self.flush().map(drop);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if self.deadline.is_some() => {
@@ -282,14 +295,16 @@ impl Printer {
         }
         self.summary.add(incident);
         let text = if self.live.json { json::line(incident)? } else { self.blocks.next(incident) };
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
-            Err(error) => return Err(error).context("cannot write to standard output"),
+        if !written(self.out.write_all(text.as_bytes()))? {
+            return Ok(false);
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
         Ok(self.left != Some(0))
+    }
+
+    /// Shows what was printed; `false`: nobody reads any more.
+    pub fn flush(&mut self) -> anyhow::Result<bool> {
+        written(self.out.flush())
     }
 
     /// The last lines, on standard error so that they do not mix with JSON.
@@ -302,5 +317,14 @@ impl Printer {
         self.summary.counters(&end.counters);
         self.summary.lose("output", end.unprinted);
         let _ = io::stderr().write_all(self.summary.text().as_bytes());
+    }
+}
+
+/// `false`: nobody reads any more.
+fn written(result: io::Result<()>) -> anyhow::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to standard output"),
     }
 }

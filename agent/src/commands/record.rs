@@ -156,9 +156,11 @@ impl Replay {
                 if let Notice::Incident(incident) = notice
                     && !printer.print(&incident)?
                 {
+                    printer.flush()?;
                     break 'tape;
                 }
             }
+            on &= printer.flush()?;
         }
         if let Ending::Cut { at } = tape.reader().ending() {
             tell(format_args!("{file} is cut off at byte {at}; what comes before was used"));

@@ -47,6 +47,7 @@ impl Engine {
             attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
         }
         let (pid, tid) = (task.pid, task.tid);
+        let client = attempt.bound.map(|b| b.client);
         self.resets(&attempt, &owner, old.is_none());
         self.tries.insert(Try {
             seq,
@@ -65,7 +66,7 @@ impl Engine {
         });
         let now = self.clock.max(at);
         self.judge(seq, now, host);
-        for pending in self.pending.of_process(pid) {
+        for pending in self.pending.concerned(pid, client) {
             self.resolve(pending, now, host);
         }
     }

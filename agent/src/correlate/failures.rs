@@ -51,14 +51,14 @@ impl Failed {
         if self.last <= at { self.last } else { self.first }
     }
 
-    /// Whether a request of this kind would have gone there: one like it did, or the proxy checks by itself.
-    pub fn concerns(&self, route: Option<&Route>) -> bool {
-        self.checked || route.is_some_and(|r| self.routes.contains(r))
+    /// Whether a request like this one failed there.
+    pub fn made_fail(&self, route: Option<&Route>) -> bool {
+        route.is_some_and(|r| self.routes.contains(r))
     }
 
     /// Whether it may ever have: more routes than are kept may stand for any.
     pub fn concerned(&self, route: Option<&Route>) -> bool {
-        self.ever_checked || self.routes.len() >= ROUTES || self.concerns(route)
+        self.ever_checked || self.routes.len() >= ROUTES || self.made_fail(route)
     }
 }
 

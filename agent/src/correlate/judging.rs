@@ -129,9 +129,9 @@ impl Engine {
         if one.waits_until().is_none() {
             return;
         }
-        let pid = one.pid;
+        let (pid, client) = (one.pid, one.key().map(|(client, _)| client));
         self.judge(seq, now, host);
-        for pending in self.pending.of_process(pid) {
+        for pending in self.pending.concerned(pid, client) {
             self.resolve(pending, now, host);
         }
     }

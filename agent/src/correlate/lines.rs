@@ -54,7 +54,10 @@ pub fn writer(format: Format) -> &'static str {
 pub fn is_end(error: &LogError) -> bool {
     match error.format {
         Format::NginxAccess | Format::Haproxy | Format::Caddy => true,
-        Format::Nginx => matches!(error.hint, Hint::NoLiveUpstream | Hint::Unresolved { .. } | Hint::ProxyLimit),
+        Format::Nginx => matches!(
+            error.hint,
+            Hint::NoLiveUpstream | Hint::Unresolved { .. } | Hint::NoResolver { .. } | Hint::ProxyLimit
+        ),
         // A balancer tries its next member after a failing connect().
         Format::Apache => !matches!(error.hint, Hint::Connect { .. } | Hint::ConnectTimeout),
     }

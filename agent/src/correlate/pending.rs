@@ -81,6 +81,11 @@ impl Pending {
         self.line.is_some() || self.seen == Seen::Inferred
     }
 
+    /// Only attempts bound to its own connection, or to none, can belong to it.
+    fn bound(&self) -> bool {
+        self.exact() && !self.logged && !self.error.conn.stream && self.owner.kind.closes == Closes::BeforeWrite
+    }
+
     pub fn exact(&self) -> bool {
         let moved = self.error.conn.stream && self.owner.kind.streams_move;
         self.owner.kind.birth == Birth::Exact && !moved
@@ -92,6 +97,8 @@ pub struct Pendings {
     all: BTreeMap<u64, Pending>,
     by_client: BTreeMap<(Cookie, u32), u64>,
     by_pid: BTreeMap<u32, BTreeSet<u64>>,
+    /// Those of a process that an attempt for another client may concern.
+    loose: BTreeMap<u32, BTreeSet<u64>>,
 }
 
 impl Pendings {
@@ -107,6 +114,9 @@ impl Pendings {
     pub fn insert(&mut self, pending: Pending) {
         self.by_client.insert(pending.key(), pending.seq);
         self.by_pid.entry(pending.pid).or_default().insert(pending.seq);
+        if !pending.bound() {
+            self.loose.entry(pending.pid).or_default().insert(pending.seq);
+        }
         self.all.insert(pending.seq, pending);
     }
 
@@ -115,10 +125,12 @@ impl Pendings {
         if self.by_client.get(&gone.key()) == Some(&seq) {
             self.by_client.remove(&gone.key());
         }
-        if let Some(seqs) = self.by_pid.get_mut(&gone.pid) {
-            seqs.remove(&seq);
-            if seqs.is_empty() {
-                self.by_pid.remove(&gone.pid);
+        for index in [&mut self.by_pid, &mut self.loose] {
+            if let Some(seqs) = index.get_mut(&gone.pid) {
+                seqs.remove(&seq);
+                if seqs.is_empty() {
+                    index.remove(&gone.pid);
+                }
             }
         }
         Some(gone)
@@ -146,7 +158,15 @@ impl Pendings {
         self.by_client.get(&key).and_then(|seq| self.all.get(seq))
     }
 
-    pub fn of_process(&self, pid: u32) -> Vec<u64> {
-        self.by_pid.get(&pid).into_iter().flatten().copied().collect()
+    /// Those that an attempt of this process, for this client, may settle.
+    pub fn concerned(&self, pid: u32, client: Option<Cookie>) -> Vec<u64> {
+        let Some(client) = client else {
+            return self.by_pid.get(&pid).into_iter().flatten().copied().collect();
+        };
+        let own = self.by_client.range((client, 0)..=(client, u32::MAX)).map(|(_, seq)| *seq);
+        let mut found: Vec<u64> = own.chain(self.loose.get(&pid).into_iter().flatten().copied()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }

@@ -86,6 +86,8 @@ pub struct Tries {
     by_client: BTreeMap<(Cookie, u32), BTreeSet<u64>>,
     by_pid: BTreeMap<u32, BTreeSet<u64>>,
     by_conn: BTreeMap<(Cookie, u32), u64>,
+    /// By thread: those that failed in the call and had no socket's identity.
+    nameless: BTreeMap<u32, BTreeSet<u64>>,
     /// Those that incidents have, in that order.
     used: VecDeque<u64>,
     /// Forgotten before their client's outcome was known, because there were too many.
@@ -100,6 +102,8 @@ impl Tries {
         self.by_pid.entry(new.pid).or_default().insert(new.seq);
         if new.attempt.conn.cookie != 0 {
             self.by_conn.insert((new.attempt.conn.cookie, new.attempt.conn.request), new.seq);
+        } else if new.in_call {
+            self.nameless.entry(new.tid).or_default().insert(new.seq);
         }
         self.all.insert(new.seq, new);
     }
@@ -137,6 +141,7 @@ impl Tries {
             drop_from(&mut self.by_client, key, seq);
         }
         drop_from(&mut self.by_pid, gone.pid, seq);
+        drop_from(&mut self.nameless, gone.tid, seq);
         let conn = (gone.attempt.conn.cookie, gone.attempt.conn.request);
         if self.by_conn.get(&conn) == Some(&seq) {
             self.by_conn.remove(&conn);
@@ -174,10 +179,10 @@ impl Tries {
 
     /// A failing connect() of this thread that had no socket's identity.
     pub fn nameless(&self, pid: u32, tid: u32, endpoint: &Endpoint, since: Nanos) -> Option<u64> {
-        let same = |t: &&Try| {
-            t.in_call && t.tid == tid && t.attempt.conn.cookie == 0 && t.attempt.endpoint == *endpoint && t.at >= since
-        };
-        self.of_process(pid).find(same).map(|t| t.seq)
+        let seqs = self.nameless.get(&tid).into_iter().flatten().rev();
+        let recent = seqs.filter_map(|seq| self.all.get(seq)).take_while(|t| t.at >= since);
+        let mut same = recent.filter(|t| t.pid == pid && t.attempt.endpoint == *endpoint);
+        same.next().map(|t| t.seq)
     }
 }
 

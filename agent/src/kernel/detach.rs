@@ -1,8 +1,12 @@
 //! Lets go of hooks in libraries beside everything else: the kernel takes tenths of a second to remove one, in which a
 //! worker's end would keep everybody's errors waiting, and the end of this program whoever stopped it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A thread of its own, started for the first hook and ended with the last owner of this.
 pub struct Detacher<T> {
@@ -35,10 +39,69 @@ fn start<T: Send + 'static>() -> Option<Sender<T>> {
     std::thread::Builder::new().name("detach".into()).spawn(work).ok().map(|_| queue)
 }
 
-/// Leaves the hooks in libraries to a child that ends with them: with a proxy of many workers the kernel needs many
-/// seconds for all of them, one after the other. To be called last: nothing else is ours any more. The agent, which may
-/// make no process, waits for the kernel instead; all that it had to write is written by then.
+/// Links of many hooks that are held, whoever holds them: at the end they are let go side by side.
+static LINKS: Mutex<BTreeMap<u64, OwnedFd>> = Mutex::new(BTreeMap::new());
+static LINKS_MADE: AtomicU64 = AtomicU64::new(0);
+
+/// One of them, let go when it is dropped.
+#[derive(Debug)]
+pub struct Held(u64);
+
+impl Held {
+    pub fn new(link: OwnedFd) -> Held {
+        let number = LINKS_MADE.fetch_add(1, Ordering::Relaxed);
+        links().insert(number, link);
+        Held(number)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The kernel takes its time for that: not while others wait for the table.
+        let link = links().remove(&self.0);
+        drop(link);
+    }
+}
+
+fn links() -> MutexGuard<'static, BTreeMap<u64, OwnedFd>> {
+    LINKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of all hooks in libraries. To be called last: nothing else is ours any more.
+///
+/// For links of many hooks the kernel waits once, if they are let go side by side. Single hooks it removes one after the
+/// other, with a proxy of many workers for many seconds: they are left to a child that ends with them. The agent, which
+/// may make no process, waits for the kernel instead; all that it had to write is written by then.
 pub fn leave_hooks() {
+    let links = std::mem::take(&mut *links());
+    side_by_side(links.into_values().collect());
+    leave_single_hooks();
+}
+
+/// Threads that let go of links.
+const HANDS: usize = 64;
+
+/// Drops all of them.
+fn side_by_side<T: Send>(all: Vec<T>) {
+    let all = Mutex::new(all);
+    let next = || all.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let let_go = || {
+        while let Some(one) = next() {
+            drop(one)
+        }
+    };
+    let hands = all.lock().unwrap_or_else(PoisonError::into_inner).len().min(HANDS);
+    std::thread::scope(|scope| {
+        for _ in 1..hands {
+            if std::thread::Builder::new().spawn_scoped(scope, let_go).is_err() {
+                break;
+            }
+        }
+        let_go();
+    });
+}
+
+fn leave_single_hooks() {
     let (hooks, others) = open_files();
     if hooks == 0 {
         return;
@@ -106,5 +169,30 @@ mod tests {
             detacher.drop_later(Hook(say.clone()));
         }
         assert_eq!((0..3).map(|_| said.recv().unwrap()).collect::<Vec<_>>(), ["detach"; 3]);
+    }
+
+    #[test]
+    fn links_are_let_go_with_their_holder_or_at_the_end_whichever_comes_first() {
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (early, late) = (Held::new(file()), Held::new(file()));
+        let number = early.0;
+        drop(early);
+        assert!(!links().contains_key(&number));
+        leave_hooks();
+        assert!(links().is_empty());
+        drop(late);
+    }
+
+    #[test]
+    fn what_waits_for_the_others_is_let_go_beside_them() {
+        /// Goes only while all the others go, too.
+        struct Together(std::sync::Arc<std::sync::Barrier>);
+        impl Drop for Together {
+            fn drop(&mut self) {
+                self.0.wait();
+            }
+        }
+        let barrier = std::sync::Arc::new(std::sync::Barrier::new(HANDS));
+        side_by_side((0..HANDS).map(|_| Together(barrier.clone())).collect());
     }
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aya::programs::uprobe::UProbeLink;
 use trace502_ebpf::{TLS_GO, TLS_VAGUE};
 
 use super::go_functions::{self, Function, GoError};
+use super::inside::Link;
 
 /// What functions are hooked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +22,8 @@ pub enum Purpose {
 
 impl Purpose {
     /// What its programs are told where they are attached.
-    pub fn cookie(self) -> Option<u64> {
-        (self == Purpose::Tls).then_some(TLS_GO | TLS_VAGUE)
+    pub fn cookie(self) -> u64 {
+        if self == Purpose::Tls { TLS_GO | TLS_VAGUE } else { 0 }
     }
 }
 
@@ -50,7 +50,7 @@ const fn call(function: &'static str, purpose: Purpose, begins: &'static str, re
 pub struct Attached {
     pub pid: u32,
     pub purpose: Purpose,
-    pub links: Vec<UProbeLink>,
+    pub links: Vec<Link>,
 }
 
 /// The functions of an executable, in the order of [`CALLS`].

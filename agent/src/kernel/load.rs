@@ -2,11 +2,11 @@
 //! The only file that talks to aya, beside [`super::ring`].
 
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, PROC_TLS, Settings};
@@ -14,13 +14,15 @@ use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, PROC_TLS, S
 use super::btf::{self, Btf, BtfError};
 use super::detach::Detacher;
 use super::go_program::{self, Programs, Purpose};
+use super::inside::{self, HookError, Link, Places};
 use super::libc_connect;
+use super::many::Many;
 use super::offsets::{self, Missing, Names};
 use super::preflight::Trampolines;
 use super::probes::{BASE, Hook, PROBES, Probe};
 use super::program_info;
 use super::report::ProbeReport;
-use super::tls_library::{self, ENTRY, Libraries, Library, Visible};
+use super::tls_library::{self, Libraries, Library, Visible};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
 /// What the user may set of the kernel side.
@@ -61,6 +63,8 @@ pub enum LoadError {
 /// Programs and maps in the kernel. They go with it.
 pub struct Kernel {
     bpf: Ebpf,
+    /// Where this kernel has hooks at many places at once.
+    many: Option<Many>,
     pub names: Names,
     pub reports: Vec<ProbeReport>,
     /// Members that this kernel lacks.
@@ -68,7 +72,7 @@ pub struct Kernel {
     /// What came of the first program that needed a trampoline.
     pub trampolines: Trampolines,
     libc: Vec<libc_connect::Attached>,
-    detacher: Detacher<Vec<UProbeLink>>,
+    detacher: Detacher<Vec<Link>>,
     libraries: Libraries,
     tls: Vec<tls_library::Attached>,
     go_programs: Programs,
@@ -98,19 +102,24 @@ impl Kernel {
         let types = aya::Btf::parse(&blob, aya::Endianness::default());
         let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
         let mut bpf = open(options, &offsets, &settings, &types)?;
-        verify(&mut bpf, &types, &missing, options);
+        let means = Means { types: &types, many: Many::prepare(PROGRAMS, &bpf) };
+        verify(&mut bpf, &means, &missing, options);
         let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
         for probe in PROBES {
             reports.push(if wanted(probe, options) {
-                attach(&mut bpf, probe, &types, &missing, &mut trampolines)
+                attach(&mut bpf, probe, &means, &missing, &mut trampolines)
             } else {
                 let report = ProbeReport::of(probe);
                 ProbeReport { error: Some("switched off".into()), ..report }
             });
         }
+        let mut many = means.many;
         // What cannot be gone on with is left where it is: its calls are then not seen.
-        let _ = go_on(&mut bpf);
+        let _ = go_on(&mut bpf, many.as_ref());
+        if let Some(many) = &mut many {
+            many.settle();
+        }
         let mut take = |name| bpf.take_map(name).ok_or(LoadError::Map(name));
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(|_| LoadError::Map("LOST"))?;
         let threads = HashMap::try_from(take("THREADS")?).map_err(|_| LoadError::Map("THREADS"))?;
@@ -118,6 +127,7 @@ impl Kernel {
         let counter = Counter::default();
         Ok(Kernel {
             bpf,
+            many,
             names,
             reports,
             missing,
@@ -176,12 +186,12 @@ impl Kernel {
             return;
         }
         self.hook_go(pid, Purpose::Connect);
-        let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") else { return };
-        for (path, offset) in libc_connect::locate(pid) {
-            let point = UProbeAttachLocation::AbsoluteOffset(offset);
-            if let Ok(link) = program.attach(point, &path, UProbeScope::OneProcess(pid_of(pid))) {
-                self.libc.push(libc_connect::Attached { pid, link });
-            }
+        let mut links = Vec::new();
+        for (file, places) in libc_connect::locate(pid) {
+            links.extend(self.hook("connect_uprobe", &Places { pid, file: &file, at: &places }).unwrap_or_default());
+        }
+        if !links.is_empty() {
+            self.libc.push(libc_connect::Attached { pid, links });
         }
     }
 
@@ -220,19 +230,17 @@ impl Kernel {
     }
 
     /// Every call of a library that it has, or none.
-    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<UProbeLink>, ProgramError> {
+    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<Link>, HookError> {
         let mut links = Vec::new();
-        for call in library.calls.iter() {
-            // The return first: a call that is seen to begin is seen to end.
-            for name in [tls_library::returns(call.doing), ENTRY] {
-                let Some(Program::UProbe(program)) = self.bpf.program_mut(name) else { continue };
-                let location = UProbeAttachLocation::AbsoluteOffset(call.at);
-                let point = UProbeAttachPoint { location, cookie: Some(call.answers) };
-                let link = program.attach(point, &library.path, UProbeScope::OneProcess(pid_of(pid)))?;
-                links.push(program.take_link(link)?);
-            }
+        // The returns first: a call that is seen to begin is seen to end.
+        for (program, at) in tls_library::places(&library.calls) {
+            links.extend(self.hook(program, &Places { pid, file: &library.path, at: &at })?);
         }
         Ok(links)
+    }
+
+    fn hook(&mut self, program: &str, places: &Places) -> Result<Vec<Link>, HookError> {
+        inside::hook(&mut self.bpf, self.many.as_ref(), program, places)
     }
 
     /// What clients say to this process inside TLS is seen in the file of this name.
@@ -263,13 +271,10 @@ impl Kernel {
             Err(why) => return Visible::Refused(why.to_string()),
         };
         let mut links = Vec::new();
-        for (program, offset) in places {
-            let Some(Program::UProbe(program)) = self.bpf.program_mut(program) else { return Visible::None };
-            let location = UProbeAttachLocation::AbsoluteOffset(offset);
-            let point = UProbeAttachPoint { location, cookie: purpose.cookie() };
-            let link = program.attach(point, &go.path, UProbeScope::OneProcess(pid_of(pid)));
-            match link.and_then(|link| program.take_link(link)) {
-                Ok(link) => links.push(link),
+        for chunk in places.chunk_by(|one, next| one.0 == next.0) {
+            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, purpose.cookie())).collect();
+            match self.hook(chunk[0].0, &Places { pid, file: &go.path, at: &at }) {
+                Ok(more) => links.extend(more),
                 Err(why) => return Visible::Refused(chain(&why)),
             }
         }
@@ -280,12 +285,9 @@ impl Kernel {
     /// Forgets a process that is gone.
     pub fn forget(&mut self, pid: u32) {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
-        let mut links: Vec<UProbeLink> = tls.flat_map(|attached| attached.links).collect();
+        let mut links: Vec<Link> = tls.flat_map(|attached| attached.links).collect();
         links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
-        if let Some(Program::UProbe(program)) = self.bpf.program_mut("connect_uprobe") {
-            let gone = self.libc.extract_if(.., |attached| attached.pid == pid);
-            links.extend(gone.filter_map(|attached| program.take_link(attached.link).ok()));
-        }
+        links.extend(self.libc.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
         if !links.is_empty() {
             self.detacher.drop_later(links);
         }
@@ -293,7 +295,7 @@ impl Kernel {
 
     /// Tells of listeners that exist already, then of connections of tracked proxies.
     pub fn find_existing(&mut self) {
-        for name in ["found_listening", "found_connected", "found_peers"] {
+        for name in ["found_listening", "found_beneath", "found_connected", "found_peers"] {
             self.walk(name);
         }
     }
@@ -317,7 +319,9 @@ impl Kernel {
     /// How often the programs of each probe were passed over since the start, in the order of [`PROBES`]: the kernel
     /// does not run a program on a CPU where it runs already, having been interrupted.
     pub fn skipped(&self) -> [u64; PROBES.len()] {
-        let of = |name| self.bpf.program(name).and_then(|program| program.fd().ok()).map_or(0, program_info::skipped);
+        let many = |name| self.many.as_ref().and_then(|many| many.ask(name, program_info::skipped));
+        let one = |name| Some(program_info::skipped(self.bpf.program(name)?.fd().ok()?.as_fd()));
+        let of = |name| many(name).or_else(|| one(name)).unwrap_or(0);
         std::array::from_fn(|place| PROBES[place].providers.iter().copied().flatten().map(|(name, _)| of(name)).sum())
     }
 
@@ -334,9 +338,24 @@ impl Kernel {
     }
 }
 
+/// The kernel side as it was built.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes"));
+
+/// What loading needs beside the programs.
+struct Means<'a> {
+    types: &'a aya::Btf,
+    many: Option<Many>,
+}
+
 /// Calls of Go are gone on with by the programs for calls of other TLS libraries.
-fn go_on(bpf: &mut Ebpf) -> Option<()> {
+fn go_on(bpf: &mut Ebpf, many: Option<&Many>) -> Option<()> {
     for (place, name) in [(GO_READ, "tls_read"), (GO_WRITES, "tls_wrote")] {
+        if let Some(many) = many
+            && many.has(name)
+        {
+            many.enter(bpf.map("GO_ON")?, place, name).ok()?;
+            continue;
+        }
         let program = bpf.program(name)?.fd().ok()?.try_clone().ok()?;
         ProgramArray::try_from(bpf.map_mut("GO_ON")?).ok()?.set(place, &program, 0).ok()?;
     }
@@ -366,14 +385,12 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
             loader.map_max_entries(table, room);
         }
     }
-    loader
-        .load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes")))
-        .map_err(|error| LoadError::Refused(chain(&error)))
+    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(chain(&error)))
 }
 
 /// Verification is most of a start, and each program is verified by itself: side by side, on what CPUs there are.
 /// What is refused here is tried again, and told, where its probe is attached.
-fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Options) {
+fn verify(bpf: &mut Ebpf, means: &Means, missing: &[Missing], options: &Options) {
     let preferred = |name: &str| {
         let mut providers =
             PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none() && wanted(probe, options));
@@ -383,17 +400,17 @@ fn verify(bpf: &mut Ebpf, types: &aya::Btf, missing: &[Missing], options: &Optio
         })
     };
     let mut programs: Vec<_> =
-        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, program))).collect();
+        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, name, program))).collect();
     // The first of the table are the largest: the longest job must not begin last.
-    programs.sort_by_key(|((place, _), _)| std::cmp::Reverse(*place));
+    programs.sort_by_key(|((place, _), _, _)| std::cmp::Reverse(*place));
     let programs = Mutex::new(programs);
     let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(((_, hook), program)) = next() {
-                    let _ = load(program, hook, types);
+                while let Some(((_, hook), name, program)) = next() {
+                    let _ = load(name, program, hook, means);
                 }
             });
         }
@@ -413,7 +430,7 @@ fn lacking<'a>(probe: &Probe, missing: &'a [Missing]) -> Option<&'a Missing> {
 fn attach(
     bpf: &mut Ebpf,
     probe: &'static Probe,
-    types: &aya::Btf,
+    means: &Means,
     missing: &[Missing],
     trampolines: &mut Trampolines,
 ) -> ProbeReport {
@@ -423,7 +440,7 @@ fn attach(
         return report;
     }
     for provider in probe.providers {
-        let provided = provide(bpf, provider, types);
+        let provided = provide(bpf, provider, means);
         if matches!(provider[0].1, Hook::Fexit(_)) && *trampolines == Trampolines::NotTried {
             *trampolines = match &provided {
                 Ok(()) => Trampolines::Available,
@@ -437,7 +454,7 @@ fn attach(
                 report.hook = hooks.join(" ");
                 report.provider = Some(provider[0].1.provider().to_owned());
                 report.attached = true;
-                report.walked = provider.iter().filter_map(|(name, _)| walked(bpf, name)).max();
+                report.walked = provider.iter().filter_map(|(name, _)| walked(bpf, means.many.as_ref(), name)).max();
                 report.error = None;
                 report.verifier = None;
                 return report;
@@ -455,12 +472,15 @@ fn attach(
 type Refusal = (String, Option<String>);
 
 /// Loads and attaches every program of a provider, or none.
-fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Result<(), Refusal> {
+fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], means: &Means) -> Result<(), Refusal> {
     for (name, hook) in provider {
         let program = bpf.program_mut(name).ok_or_else(|| (format!("no program {name} in this build"), None))?;
-        if let Err(error) = hook_up(program, *hook, types) {
+        if let Err(error) = hook_up(name, program, *hook, means) {
             for (name, _) in provider {
                 unload(bpf, name);
+                if let Some(many) = &means.many {
+                    many.unload(name);
+                }
             }
             return Err(explain(&error));
         }
@@ -469,13 +489,16 @@ fn provide(bpf: &mut Ebpf, provider: &[(&str, Hook)], types: &aya::Btf) -> Resul
 }
 
 /// Instructions that the verifier walked through for a program (5.16).
-fn walked(bpf: &Ebpf, name: &str) -> Option<u32> {
+fn walked(bpf: &Ebpf, many: Option<&Many>, name: &str) -> Option<u32> {
+    if let Some(walked) = many.and_then(|many| many.ask(name, program_info::walked)) {
+        return Some(walked);
+    }
     bpf.program(name)?.info().ok()?.verified_instruction_count()
 }
 
-fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+fn hook_up(name: &str, program: &mut Program, hook: Hook, means: &Means) -> Result<(), ProgramError> {
     if program.fd().is_err() {
-        load(program, hook, types)?;
+        load(name, program, hook, means)?;
     }
     match program {
         Program::BtfTracePoint(program) => program.attach().map(drop),
@@ -485,8 +508,13 @@ fn hook_up(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), Pr
     }
 }
 
-fn load(program: &mut Program, hook: Hook, types: &aya::Btf) -> Result<(), ProgramError> {
+fn load(name: &str, program: &mut Program, hook: Hook, means: &Means) -> Result<(), ProgramError> {
+    let types = means.types;
     match hook {
+        // Refused that way, it may still be loaded the other.
+        Hook::LibcConnect | Hook::Go | Hook::Tls if means.many.as_ref().is_some_and(|many| many.load(name).is_ok()) => {
+            Ok(())
+        }
         Hook::TpBtf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, types),
         Hook::Fexit(name) => <&mut FExit>::try_from(program)?.load(name, types),
         Hook::Iter(name) => <&mut Iter>::try_from(program)?.load(name, types),
@@ -526,10 +554,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-fn pid_of(pid: u32) -> std::num::NonZeroU32 {
-    std::num::NonZeroU32::new(pid).unwrap_or(std::num::NonZeroU32::MIN)
 }
 
 /// Path of a process's file as we can open it.

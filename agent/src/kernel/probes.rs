@@ -211,7 +211,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "existing_listeners",
         required: false,
-        providers: &[&[("found_listening", Hook::Iter("task_file"))]],
+        providers: &[&[("found_listening", Hook::Iter("task_file")), ("found_beneath", Hook::Iter("tcp"))]],
         needs: &["socket_sk", "task_tgid", "task_pid", "task_comm"],
         lost: "listeners that were there before the agent",
     },

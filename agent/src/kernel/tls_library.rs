@@ -7,22 +7,25 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aya::programs::uprobe::UProbeLink;
 use serde::Serialize;
 
+use super::inside::Link;
 use super::load::root_path;
 use super::tls_calls::{self, Call, Doing};
 
-/// The program at the beginning of each call.
-pub const ENTRY: &str = "tls_called";
+/// The program at the beginning of each call, and those at the return of each kind.
+const ENTRY: &str = "tls_called";
+const RETURNS: [(Doing, &str); 3] =
+    [(Doing::Handshake, "tls_shook"), (Doing::Read, "tls_read"), (Doing::Write, "tls_wrote")];
 
-/// The program at its return.
-pub fn returns(doing: Doing) -> &'static str {
-    match doing {
-        Doing::Handshake => "tls_shook",
-        Doing::Read => "tls_read",
-        Doing::Write => "tls_wrote",
-    }
+/// Each program with the places where it stands and what it is told there; the one at the beginning comes last.
+pub fn places(calls: &[Call]) -> Vec<(&'static str, Vec<(u64, u64)>)> {
+    let of = |wanted: Option<Doing>| {
+        let wanted = calls.iter().filter(|call| wanted.is_none_or(|doing| call.doing == doing));
+        wanted.map(|call| (call.at, call.answers)).collect()
+    };
+    let returns = RETURNS.map(|(doing, program)| (program, of(Some(doing))));
+    returns.into_iter().chain([(ENTRY, of(None))]).collect()
 }
 
 /// Hooks in one process.
@@ -30,7 +33,7 @@ pub struct Attached {
     pub pid: u32,
     /// The library, as the process calls it.
     pub name: String,
-    pub links: Vec<UProbeLink>,
+    pub links: Vec<Link>,
 }
 
 /// What can be seen of the TLS of one proxy.
@@ -140,5 +143,22 @@ mod tests {
         let names: Vec<_> = found.keys().copied().collect();
         assert_eq!(names, ["/opt/old lib/libssl.so.1.1", "/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/sbin/nginx"]);
         assert_eq!(found["/usr/lib/x86_64-linux-gnu/libssl.so.3"], Mapped { range: "7f00-7f01".into(), inode: 12 });
+    }
+
+    #[test]
+    fn a_process_has_one_list_of_places_for_each_program_however_many_calls_there_are() {
+        let call = |doing, at, answers| Call { doing, at, answers };
+        let calls = [
+            call(Doing::Handshake, 1, 0),
+            call(Doing::Read, 2, 0),
+            call(Doing::Read, 3, 5),
+            call(Doing::Write, 4, 0),
+            call(Doing::Write, 5, 5),
+        ];
+        let places = places(&calls);
+        let programs: Vec<_> = places.iter().map(|(program, _)| *program).collect();
+        assert_eq!(programs, ["tls_shook", "tls_read", "tls_wrote", "tls_called"]);
+        assert_eq!(places[1].1, [(2, 0), (3, 5)]);
+        assert_eq!(places[3].1.len(), calls.len());
     }
 }

@@ -112,6 +112,10 @@ pub enum Hint {
     Unresolved {
         name: String,
     },
+    /// The proxy was given no DNS server to ask for it.
+    NoResolver {
+        name: String,
+    },
     TlsHandshake,
     TlsTimeout,
     /// The proxy did not accept the upstream's certificate.
@@ -122,6 +126,10 @@ pub enum Hint {
     QueueTimeout,
     /// A limit of the proxy itself.
     ProxyLimit,
+    /// A rule of its configuration lets no more requests or connections through: `rate` tells which.
+    Refused {
+        rate: bool,
+    },
     /// The upstream answered this status itself.
     PassedOn,
     /// A status and nothing else.

@@ -78,6 +78,9 @@ fn hint(message: &str) -> Option<(Hint, Option<u16>)> {
         }
         _ if at("upstream prematurely closed connection") && (reading || sending) => (Hint::ClosedEarly, 502),
         _ if at("upstream sent too big header") => (Hint::HeaderTooBig, 502),
+        // With the status that its configuration says.
+        _ if at("limiting requests, excess") => return Some((Hint::Refused { rate: true }, None)),
+        _ if at("limiting connections by zone") => return Some((Hint::Refused { rate: false }, None)),
         // It hands the bytes on as if they were an answer of HTTP/0.9.
         _ if at("upstream sent no valid HTTP/1.0 header") => return Some((Hint::InvalidResponse, None)),
         _ if at("upstream rejected request") => (Hint::Rejected, 502),
@@ -85,8 +88,10 @@ fn hint(message: &str) -> Option<(Hint, Option<u16>)> {
         _ if sending && message.contains("() failed") => (Hint::Send { errno: errno() }, 502),
         _ if reading && message.contains("() failed") => (Hint::Receive { errno: errno() }, 502),
         _ => {
-            let name = message.split_once(" could not be resolved").map(|(name, _)| name);
-            let name = name.or_else(|| message.strip_prefix("no resolver defined to resolve "))?;
+            if let Some(name) = message.strip_prefix("no resolver defined to resolve ") {
+                return Some((Hint::NoResolver { name: kept(name) }, Some(502)));
+            }
+            let (name, _) = message.split_once(" could not be resolved")?;
             (Hint::Unresolved { name: kept(name) }, 502)
         }
     };

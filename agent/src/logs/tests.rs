@@ -96,7 +96,8 @@ fn lines_of_nginx_that_are_no_failed_request_are_passed_over() {
         "upstream prematurely closed connection while reading upstream",
         "an upstream response is buffered to a temporary file /var/x while reading upstream",
         "SSL_do_handshake() failed (SSL: error:0A000416) while SSL handshaking",
-        "limiting requests, excess: 1.0 by zone \"z\"",
+        "limiting requests, dry run, excess: 1.0 by zone \"z\"",
+        "delaying request, excess: 1.0, by zone \"z\"",
         "FastCGI sent in stderr: \"PHP message: x\" while reading response header from upstream",
         "open() \"/x\" failed (2: No such file or directory)",
     ] {
@@ -104,6 +105,15 @@ fn lines_of_nginx_that_are_no_failed_request_are_passed_over() {
             "2026/11/21 07:44:39 [error] 1#1: *4 {message}, client: ::1, server: s, request: \"GET / HTTP/1.1\""
         );
         assert_eq!(all(Format::Nginx, &line), [], "{message}");
+    }
+    for (message, rate) in
+        [("limiting requests, excess: 1.0 by zone \"z\"", true), ("limiting connections by zone \"z\"", false)]
+    {
+        let line = format!(
+            "2026/11/21 07:44:39 [error] 1#1: *4 {message}, client: ::1, server: s, request: \"GET / HTTP/1.1\""
+        );
+        let error = &all(Format::Nginx, &line)[0];
+        assert_eq!((&error.hint, error.status), (&Hint::Refused { rate }, None));
     }
     let limit = "2026/11/21 07:44:39 [alert] 1#1: *4 1024 worker_connections are not enough while connecting to upstream, \
                  client: ::1, server: s, request: \"GET / HTTP/1.1\", upstream: \"http://127.0.0.1:9/\", host: \"h\"";

@@ -9,6 +9,8 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Hint,
     oldest_first: false,
     none_left: &[503],
+    none_word: None,
+    gives_up_last: true,
     own_500: |_, _| false,
     header_full: |_| false,
     resolves_ahead: false,

@@ -9,6 +9,8 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: true,
     none_left: &[503],
+    none_word: Some("No server is available to handle this request"),
+    gives_up_last: true,
     own_500: |_, _| false,
     // Its buffers are of 16 KiB unless told otherwise, less what it keeps for rewriting.
     header_full: |bytes| bytes.is_multiple_of(1024) || bytes % 16_384 >= 15_360,

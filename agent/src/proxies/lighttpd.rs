@@ -10,6 +10,8 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[503],
+    none_word: None,
+    gives_up_last: true,
     own_500: |group, cause| {
         matches!(group, Group::Response | Group::Process) || matches!(cause, "host_unreachable" | "accept_queue_full")
     },

@@ -99,6 +99,10 @@ pub struct Proxy {
     pub oldest_first: bool,
     /// What it answers when it has no upstream left to try.
     pub none_left: &'static [u16],
+    /// What its own answer says then, unless somebody gave it another text.
+    pub none_word: Option<&'static str>,
+    /// It checks its upstreams, or counts failures of an only one, too. (nginx never gives up an only upstream.)
+    pub gives_up_last: bool,
     /// Whether it makes a 500 of a failure of this group and cause. All others with that status are the application's.
     pub own_500: fn(Group, &str) -> bool,
     /// Whether its buffer for a header is full after this many bytes.

@@ -9,6 +9,8 @@ pub static PROXY: Proxy = Proxy {
     birth: Birth::Exact,
     oldest_first: false,
     none_left: &[502],
+    none_word: None,
+    gives_up_last: false,
     own_500: |_, _| false,
     header_full: |bytes| bytes.is_multiple_of(1024),
     resolves_ahead: false,

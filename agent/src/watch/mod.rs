@@ -31,6 +31,9 @@ use crate::recording::{Counts, Header, RecordingHost, SKIPPED, Tape, facts_lost}
 
 /// Counters of the kernel side are read this often.
 const BEAT: Nanos = 1_000_000_000;
+/// No two looks at the ring lie nearer together: in a flood the records of one error come as one, and a wake-up costs
+/// more than what it brings.
+const PACE: Nanos = 300_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
 /// How long leaving may take: to take in what is left, and to answer what is open. The agent has to end within a
@@ -79,6 +82,7 @@ pub struct Watch {
     kernel_lost: [u64; LOSSES],
     kernel_skipped: [u64; PROBES.len()],
     next_beat: Nanos,
+    last_look: Nanos,
     /// There was a beat that nobody has asked for.
     beaten: bool,
 }
@@ -115,23 +119,30 @@ impl Watch {
             kernel_lost: [0; LOSSES],
             kernel_skipped: [0; PROBES.len()],
             next_beat: 0,
+            last_look: 0,
             beaten: false,
         })
     }
 
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
     pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
-        let now = monotonic();
+        let mut now = monotonic();
+        if let Some(early) = (self.last_look + PACE).checked_sub(now) {
+            std::thread::sleep(Duration::from_nanos(early));
+            now = monotonic();
+        }
         let due = self.engine.next_deadline().unwrap_or(Nanos::MAX).min(self.next_beat).min(self.logs.wake());
         let timeout = Duration::from_nanos(due.saturating_sub(now));
         let woken = self.ring.wait(stop.as_fd(), self.logs.changes(now), timeout);
         // One batch: what it came to is shown before the rest of a flood is taken in. A deadline has passed when all
         // that was told before it is in: until then, time stands where the records are.
         let mut now = monotonic();
+        self.last_look = now;
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
             self.read_logs(monotonic());
         } else {
+            self.last_look = 0;
             // What a flood pushed out is to be known before anything is made of its absence.
             self.count_losses(now);
             now = self.engine.clock();

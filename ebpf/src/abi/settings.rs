@@ -112,7 +112,8 @@ pub struct Settings {
     pub jiffy_us: u32,
     /// Which bit of a socket says that it takes IPv6 alone, counted from its start; `u32::MAX` when it cannot be read.
     pub only_v6: u32,
-    pub _pad: u32,
+    /// Where a socket of MPTCP keeps the TCP socket that it began with; `u32::MAX` where there is no MPTCP.
+    pub mptcp_first: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -251,6 +251,18 @@ pub fn receive_queue(sk: u64) -> u32 {
     read_or_zero(sk as Ptr, offset!(sk_receive_qlen))
 }
 
+const IPPROTO_MPTCP: u16 = 262;
+
+/// Address of the socket of TCP that does the listening for one of MPTCP, which Go's listeners are (1.24); 0 for others.
+#[inline(always)]
+pub fn beneath(sk: Sock) -> u64 {
+    let offset = constant!(SETTINGS.mptcp_first) as usize;
+    if sk.protocol() != IPPROTO_MPTCP || offset == MISSING {
+        return 0;
+    }
+    read_or_zero(sk.0, offset)
+}
+
 /// `struct socket.sk` of a function argument.
 #[inline(always)]
 pub fn sock_of(socket: Ptr) -> Sock {

@@ -12,7 +12,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{
-    LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, MEMBERS, Member, NO_LISTENERS, OWNER_NAMES, PROCS,
+    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, MEMBERS, Member, NO_LISTENERS, OWNER_NAMES, Owner,
+    PROCS,
 };
 use crate::probes::state;
 use crate::{conn, emit, flow};
@@ -184,10 +185,33 @@ pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
     if family == AF_INET || family == AF_INET6 {
         // Shared with a child, or told at its start.
         if tgid == task.tid() {
-            found(sk, tgid, task.comm(), task.cgroup(), 0);
+            let owner = Owner { tgid, _pad: 0, cgroup: task.cgroup(), comm: task.comm() };
+            match kernel::beneath(sk) {
+                0 => found(sk, tgid, owner.comm, owner.cgroup, 0),
+                beneath => {
+                    let _ = BENEATH.insert(&beneath, &owner, BPF_ANY.into());
+                }
+            }
         }
     } else if family == AF_UNIX {
         unix_listener(sk, tgid, task);
+    }
+    0
+}
+
+// iter/tcp: sockets that listen for those of MPTCP, which alone are files.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub extern "C" fn found_beneath(ctx: *mut c_void) -> i32 {
+    // SAFETY: the context of iter/tcp has this shape; the socket may be null.
+    let sk = unsafe { (*ctx.cast::<IterTcp>()).sk };
+    if sk.is_null() || kernel::state_at(sk as u64) != TCP_LISTEN {
+        return 0;
+    }
+    if let Some(owner) = BENEATH.get_ptr(&(sk as u64)) {
+        // SAFETY: a value of the map, written by the walk before this one.
+        let owner = unsafe { &*owner };
+        found(Sock(sk), owner.tgid, owner.comm, owner.cgroup, 0);
     }
     0
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Fault, Plan, Setup, fault};
+use crate::route::Special;
 use crate::service::Draft;
 use crate::world::{FAR, FEW_PORTS, HOST, NEAR, NO_ROUTE, NOBODY, PROHIBITED, Place, UNREACHABLE};
 
@@ -16,6 +17,8 @@ const TIMEOUT: &str = "504 503 503 502 503 -";
 pub const FAULTS: &[Fault] = &[
     fault("no-listener", REFUSED, &["no_listener"], |s| dial(s, format!("127.0.0.1:{}", s.world.port()))),
     fault("no-listener-host", REFUSED, &["no_listener"], |s| dial(s, format!("{HOST}:{}", s.world.port()))),
+    // The first server refuses, and so does the one that is tried in its place: the last one counts.
+    fault("redispatch", "- 503 - - - -", &["wrong_interface"], redispatch),
     fault("port-mistaken", REFUSED, &["no_listener"], port_mistaken),
     fault("wrong-address", REFUSED, &["wrong_interface"], |s| {
         dial(s, format!("{NEAR}:{}", s.world.shared(Place::Loopback, "ok")))
@@ -42,6 +45,15 @@ pub const FAULTS: &[Fault] = &[
 
 fn dial(setup: &Setup, at: String) -> Result<Plan> {
     Ok(Plan::get(setup.route(at)))
+}
+
+fn redispatch(setup: &Setup) -> Result<Plan> {
+    let first = format!("127.0.0.1:{}", setup.world.port());
+    let second = format!("{NEAR}:{}", setup.world.shared(Place::Loopback, "ok"));
+    let route = setup.route("").servers(&[first, second.clone()]).special(Special::Redispatch);
+    let mut plan = Plan::get(route);
+    plan.upstream = Some(second);
+    Ok(plan)
 }
 
 pub fn unix(setup: &Setup, role: &str) -> String {

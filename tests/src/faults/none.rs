@@ -12,21 +12,24 @@ use crate::route::Special;
 use crate::service;
 use crate::world::Place;
 
+const NAMES: &[&str] = &["dns_failure", "no_live_upstream"];
+
 pub const FAULTS: &[Fault] = &[
     // Apache asks members that failed again when it has no other.
     fault("all-down", "502 503 - 503 503 -", &["no_live_upstream"], all_down).likely(),
     // Nothing but its time ties a look-up to a request: certain only when nobody else asks.
-    fault("name-missing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "nx.test"))
-        .likely()
-        .says(&["nx.test"]),
-    fault("name-failing", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "fail.test"))
-        .likely()
-        .says(&["fail.test"]),
-    fault("name-unanswered", "502 503 500 502 503 -", &["dns_failure"], |s| name(s, "mute.test"))
-        .likely()
-        .says(&["mute.test"]),
+    // Where upstreams fail their checks at the same time, HAProxy's answer tells no more than that none is left.
+    fault("name-missing", "502 503 500 502 503 -", NAMES, |s| name(s, "nx.test")).likely().says(&["nx.test"]),
+    fault("name-failing", "502 503 500 502 503 -", NAMES, |s| name(s, "fail.test")).likely().says(&["fail.test"]),
+    fault("name-unanswered", "502 503 500 502 503 -", NAMES, |s| name(s, "mute.test")).likely().says(&["mute.test"]),
     fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
     fault("one-connection", "- 503 503 - 503 -", &["proxy_limit"], one_connection).likely(),
+    // While the checks of another backend fail: what it says by itself is not about them.
+    fault("own-rule-503", "- 503 - - - -", &["unattributed"], |s| {
+        Ok(Plan::get(s.route("127.0.0.1:1").special(Special::Own503)).no_upstream())
+    })
+    .unknown()
+    .alone(),
     fault("own-rule", "502 502 502 502 502 -", &["unattributed"], |s| {
         Ok(Plan::get(s.route("127.0.0.1:1").special(Special::Own502)).no_upstream())
     })
@@ -58,7 +61,15 @@ fn all_down(setup: &Setup) -> Result<Plan> {
 fn name(setup: &Setup, name: &str) -> Result<Plan> {
     let mut route = setup.route(format!("{name}:8080"));
     route.resolve = true;
-    Ok(Plan::get(route).no_upstream())
+    let kind = setup.kind;
+    Ok(Plan::new(route, move |session| {
+        if matches!(kind, Kind::Haproxy | Kind::Envoy) {
+            // It asks by itself from time to time: one look-up must have been seen.
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        session.fail(session.get())
+    })
+    .no_upstream())
 }
 
 /// The proxy may open no further descriptor once it has accepted the client.
@@ -79,6 +90,8 @@ fn descriptors(setup: &Setup) -> Result<Plan> {
         settle(&session.proxy.workers());
         let limits = session.proxy.workers().into_iter().map(FileLimit::exhaust).collect::<Result<Vec<_>>>()?;
         let done = session.fail_on(&mut client, session.get());
+        // Nobody raises a limit in the very moment in which it was met.
+        std::thread::sleep(Duration::from_millis(300));
         drop(limits);
         done
     })

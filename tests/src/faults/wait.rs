@@ -14,6 +14,8 @@ pub const FAULTS: &[Fault] = &[
     fault("never-accepted", LATE, &["never_accepted"], |s| app(s, "lazy", "no-accept")),
     fault("not-read", LATE, &["request_not_read"], |s| app(s, "deaf", "no-read")),
     fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")).says(&["sleep"]),
+    // nginx and Caddy take the end of a client's half for the end of the client.
+    fault("half-closed", "- 504 502 - - -", &["response_timeout"], half_closed),
     fault("spinning", LATE, &["response_timeout"], |s| app(s, "spinner", "spin")).says(&["cpu"]),
     fault("blocked", LATE, &["response_timeout"], |s| app(s, "blocked", "blocked")).says(&["blocked"]),
     fault("stopped", LATE, &["request_not_read", "never_accepted", "response_timeout"], stopped).says(&["stopped"]),
@@ -29,6 +31,22 @@ fn start(setup: &Setup, role: &str, conduct: &str) -> Result<(Service, String)> 
     let name = setup.service(role);
     let service = Draft::upstream(&setup.world, &setup.world.proxies, &name, &[&format!("{at}={conduct}")])?.start()?;
     Ok((service, at))
+}
+
+/// Its client says that it will send no more, and waits for the answer.
+fn half_closed(setup: &Setup) -> Result<Plan> {
+    let (service, at) = start(setup, "halfway", "silent")?;
+    Ok(Plan::new(setup.route(at.clone()), move |session| {
+        service.listening(&at)?;
+        let mut client = session.connect()?;
+        let ask = session.get();
+        let (path, local) = (ask.path.clone(), client.local().map(|at| at.to_string()).unwrap_or_default());
+        client.send(&ask.bytes());
+        client.end_half();
+        let answer = client.answer(Duration::from_secs(25));
+        session.note(path, local, answer, true);
+        Ok(())
+    }))
 }
 
 fn app(setup: &Setup, role: &str, conduct: &str) -> Result<Plan> {

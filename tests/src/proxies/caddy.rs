@@ -50,7 +50,7 @@ fn handle(out: &mut String, site: &Site, route: &Route) {
         Special::OneConnection => {
             let _ = writeln!(out, "unhealthy_request_count 1");
         }
-        Special::None | Special::Own502 => {}
+        Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
     }
     if route.retry {
         let _ = writeln!(out, "lb_policy round_robin\nlb_try_duration 2s\nfail_duration 1s");

@@ -137,7 +137,7 @@ fn cluster(site: &Site, route: &Route) -> Value {
             let limits = json!([{"max_requests": 1}]);
             cluster["circuit_breakers"] = json!({"thresholds": limits});
         }
-        Special::None | Special::Own502 => {}
+        Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
     }
     cluster
 }

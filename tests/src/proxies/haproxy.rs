@@ -26,6 +26,10 @@ fn config(site: &Site) -> String {
             let _ = writeln!(rules, "  http-request return status 502 if {{ path_beg /{name}/ }}");
             continue;
         }
+        if route.special == Special::Own503 {
+            let _ = writeln!(rules, "  http-request return status 503 if {{ path_beg /{name}/ }}");
+            continue;
+        }
         let _ = writeln!(rules, "  use_backend b_{id} if {{ path_beg /{name}/ }}");
         backend(&mut backends, site, route);
     }
@@ -68,7 +72,10 @@ fn backend(out: &mut String, site: &Site, route: &Route) {
     match route.special {
         Special::MarkedDown => options.push_str(" check inter 200ms fall 1 rise 1000"),
         Special::OneConnection => options.push_str(" maxconn 1"),
-        Special::None | Special::Own502 => {}
+        Special::Redispatch => {
+            let _ = writeln!(out, "  balance roundrobin\n  option redispatch\n  retries 1");
+        }
+        Special::None | Special::Own502 | Special::Own503 => {}
     }
     for (n, server) in route.servers.iter().enumerate() {
         let at = unix_path(server).map_or_else(|| server.clone(), |path| format!("unix@{path}"));

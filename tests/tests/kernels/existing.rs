@@ -1,6 +1,8 @@
 //! What was there before the agent: found without a restart of anything.
 
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::FromRawFd as _;
 use std::os::unix::net::UnixListener;
 
 use trace502::kernel::{Kernel, Options, Ring};
@@ -8,6 +10,20 @@ use trace502::model::*;
 use trace502_ebpf::PROC_PROXY;
 
 use crate::rig::*;
+
+/// A listener of MPTCP, as Go makes all of its own.
+fn listen_on_many_paths() -> Option<TcpListener> {
+    // SAFETY: plain numbers.
+    let file = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+    if file < 0 {
+        return None;
+    }
+    // SAFETY: a file that nobody else has.
+    let listener = unsafe { TcpListener::from_raw_fd(file) };
+    // SAFETY: any port of any address, which a socket takes that is not bound yet.
+    assert_eq!(unsafe { libc::listen(file, 8) }, 0);
+    Some(listener)
+}
 
 #[test]
 fn connections_and_listeners_that_exist_are_picked_up() {
@@ -58,6 +74,26 @@ fn connections_and_listeners_that_exist_are_picked_up() {
         .expect("the attempt on a connection that existed before");
     assert!(attempt.conn.old && attempt.conn.reused && attempt.conn.reset.is_some());
     assert!(attempt.peer.as_ref().is_some_and(|peer| peer.sent_reset), "{attempt:?}");
+}
+
+#[test]
+fn clients_of_a_listener_of_mptcp_are_seen() {
+    // A kernel without MPTCP has no such listeners.
+    let Some(listener) = listen_on_many_paths() else { return };
+    let port = listener.local_addr().unwrap().port();
+    let mut late = Kernel::load(&Options::default()).unwrap();
+    late.track(std::process::id(), PROC_PROXY).unwrap();
+    late.find_existing();
+    let mut client = ask((Ipv4Addr::LOCALHOST, port).into());
+    let (mut accepted, _) = listener.accept().unwrap();
+    read_some(&mut accepted);
+    accepted.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").unwrap();
+    read_some(&mut client);
+    let mut ring = Ring::new(late.take_ring().unwrap());
+    let mut seen = Vec::new();
+    ring.drain(usize::MAX, |record| seen.push(trace502::decode::decode(record, &late.names).unwrap().fact));
+    let ours = |error: &ClientError| error.conn.flow.is_some_and(|flow| flow.local.port() == port);
+    assert!(seen.iter().any(|fact| matches!(fact, Fact::Client(error) if ours(error))), "{seen:#?}");
 }
 
 #[test]

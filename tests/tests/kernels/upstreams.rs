@@ -49,6 +49,25 @@ fn a_close_after_an_interim_answer_is_one_without_an_answer() {
     assert!(conn.fin_early);
 }
 
+/// A banner, or the first frame of HTTP/2, may be there before anything was asked.
+#[test]
+fn what_the_upstream_says_before_it_is_asked_belongs_to_its_answer() {
+    let mut rig = rig();
+    let (listener, at) = listen();
+    let mut proxy = std::net::TcpStream::connect(at).unwrap();
+    let (mut upstream, _) = listener.accept().unwrap();
+    upstream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+    read_some(&mut proxy);
+    proxy.write_all(REQUEST).unwrap();
+    read_some(&mut upstream);
+    drop(upstream);
+    read_some(&mut proxy);
+    drop(proxy);
+    let conn = rig.attempt(at).conn;
+    assert_eq!((conn.request, conn.reused, conn.request_head.as_slice()), (1, false, REQUEST));
+    assert_eq!(conn.reply_head, b"SSH-2.0-OpenSSH_9.2\r\n");
+}
+
 #[test]
 fn an_error_in_one_piece_with_an_interim_answer_is_the_upstreams() {
     let mut rig = rig();

@@ -4,16 +4,105 @@ use super::*;
 
 #[test]
 fn all_upstreams_were_marked_down() {
-    let mut w = World::new("nginx");
+    let mut w = World::new("envoy");
     let a = w.refused();
-    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502).pass(SECOND);
-    let mut error = w.error(ClientOutcome::Status(502));
+    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(503).pass(SECOND);
+    let mut error = w.error(ClientOutcome::Status(503));
     error.conn.cookie = 8;
     w.see(Fact::Client(error));
     let all = w.all();
     assert_eq!((all[1].cause.as_str(), all[1].confidence), ("no_live_upstream", Likely), "{:#?}", all[1]);
     assert!(all[1].summary.contains("127.0.0.1:8000 had failed once"), "{}", all[1].summary);
     assert!(all[1].attempts.is_empty() && all[1].upstream.is_none());
+}
+
+/// nginx never gives up an only upstream: it made this answer for another reason.
+#[test]
+fn an_only_upstream_of_nginx_is_never_marked_down() {
+    for (servers, cause) in [(1, "unattributed"), (2, "no_live_upstream")] {
+        let mut w = World::new("nginx");
+        for server in 0..servers {
+            let mut a = w.refused();
+            let remote = addr(&format!("127.0.0.1:800{server}"));
+            a.endpoint = Endpoint::Tcp(remote);
+            a.conn.flow.as_mut().unwrap().remote = remote;
+            a.bound.as_mut().unwrap().request = server + 1;
+            let mut error = w.error(ClientOutcome::Status(502));
+            error.conn.request = server + 1;
+            w.tell(a).pass(50_000).see(Fact::Client(error)).pass(SECOND);
+        }
+        let mut error = w.error(ClientOutcome::Status(502));
+        error.conn.cookie = 8;
+        w.see(Fact::Client(error));
+        assert_eq!(w.all().last().unwrap().cause, cause);
+    }
+}
+
+/// The checks of one backend fail; what the proxy says by itself is of another.
+#[test]
+fn failed_checks_do_not_explain_an_answer_that_says_something_else() {
+    let answers: [(&[u8], &str); 3] = [
+        (b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", "unattributed"),
+        (
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 107\r\n\r\n<html><body><h1>503 Service Unavailable\
+              </h1>\nNo server is available to handle this request.\n</body></html>\n",
+            "no_live_upstream",
+        ),
+        // Its bytes are not kept: nothing contradicts.
+        (b"", "no_live_upstream"),
+    ];
+    for (answer, cause) in answers {
+        let mut w = World::new("haproxy");
+        let mut check = w.refused();
+        check.bound = None;
+        check.conn.check = true;
+        w.stack_reset(&check, Some("NO_SOCKET")).tell(check).pass(SECOND);
+        let mut error = w.error(ClientOutcome::Status(503));
+        error.conn.reply_head = answer.to_vec();
+        error.conn.reply_bytes = answer.len() as u64;
+        w.see(Fact::Client(error));
+        let i = w.incident();
+        assert_eq!(i.cause, cause, "{i:#?}");
+        assert!(!i.summary.contains("had failed"), "no upstream is blamed: {}", i.summary);
+    }
+}
+
+#[test]
+fn a_rule_of_the_proxy_is_told_from_its_log() {
+    let mut w = World::new("nginx");
+    w.answered(503);
+    let at = w.now;
+    let line = format!(
+        "1970/01/01 00:00:00 [error] {}#1: *4 limiting requests, excess: 1.0 by zone \"z\", client: 10.0.0.1, \
+         server: s, request: \"GET /api/cart HTTP/1.1\", host: \"shop.example\"",
+        PROXY.pid
+    );
+    let mut error = crate::logs::Parser::new(crate::logs::Format::Nginx).read(line.as_bytes(), 0).unwrap();
+    error.time_micros = None;
+    error.client = None;
+    w.engine.log(at + MILLI, &error, &mut w.host);
+    let i = w.incident();
+    assert_eq!((i.cause.as_str(), i.confidence), ("proxy_limit", Certain), "{i:#?}");
+    assert!(i.fix[0].contains("limit_req"), "{:?}", i.fix);
+}
+
+#[test]
+fn a_name_without_a_resolver_is_told_from_the_log() {
+    let mut w = World::new("nginx");
+    w.answered(502);
+    let at = w.now;
+    let line = format!(
+        "1970/01/01 00:00:00 [error] {}#1: *4 no resolver defined to resolve api.internal, client: 10.0.0.1, server: s, \
+         request: \"GET /api/cart HTTP/1.1\", host: \"shop.example\"",
+        PROXY.pid
+    );
+    let mut error = crate::logs::Parser::new(crate::logs::Format::Nginx).read(line.as_bytes(), 0).unwrap();
+    error.time_micros = None;
+    error.client = None;
+    w.engine.log(at + MILLI, &error, &mut w.host);
+    let i = w.incident();
+    assert_eq!(i.cause, "dns_failure", "{i:#?}");
+    assert!(i.fix[0].contains("set resolver"), "{:?}", i.fix);
 }
 
 #[test]
@@ -79,6 +168,7 @@ fn failed_health_checks_leave_no_upstream() {
     let mut w = World::new("haproxy");
     let mut check = w.refused();
     check.bound = None;
+    check.conn.check = true;
     w.stack_reset(&check, Some("NO_SOCKET")).tell(check).pass(SECOND).answered(503);
     w.expect("no_live_upstream", Likely);
 }
