@@ -2,6 +2,7 @@
 //!
 //! It renders what preflight and the loader found, and tries nothing itself.
 
+use super::doctor_tls::{self, ProxyTls};
 use crate::kernel::findings::{Finding, Level};
 use crate::kernel::offsets::Missing;
 use crate::kernel::preflight::{self, Lockdown, Preflight, Trampolines};
@@ -43,7 +44,14 @@ impl Doctor {
             }
             Err(error) => (Vec::new(), Vec::new(), Some(error.to_string())),
         };
-        let report = Report { preflight: &preflight, missing: &missing, probes: &probes, refused: refused.as_deref() };
+        let proxies = doctor_tls::look();
+        let report = Report {
+            preflight: &preflight,
+            missing: &missing,
+            probes: &probes,
+            proxies: &proxies,
+            refused: refused.as_deref(),
+        };
         let mut out = io::stdout().lock();
         let verdict = report.write(self, &mut out)?;
         out.flush()?;
@@ -74,6 +82,8 @@ pub struct Report<'a> {
     pub preflight: &'a Preflight,
     pub missing: &'a [Missing],
     pub probes: &'a [ProbeReport],
+    /// Proxies that run.
+    pub proxies: &'a [ProxyTls],
     /// Why nothing could be loaded at all.
     pub refused: Option<&'a str>,
 }
@@ -111,6 +121,7 @@ impl Report<'_> {
             "findings": self.preflight.findings(),
             "missing_members": missing,
             "probes": self.probes,
+            "proxies": self.proxies,
             "error": self.refused,
         });
         writeln!(out, "{report}")
@@ -119,6 +130,7 @@ impl Report<'_> {
     fn write_table(&self, verbose: bool, out: &mut impl Write) -> io::Result<()> {
         self.write_facts(out)?;
         self.write_probes(verbose, out)?;
+        self.write_proxies(out)?;
         for finding in self.preflight.findings() {
             write_finding(&finding, out)?;
         }
@@ -201,6 +213,17 @@ impl Report<'_> {
                 Some(_) => paragraph(out, "    ", "the verifier refused it: --verbose shows its log")?,
                 None => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Where the clients that speak TLS to each proxy are read.
+    fn write_proxies(&self, out: &mut impl Write) -> io::Result<()> {
+        if !self.proxies.is_empty() {
+            writeln!(out, "\nCLIENTS THAT SPEAK TLS")?;
+        }
+        for proxy in self.proxies {
+            paragraph(out, "", &format!("{} ({}): {}", proxy.name, proxy.who(), proxy.says()))?;
         }
         Ok(())
     }

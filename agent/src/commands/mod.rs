@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod causes;
 pub mod doctor;
+mod doctor_tls;
 pub mod history;
 pub mod live;
 mod past;

@@ -20,6 +20,7 @@ mod ring;
 pub mod symbols;
 mod tls_calls;
 pub mod tls_library;
+pub mod tls_visible;
 mod traffic;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use trace502_ebpf::{Kind, LOSSES, Table};
 
 use self::logs::Logs;
 use self::proxies::Tracked;
-pub use self::proxies::Wanted;
+pub use self::proxies::{Wanted, running};
 pub use self::stop::{Stop, Stopper};
 use crate::correlate::{Counters, Engine};
 use crate::decode;

@@ -125,6 +125,11 @@ fn same_name(name: &str, comm: &str) -> bool {
     name == comm || (name.len() > 15 && name.as_bytes().get(..15) == Some(comm.as_bytes()))
 }
 
+/// Process id and proxy of each process of a well-known one that runs.
+pub fn running() -> Vec<(u32, String)> {
+    processes().filter_map(|(pid, comm)| Some((pid, by_name(&comm)?.name.to_owned()))).collect()
+}
+
 /// Process id and name of each process that may be read.
 fn processes() -> impl Iterator<Item = (u32, String)> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {

@@ -86,23 +86,63 @@ impl Sock {
     }
 }
 
+/// How every socket begins, on all kernels so far: addresses, a hash, ports and the family, read at once.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Front {
+    daddr: u32,
+    saddr: u32,
+    _hash: u32,
+    dport: u16,
+    num: u16,
+    family: u16,
+    _state: u16,
+}
+
+/// Constant to the verifier, which leaves out what this kernel has no use for.
+#[inline(always)]
+fn has_front() -> bool {
+    use core::mem::offset_of;
+    offset!(sk_daddr) == offset_of!(Front, daddr)
+        && offset!(sk_saddr) == offset_of!(Front, saddr)
+        && offset!(sk_dport) == offset_of!(Front, dport)
+        && offset!(sk_num) == offset_of!(Front, num)
+        && offset!(sk_family) == offset_of!(Front, family)
+}
+
+#[inline(always)]
+fn front(sk: Ptr) -> Front {
+    let mut front = Front { daddr: 0, saddr: 0, _hash: 0, dport: 0, num: 0, family: 0, _state: 0 };
+    // Both ways write into one place: the stack has no room for another.
+    if has_front() {
+        copy((&raw mut front).cast(), sk, size_of::<Front>());
+    } else {
+        copy((&raw mut front.daddr).cast(), sk.wrapping_add(offset!(sk_daddr)), 4);
+        copy((&raw mut front.saddr).cast(), sk.wrapping_add(offset!(sk_saddr)), 4);
+        copy((&raw mut front.dport).cast(), sk.wrapping_add(offset!(sk_dport)), 2);
+        copy((&raw mut front.num).cast(), sk.wrapping_add(offset!(sk_num)), 2);
+        copy((&raw mut front.family).cast(), sk.wrapping_add(offset!(sk_family)), 2);
+    }
+    front
+}
+
 /// Addresses of a TCP or UDP socket, wherever the pointer came from.
 #[inline(always)]
 pub fn tuple(sk: Ptr, to: &mut Tuple) {
-    let family: u16 = read_or_zero(sk, offset!(sk_family));
-    if family == AF_INET6 {
+    let front = front(sk);
+    if front.family == AF_INET6 {
         to.local = read_or_zero(sk, offset!(sk_saddr6));
         to.remote = read_or_zero(sk, offset!(sk_daddr6));
     } else {
-        to.local = mapped(read_or_zero(sk, offset!(sk_saddr)));
-        to.remote = mapped(read_or_zero(sk, offset!(sk_daddr)));
+        to.local = mapped(front.saddr);
+        to.remote = mapped(front.daddr);
     }
-    to.local_port = read_or_zero(sk, offset!(sk_num));
+    to.local_port = front.num;
     if to.local_port == 0 {
         // A closed socket has given its port back, but remembers which it was.
         to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
     }
-    to.remote_port = u16::from_be(read_or_zero(sk, offset!(sk_dport)));
+    to.remote_port = u16::from_be(front.dport);
     to.netns = netns(sk);
 }
 

@@ -100,6 +100,22 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
         }
         None => thread::Choice { to: thread::NOBODY, choices: 0, flags: 0 },
     };
+    tell(&to, &bound, address, user, errno);
+    if !is_unix {
+        let target = Target {
+            addr: if to.family == AF_INET6 { to.v6 } else { kernel::mapped(to.v4) },
+            port: u16::from_be(to.port),
+            _pad: [0; 6],
+        };
+        let _ = TARGETS.insert(&target, emit::now(), 0);
+    }
+    0
+}
+
+/// A function of its own: the kernels before 6.13 have 512 bytes of stack for it and all that it is called from.
+#[inline(never)]
+fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i32) -> i32 {
+    let is_unix = to.family == AF_UNIX;
     emit::record::<ConnectRecord>(Kind::Connect, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
@@ -129,13 +145,5 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
             conn::find_listener(&record.tuple, &mut record.listener);
         }
     });
-    if !is_unix {
-        let target = Target {
-            addr: if to.family == AF_INET6 { to.v6 } else { kernel::mapped(to.v4) },
-            port: u16::from_be(to.port),
-            _pad: [0; 6],
-        };
-        let _ = TARGETS.insert(&target, emit::now(), 0);
-    }
     0
 }

@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, NO_CONNECTS, PROCS, TARGETS};
+use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS};
 use crate::probes::{listen, tls};
 use crate::{conn, emit, flow, thread};
 
@@ -123,7 +123,12 @@ fn target(tuple: &Tuple) -> Target {
 #[inline(always)]
 pub fn remember_target(tuple: &Tuple) {
     let target = target(tuple);
-    let _ = TARGETS.insert(&target, emit::now(), BPF_ANY.into());
+    // Most are known, and to write into the entry is less than to replace it.
+    match TARGETS.get_ptr_mut(&target) {
+        // SAFETY: a value of the map; whoever writes it at the same time writes the same.
+        Some(when) => unsafe { *when = emit::now() },
+        None => drop(TARGETS.insert(&target, emit::now(), BPF_ANY.into())),
+    }
 }
 
 #[inline(never)]
@@ -211,10 +216,10 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
 /// A connection was accepted by some stack of this host: is it the other end of a proxy's?
 #[inline(never)]
 pub fn passive(sk: Sock) {
-    if flow::mirrored(sk).is_some()
+    if let Some(flow) = flow::mirrored(sk)
         && let Some(conn) = conn::track(sk, ROLE_PEER)
     {
-        link(sk, conn);
+        join(sk, conn, flow);
     }
 }
 
@@ -222,7 +227,13 @@ pub fn passive(sk: Sock) {
 #[inline(never)]
 pub fn link(sk: Sock, conn: &mut Conn) {
     conn.bound = 0;
-    let Some(flow) = flow::mirrored(sk) else { return };
+    if let Some(flow) = flow::mirrored(sk) {
+        join(sk, conn, flow);
+    }
+}
+
+#[inline(always)]
+fn join(sk: Sock, conn: &mut Conn, flow: &mut FlowState) {
     conn.bound = flow.cookie;
     flow.peer.cookie = conn.cookie;
     flow.peer.sk = sk.0 as u64;
@@ -233,7 +244,14 @@ pub fn link(sk: Sock, conn: &mut Conn) {
 
 #[inline(never)]
 pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
-    let Some(flow) = flow::linked(sk, conn.bound) else { return };
+    if conn.bound == 0 {
+        return;
+    }
+    let Some(flow) = flow::linked(sk, conn.bound) else {
+        // The proxy's end is gone: what this one still does is nobody's news.
+        conn.bound = 0;
+        return;
+    };
     flow.peer.state = new;
     if old != TCP_ESTABLISHED || flow.peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
         return;

@@ -1,0 +1,17 @@
+//! What could be seen of the TLS of a running proxy, told without hooking anything.
+
+use super::go_program::{Programs, Purpose};
+use super::tls_library::{Libraries, Visible};
+
+/// As the process stands now: a proxy that loads its library with its first certificate has none before.
+pub fn visible(pid: u32) -> Visible {
+    if let Some(library) = Libraries::default().of(pid).into_iter().next() {
+        return Visible::Hooked(library.name);
+    }
+    let Some(go) = Programs::default().of(pid) else { return Visible::None };
+    match go.places(Purpose::Tls) {
+        Ok(places) if places.is_empty() => Visible::None,
+        Ok(_) => Visible::Hooked(go.path.read_link().unwrap_or_default().display().to_string()),
+        Err(why) => Visible::Refused(why.to_string()),
+    }
+}
