@@ -63,8 +63,10 @@ pub struct ListenerView {
     pub pid: Option<u32>,
     pub queue: u32,
     pub limit: u32,
-    /// The figures are of the moment of the failure.
+    /// The figures are of the moment of the failure, or of shortly before or after it.
     pub then: bool,
+    /// They are the kernel's own of that very moment.
+    pub exact: bool,
     /// Others listen on the same address and have room: the connection may have been meant for one of them.
     pub shared: bool,
     /// It is known to have listened when the attempt began.
@@ -105,7 +107,7 @@ fn of_those<'a>(
         false => fullest.pid.filter(|_| one_owner || full(fullest)),
     };
     let (endpoint, queue, limit) = (first.endpoint.clone(), fullest.queue, fullest.limit);
-    ListenerView { endpoint, pid, queue, limit, then: true, shared: !alone && !all_full, before: false }
+    ListenerView { endpoint, pid, queue, limit, then: true, exact: false, shared: !alone && !all_full, before: false }
 }
 
 impl<'a> Case<'a> {
@@ -353,7 +355,16 @@ impl<'a> Case<'a> {
                 let before = known.is_none_or(|l| l.since <= began);
                 // Of very many that shared the address, it may not be known who is left.
                 let pid = Some(pid).filter(|pid| *pid != 0);
-                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), shared: false, before });
+                return Some(ListenerView {
+                    endpoint,
+                    pid,
+                    queue,
+                    limit,
+                    then: pid.is_some(),
+                    exact: pid.is_some(),
+                    shared: false,
+                    before,
+                });
             }
             ListenerSeen::Absent | ListenerSeen::Unknown | ListenerSeen::Shared => {}
         }
@@ -362,7 +373,7 @@ impl<'a> Case<'a> {
             unix => l.endpoint == *unix,
         };
         let before = known.is_some_and(|l| l.since <= began);
-        // Asked when the attempt ended: as good as the kernel's own figures.
+        // Asked about when the attempt ended.
         let all = self.listeners();
         let mut takers = all.iter().filter(|l| takes(l));
         if let Some(first) = takers.next() {
@@ -373,13 +384,22 @@ impl<'a> Case<'a> {
         }
         if attempt.listener == ListenerSeen::Shared {
             let endpoint = attempt.endpoint.clone();
-            return Some(ListenerView { endpoint, pid: None, queue: 0, limit: 0, then: false, shared: true, before });
+            return Some(ListenerView {
+                endpoint,
+                pid: None,
+                queue: 0,
+                limit: 0,
+                then: false,
+                exact: false,
+                shared: true,
+                before,
+            });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
         let endpoint = known.endpoint.clone();
         let (pid, limit) = (Some(known.pid), known.limit);
-        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, shared: false, before })
+        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, exact: false, shared: false, before })
     }
 
     /// The process that serves (or served) this upstream.

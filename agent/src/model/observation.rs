@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +201,7 @@ pub struct Connection {
     /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
     pub after_call: bool,
     /// A connection to a client: the upstream connection that the thread had closed right before its error.
-    pub after: Option<Cookie>,
+    pub after: Option<NonZero<Cookie>>,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).
     pub last_state: u8,
     /// Status of the answer, if one was recognised.
