@@ -172,15 +172,29 @@ pub fn netns(sk: Ptr) -> u32 {
     inode_of(read_or_zero(sk, offset!(sk_net)))
 }
 
-/// A key of `FLOWS`: two namespaces may have the same loopback addresses, all others are unique on a host.
+/// Makes the key of `FLOWS` out of a connection's addresses. Loopback is each namespace's own. Other addresses are
+/// seen from two namespaces, and two pairs of namespaces may use the same: those are numbered.
 #[inline(always)]
-pub fn flow_key(tuple: &mut Tuple) {
+pub fn flow_key(tuple: &mut Tuple) -> bool {
     let a = &tuple.local;
     let v4 = a[10] == 0xff && a[12] == 127;
     let v6 = a[15] == 1 && a[0] == 0 && a[10] == 0;
-    if !v4 && !v6 {
+    let numbered = !v4 && !v6;
+    if numbered {
         tuple.netns = 0;
     }
+    numbered
+}
+
+/// Whether what `to` has received so far is what the socket at `from` has sent: they are the two ends of one
+/// connection. Both count from a number that was drawn for this connection, and no address translation changes it.
+#[inline(always)]
+pub fn receives_from(to: Sock, from: u64) -> bool {
+    let acknowledged: u32 = read_or_zero(from as Ptr, offset!(tp_snd_una));
+    let next: u32 = read_or_zero(to.0, offset!(tp_rcv_nxt));
+    let written: u32 = read_or_zero(from as Ptr, offset!(tp_write_seq));
+    // Its end counts as one more.
+    next.wrapping_sub(acknowledged) <= written.wrapping_sub(acknowledged).wrapping_add(1)
 }
 
 /// The same flow seen from its other end.
