@@ -271,12 +271,12 @@ fn reason(name: Option<&str>) -> Option<String> {
 fn listener(listener: &abi::Listener) -> ListenerSeen {
     match listener.seen {
         abi::LISTENER_ABSENT => ListenerSeen::Absent,
-        abi::LISTENER_PRESENT | abi::LISTENER_SHARED => ListenerSeen::Present {
+        abi::LISTENER_SHARED => ListenerSeen::Shared,
+        abi::LISTENER_PRESENT => ListenerSeen::Present {
             cookie: listener.cookie,
             pid: listener.tgid,
             queue: listener.queue,
             limit: listener.limit,
-            shared: listener.seen == abi::LISTENER_SHARED,
         },
         _ => ListenerSeen::Unknown,
     }

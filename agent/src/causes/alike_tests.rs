@@ -93,7 +93,7 @@ fn a_child_that_dies_after_the_error_behind_a_unix_socket() {
     a.tcp = None;
     a.conn.flow = None;
     a.conn.errno = Some(libc::ECONNRESET);
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.tell(a).pass(50_000).answered(502).pass(MILLI);
     w.signal(501, libc::SIGKILL, proc(500, "php-fpm")).exit(501, KILLED);
     w.expect("upstream_reset", Certain);
@@ -218,7 +218,7 @@ fn fpm(w: &mut World) -> Attempt {
     a.endpoint = fpm;
     a.tcp = None;
     a.conn.flow = None;
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.host.processes.insert(501, process(501, "php-fpm", "/usr/sbin/php-fpm"));
     a.peer = Some(Peer { netns: 0, read_by: Some(501), ..w.peer() });
     a

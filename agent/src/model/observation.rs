@@ -27,6 +27,7 @@ pub struct Task {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the largest is an error, which is what all this is for")]
 pub enum Fact {
     /// A client connection of a proxy got an error.
     Client(ClientError),
@@ -275,6 +276,8 @@ pub struct Peer {
 pub enum ListenerSeen {
     /// Not on this host, or in another namespace.
     Unknown,
+    /// Several share the address (SO_REUSEPORT): the kernel chooses one of them by the connection.
+    Shared,
     /// Local address, and nothing listens there.
     Absent,
     Present {
@@ -282,8 +285,6 @@ pub enum ListenerSeen {
         pid: u32,
         queue: u32,
         limit: u32,
-        /// Several share the address (SO_REUSEPORT), and not all are full: this is the fullest.
-        shared: bool,
     },
 }
 
