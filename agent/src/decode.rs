@@ -1,6 +1,7 @@
 //! From the bytes of a record to an [`Observation`]. Pure; a record that does not fit its kind is an error, not a guess.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 
 use trace502_ebpf as abi;
 use trace502_ebpf::{
@@ -209,7 +210,7 @@ fn connection(record: &ConnRecord) -> Connection {
         blind: has(abi::CONN_BLIND),
         check: !of_client && has(abi::CONN_CHECK),
         after_call: of_client && has(abi::CONN_AFTER_CALL),
-        after: Some(conn.bound).filter(|cookie| of_client && *cookie != 0),
+        after: if of_client { NonZero::new(conn.bound) } else { None },
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
@@ -270,12 +271,12 @@ fn reason(name: Option<&str>) -> Option<String> {
 fn listener(listener: &abi::Listener) -> ListenerSeen {
     match listener.seen {
         abi::LISTENER_ABSENT => ListenerSeen::Absent,
-        abi::LISTENER_PRESENT | abi::LISTENER_SHARED => ListenerSeen::Present {
+        abi::LISTENER_SHARED => ListenerSeen::Shared,
+        abi::LISTENER_PRESENT => ListenerSeen::Present {
             cookie: listener.cookie,
             pid: listener.tgid,
             queue: listener.queue,
             limit: listener.limit,
-            shared: listener.seen == abi::LISTENER_SHARED,
         },
         _ => ListenerSeen::Unknown,
     }

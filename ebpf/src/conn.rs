@@ -6,16 +6,16 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_loop, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_sk_storage_get};
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{
-    CONNS, FLOWS, LISTENERS, LISTENERS_MISSING, ListenKey, ListenState, MEMBERS, PROCS, RECENT, SCRATCH,
-    SCRATCH_THREAD, Stream, UNIX_PEERS, UnixPeer, constant,
+    CONNS, LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, UNIX_PEERS,
+    UnixPeer, constant,
 };
-use crate::{emit, sealed, thread};
+use crate::{emit, flow, sealed, thread};
 
 #[inline(always)]
 fn storage(sk: Sock, flags: u64) -> *mut Conn {
@@ -240,20 +240,8 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.sleeps = kernel::sleeps();
         }
     }
-    forget_flow(conn);
+    flow::forget(conn);
     conn.role = ROLE_OPAQUE;
-    0
-}
-
-/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
-#[inline(never)]
-pub fn forget_flow(conn: &Conn) -> i32 {
-    let mut key = conn.tuple;
-    kernel::flow_key(&mut key);
-    // SAFETY: a value of the map.
-    if FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).cookie } == conn.cookie) {
-        let _ = FLOWS.remove(&key);
-    }
     0
 }
 
@@ -481,14 +469,8 @@ pub fn last_attempt(client: u64, request: u32) -> i32 {
 #[inline(always)]
 fn peer(record: &mut ConnRecord) {
     // A copy: kernels before 6.2 take no key from the ring buffer's memory.
-    let mut key = record.tuple;
-    kernel::flow_key(&mut key);
-    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return };
-    // SAFETY: a value of the map.
-    let flow = unsafe { &mut *flow };
-    if flow.cookie != record.conn.cookie {
-        return;
-    }
+    let tuple = record.tuple;
+    let Some(flow) = flow::of(&tuple, record.conn.cookie) else { return };
     kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
     if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
         return;
@@ -532,74 +514,19 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
         return;
     };
     // SAFETY: a value of the map.
-    fullest(unsafe { &*state }, to);
-}
-
-/// What was found among those who share an address.
-#[repr(C)]
-struct Fullest {
-    state: *const ListenState,
-    /// By how much its queue is over its limit.
-    over: u64,
-    cookie: u64,
-    tgid: u64,
-    queue: u64,
-    limit: u64,
-    full: u64,
-    live: u64,
-    others: u64,
-}
-
-/// Of those who share an address, the kernel chooses by the connection; which one is not told. If one overflowed it
-/// is the fullest.
-#[inline(always)]
-fn fullest(state: &ListenState, to: &mut Listener) {
-    let mut found = Fullest { state, over: 0, cookie: 0, tgid: 0, queue: 0, limit: 0, full: 0, live: 0, others: 0 };
-    // By a helper: of a loop, the verifier would walk through every way to take its turns.
-    // SAFETY: a function of this program and a place on this stack.
-    unsafe { bpf_loop(MEMBERS as u32, look_at as *mut c_void, (&raw mut found).cast(), 0) };
-    let count = u64::from(state.count);
-    to.seen = if count == 1 || found.full == count { LISTENER_PRESENT } else { LISTENER_SHARED };
-    // Where nobody is full, and they are of several processes or not all known, whose it was is not known.
-    if found.full > 0 || found.others == 0 && found.live == count {
-        (to.cookie, to.tgid) = (found.cookie, found.tgid as u32);
-        (to.queue, to.limit) = (found.queue as u32, found.limit as u32);
+    let state = unsafe { &*state };
+    if state.count > 1 {
+        // The kernel chooses one of them by the connection, and does not tell which: user space asks all of them.
+        to.seen = LISTENER_SHARED;
+        return;
     }
-}
-
-/// 1 or 0, without a branch: the verifier would walk through both ways of each, for each place that leads here.
-#[inline(always)]
-fn is_set(bits: u64) -> u64 {
-    core::hint::black_box(bits | bits.wrapping_neg()) >> 63
-}
-
-#[inline(always)]
-fn is_less(a: u64, b: u64) -> u64 {
-    core::hint::black_box(a.wrapping_sub(b)) >> 63
-}
-
-extern "C" fn look_at(index: u32, found: *mut c_void) -> i64 {
-    // SAFETY: what `fullest` hands to the helper.
-    let found = unsafe { &mut *found.cast::<Fullest>() };
-    // SAFETY: a value of the map, and an index below its length.
-    let member = unsafe { (*found.state).members[core::hint::black_box(index as usize) & (MEMBERS - 1)] };
-    let (tgid, known) = (u64::from(member.tgid), is_set(found.live));
-    let live = is_set(member.cookie) & (is_set(member.cookie ^ kernel::cookie_at(member.sk)) ^ 1);
-    let (queue, limit) = kernel::accept_queue(member.sk);
-    let (queue, limit) = (u64::from(queue), u64::from(limit));
-    let over = queue.wrapping_sub(limit);
-    found.full += live & is_less(limit, queue);
-    found.others |= live & known & is_set(found.tgid ^ tgid);
-    let better = live & ((known ^ 1) | is_less(found.over, over));
-    let take = core::hint::black_box(better).wrapping_neg();
-    let choose = |old: &mut u64, new: u64| *old ^= (*old ^ new) & take;
-    choose(&mut found.over, over);
-    choose(&mut found.cookie, member.cookie);
-    choose(&mut found.tgid, tgid);
-    choose(&mut found.queue, queue);
-    choose(&mut found.limit, limit);
-    found.live += live;
-    0
+    to.seen = LISTENER_PRESENT;
+    let member = &state.members[0];
+    to.cookie = member.cookie;
+    to.tgid = member.tgid;
+    if kernel::cookie_at(member.sk) == member.cookie {
+        (to.queue, to.limit) = kernel::accept_queue(member.sk);
+    }
 }
 
 /// Path and other end of a unix connection.

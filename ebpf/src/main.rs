@@ -6,6 +6,7 @@ mod client;
 mod conn;
 mod emit;
 mod fastcgi;
+mod flow;
 mod h2;
 mod head;
 mod kernel;

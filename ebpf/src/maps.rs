@@ -95,12 +95,21 @@ pub static THREADS: HashMap<u32, Thread, 32768, { BPF_F_NO_PREALLOC as usize }> 
 /// An upstream connection by its addresses as the proxy sees them.
 #[repr(C)]
 pub struct FlowState {
+    /// Kernel address of the proxy's socket, valid as long as its cookie is this one.
+    pub sk: u64,
     pub cookie: u64,
     pub peer: Peer,
 }
 
 #[btf_map]
 pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Connections of different namespaces with the same addresses: more than these are not told apart.
+pub const NAMESAKES: u32 = 4;
+
+/// Not 0 once there were two such connections at a time.
+#[btf_map]
+pub static CROWDED: Array<u32, 1> = Array::new();
 
 /// The other end of a proxy's unix connection: sockets of that family seldom have a cookie, and no hook sees them accepted.
 #[derive(Clone, Copy)]
@@ -137,19 +146,18 @@ pub struct ListenKey {
 #[repr(C)]
 pub struct Member {
     pub sk: u64,
-    /// 0 where there is none.
     pub cookie: u64,
     pub tgid: u32,
     pub _pad: u32,
 }
 
-/// Sockets of one address that are known each. Of more only the number is kept.
+/// Sockets of one address that are known each. Of more only the number is kept. A power of two.
 pub const MEMBERS: usize = 16;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct ListenState {
-    /// How many there are, and how many of them `members` has.
+    /// How many there are, and how many of them `members` has, from its beginning.
     pub count: u32,
     pub kept: u32,
     /// 1 for a wildcard of IPv6 that does not take IPv4.

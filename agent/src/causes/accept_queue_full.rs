@@ -50,10 +50,11 @@ fn rule(case: &Case<'_>) -> Verdict {
         None => finding,
     };
     let shared = overflow.is_none() && listener.as_ref().is_some_and(|l| l.shared);
-    let proven = unix || overflow.is_some() || listener.is_some_and(|l| l.then);
+    let proven = unix || overflow.is_some() || listener.is_some_and(|l| l.exact);
     let service = owner.map_or_else(|| "the upstream".into(), |pid| case.service(pid));
     finding
         .fix(format!("{service} accepts too slowly: add workers, or find why they are busy"))
+        .fixes(case.workers_of(owner))
         .fix("raise its backlog and net.core.somaxconn if it is only bursts")
         .proven_if(!shared, "which of those that share the address it was meant for: others have room")
         .proven_if(proven, "the length of the queue at that moment")

@@ -93,7 +93,7 @@ fn a_child_that_dies_after_the_error_behind_a_unix_socket() {
     a.tcp = None;
     a.conn.flow = None;
     a.conn.errno = Some(libc::ECONNRESET);
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.tell(a).pass(50_000).answered(502).pass(MILLI);
     w.signal(501, libc::SIGKILL, proc(500, "php-fpm")).exit(501, KILLED);
     w.expect("upstream_reset", Certain);
@@ -122,13 +122,13 @@ fn a_connect_that_is_given_up_at_once_is_no_timeout() {
 
 // --- filters that reject, and say so only so often ---
 
-/// An attempt that is dropped a second after another one to the same place was rejected.
-fn dropped_after_a_rejection(to: &str) -> World {
+/// An attempt that is dropped some time after another one to the same place was rejected.
+fn dropped_after_a_rejection(to: &str, later: Nanos) -> World {
     let mut w = World::new("nginx");
     let mut first = elsewhere(w.refused());
     first.conn.reset = None;
     drop_of(&mut w, &first, "NETFILTER_DROP");
-    w.tell(first).pass(SECOND);
+    w.tell(first).pass(later);
     let mut second = unanswered(&mut w, SECOND);
     second.endpoint = Endpoint::Tcp(addr(to));
     second.conn.flow = second.conn.flow.map(|flow| Flow { remote: addr(to), ..flow });
@@ -140,13 +140,19 @@ fn dropped_after_a_rejection(to: &str) -> World {
 
 #[test]
 fn a_rejection_whose_error_was_not_sent_is_no_drop() {
-    let i = dropped_after_a_rejection("10.9.0.2:8000").expect("firewall_reject", Likely);
+    let i = dropped_after_a_rejection("10.9.0.2:8000", SECOND).expect("firewall_reject", Likely);
     assert!(i.evidence.iter().any(|e| e.text.contains("icmp_ratelimit")), "{i:#?}");
 }
 
 #[test]
 fn a_drop_after_a_rejection_of_another_address_is_a_drop() {
-    dropped_after_a_rejection("10.9.0.3:8000").expect("firewall_drop", Certain);
+    dropped_after_a_rejection("10.9.0.3:8000", SECOND).expect("firewall_drop", Certain);
+}
+
+/// The kernel would have said it again by then: the rule is another one now.
+#[test]
+fn a_drop_long_after_a_rejection_is_a_drop() {
+    dropped_after_a_rejection("10.9.0.2:8000", 8 * SECOND).expect("firewall_drop", Certain);
 }
 
 // --- facts of another time ---
@@ -212,7 +218,7 @@ fn fpm(w: &mut World) -> Attempt {
     a.endpoint = fpm;
     a.tcp = None;
     a.conn.flow = None;
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.host.processes.insert(501, process(501, "php-fpm", "/usr/sbin/php-fpm"));
     a.peer = Some(Peer { netns: 0, read_by: Some(501), ..w.peer() });
     a

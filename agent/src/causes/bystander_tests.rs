@@ -40,7 +40,7 @@ fn slow_request(crash: impl FnOnce(&mut World)) -> Incident {
     crash(&mut w);
     (a.endpoint, a.tcp, a.conn.flow) = (fpm, None, None);
     a.conn.fin = Some(w.now);
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.tell(a).pass(50_000).answered(502);
     w.incident()
 }

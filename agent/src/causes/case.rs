@@ -63,8 +63,10 @@ pub struct ListenerView {
     pub pid: Option<u32>,
     pub queue: u32,
     pub limit: u32,
-    /// The figures are of the moment of the failure.
+    /// The figures are of the moment of the failure, or of shortly before or after it.
     pub then: bool,
+    /// They are the kernel's own of that very moment.
+    pub exact: bool,
     /// Others listen on the same address and have room: the connection may have been meant for one of them.
     pub shared: bool,
     /// It is known to have listened when the attempt began.
@@ -81,6 +83,31 @@ impl ListenerView {
 /// errnos that say "not yet", not "no".
 fn pending(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::EINPROGRESS | libc::EALREADY | libc::EINTR)
+}
+
+/// Of the sockets that share an address, the one that speaks for them: if one overflowed, it is the fullest. `known`
+/// listens there, too.
+fn of_those<'a>(
+    first: &'a ListenerFacts,
+    others: impl Iterator<Item = &'a ListenerFacts>,
+    known: Option<u32>,
+) -> ListenerView {
+    let full = |l: &ListenerFacts| l.queue > l.limit;
+    let (mut fullest, mut all_full, mut one_owner, mut alone) = (first, full(first), true, true);
+    for other in others {
+        alone = false;
+        all_full &= full(other);
+        one_owner &= other.pid == first.pid;
+        if i64::from(other.queue) - i64::from(other.limit) > i64::from(fullest.queue) - i64::from(fullest.limit) {
+            fullest = other;
+        }
+    }
+    let pid = match alone {
+        true => known.or(first.pid),
+        false => fullest.pid.filter(|_| one_owner || full(fullest)),
+    };
+    let (endpoint, queue, limit) = (first.endpoint.clone(), fullest.queue, fullest.limit);
+    ListenerView { endpoint, pid, queue, limit, then: true, exact: false, shared: !alone && !all_full, before: false }
 }
 
 impl<'a> Case<'a> {
@@ -298,7 +325,8 @@ impl<'a> Case<'a> {
         let known = answers.netns.get_or_insert_with(|| self.host.borrow_mut().netns_of(addr.ip(), self.netns));
         // That no listener was found in the proxy's own namespace says nothing of where the target is.
         known.or_else(|| {
-            let here = addr.ip().is_loopback() || matches!(attempt.listener, ListenerSeen::Present { .. });
+            let here = addr.ip().is_loopback()
+                || matches!(attempt.listener, ListenerSeen::Present { .. } | ListenerSeen::Shared);
             here.then_some(self.netns)
         })
     }
@@ -322,32 +350,56 @@ impl<'a> Case<'a> {
         let began = self.began();
         match attempt.listener {
             ListenerSeen::Absent if netns == self.netns => return None,
-            ListenerSeen::Present { pid, queue, limit, shared, .. } => {
+            ListenerSeen::Present { pid, queue, limit, .. } => {
                 let endpoint = known.map_or_else(|| attempt.endpoint.clone(), |l| l.endpoint.clone());
                 let before = known.is_none_or(|l| l.since <= began);
-                // Where several share an address it may not be known which of them was meant.
+                // Of very many that shared the address, it may not be known who is left.
                 let pid = Some(pid).filter(|pid| *pid != 0);
-                return Some(ListenerView { endpoint, pid, queue, limit, then: pid.is_some(), shared, before });
+                return Some(ListenerView {
+                    endpoint,
+                    pid,
+                    queue,
+                    limit,
+                    then: pid.is_some(),
+                    exact: pid.is_some(),
+                    shared: false,
+                    before,
+                });
             }
-            ListenerSeen::Absent | ListenerSeen::Unknown => {}
+            ListenerSeen::Absent | ListenerSeen::Unknown | ListenerSeen::Shared => {}
         }
         let takes = |l: &ListenerFacts| match &attempt.endpoint {
             Endpoint::Tcp(addr) => host::takes(l, *addr),
             unix => l.endpoint == *unix,
         };
         let before = known.is_some_and(|l| l.since <= began);
-        // Asked when the attempt ended: as good as the kernel's own figures.
-        if let Some(found) = self.listeners().iter().find(|l| takes(l)) {
-            let pid = known.map(|l| l.pid).or(found.pid);
-            let (queue, limit) = (found.queue, found.limit);
-            let endpoint = found.endpoint.clone();
-            return Some(ListenerView { endpoint, pid, queue, limit, then: true, shared: false, before });
+        // Asked about when the attempt ended.
+        let all = self.listeners();
+        let mut takers = all.iter().filter(|l| takes(l));
+        if let Some(first) = takers.next() {
+            let endpoint = first.endpoint.clone();
+            let known = known.map(|l| l.pid);
+            let others = takers.filter(|l| l.endpoint == first.endpoint);
+            return Some(ListenerView { endpoint, before, ..of_those(first, others, known) });
+        }
+        if attempt.listener == ListenerSeen::Shared {
+            let endpoint = attempt.endpoint.clone();
+            return Some(ListenerView {
+                endpoint,
+                pid: None,
+                queue: 0,
+                limit: 0,
+                then: false,
+                exact: false,
+                shared: true,
+                before,
+            });
         }
         // What it had when it began to listen says nothing of later.
         let known = known?;
         let endpoint = known.endpoint.clone();
         let (pid, limit) = (Some(known.pid), known.limit);
-        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, shared: false, before })
+        Some(ListenerView { endpoint, pid, queue: 0, limit, then: false, exact: false, shared: false, before })
     }
 
     /// The process that serves (or served) this upstream.

@@ -36,10 +36,15 @@ fn rule(case: &Case<'_>) -> Verdict {
     let during: Vec<&Lookup> =
         names.of(pid, since).filter(|l| failed(l, case.at)).filter(|l| l.at <= case.at).collect();
     // Where names are resolved in the background, one that failed meanwhile says no more than one that failed before.
-    if let Some(last) = during.last().filter(|_| !ahead) {
+    // Who waits for an answer fails as it comes; others of this proxy may ask at the same time.
+    let fits = |l: &Lookup| match l.answer {
+        Some(answer) if case.at.saturating_sub(answer.at) <= AT_ONCE => 2,
+        None => 1,
+        Some(_) => 0,
+    };
+    if let Some(last) = during.iter().max_by_key(|l| fits(l)).filter(|_| !ahead) {
         let one = during.iter().all(|l| l.name == last.name);
         let inside = asked.is_some_and(|asked| last.at >= asked || last.answer.is_some_and(|a| a.at >= asked));
-        // Who waits for an answer fails as it comes; others of this proxy may wait at the same time.
         let at_once = last.answer.is_none_or(|a| case.at.saturating_sub(a.at) <= AT_ONCE);
         return found(case, last)
             .proven_if(one, "which of several names was this request's")

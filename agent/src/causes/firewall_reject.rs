@@ -54,8 +54,9 @@ fn rule(case: &Case<'_>) -> Verdict {
         .yes()
 }
 
-/// How long a rejection tells what the same rule does to the next ones.
-const SAME_RULE: Nanos = 10 * SECOND;
+/// How long a rejection tells what the same rule does to the next ones. The kernel sends one error a second, and six at
+/// once after a pause: who gets none for longer is dropped by another rule.
+const SAME_RULE: Nanos = 5 * SECOND;
 
 /// Dropped by a filter that rejected others to this address a moment ago: the errors it answers with are limited.
 pub fn silenced(case: &Case<'_>) -> bool {
@@ -64,7 +65,8 @@ pub fn silenced(case: &Case<'_>) -> bool {
     }
     let mut failures = case.past.failures.of(case.owner.group, case.at);
     failures.any(|(endpoint, failed)| {
-        Some(endpoint) == case.endpoint() && failed.cause == CAUSE.id && case.at - failed.last.min(case.at) <= SAME_RULE
+        let answered = failed.errored.is_some_and(|at| case.began().saturating_sub(at) <= SAME_RULE);
+        Some(endpoint) == case.endpoint() && failed.cause == CAUSE.id && answered
     })
 }
 

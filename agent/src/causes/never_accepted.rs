@@ -42,6 +42,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     .fix(format!(
         "{service}: all workers busy or stuck, or its accept loop stopped; add workers or look at a stack dump"
     ))
+    .fixes(case.workers_of(owner))
     .fixes(case.advise(Setting::ResponseTimeout, "{} decides how long it waits"))
     .proven_if(proven, "that this connection was one of those waiting")
     .of_process(owner)

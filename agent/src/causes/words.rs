@@ -35,6 +35,18 @@ impl Case<'_> {
         unit.or_else(container).unwrap_or_else(|| self.who(pid))
     }
 
+    /// What lets the service of this process take more at once, where its kind is known.
+    pub fn workers_of(&self, pid: Option<u32>) -> Option<String> {
+        let name = pid.and_then(|pid| self.name(pid))?;
+        let settings = match name.as_str() {
+            fpm if fpm.starts_with("php-fpm") => "pm.max_children and listen.backlog of the pool that listens there",
+            "gunicorn" => "--workers (or --threads) and --backlog",
+            "uwsgi" => "--processes and --listen",
+            _ => return None,
+        };
+        Some(format!("{name}: see {settings}"))
+    }
+
     /// What this proxy calls a setting, in a sentence: `raise {}`.
     pub fn advise(&self, setting: Setting, sentence: &str) -> Option<String> {
         let name = (self.owner.kind.setting)(setting, self.protocol())?;

@@ -39,6 +39,8 @@ pub struct Failed {
     pub summary: String,
     /// Requests that it made fail.
     pub routes: BTreeSet<Route>,
+    /// The last one that came with an error of its own, not by silence.
+    pub errored: Option<Nanos>,
     /// The last one served no request: a health check.
     pub checked: bool,
     /// One of them did.
@@ -97,6 +99,7 @@ impl Failures {
             cause,
             summary: String::new(),
             routes: BTreeSet::new(),
+            errored: None,
             checked,
             ever_checked: false,
         });
@@ -106,6 +109,13 @@ impl Failures {
         failed.checked = checked;
         failed.ever_checked |= checked;
         failed.summary = summary.to_owned();
+    }
+
+    /// The last failure there came with an error: something answered.
+    pub fn errored(&mut self, at: Nanos, group: u32, endpoint: &Endpoint) {
+        if let Some(failed) = self.groups.get_mut(&group).and_then(|g| g.get_mut(endpoint)) {
+            failed.errored = Some(at);
+        }
     }
 
     fn forget_oldest(&mut self, group: u32) {

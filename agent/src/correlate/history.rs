@@ -241,7 +241,7 @@ impl History {
         self.lives.get(&pid)
     }
 
-    /// Its last death, unless a process with this pid lives now.
+    /// The last death under this pid. The pid may be somebody else's since: whoever asks knows the time that he means.
     pub fn death_of(&self, pid: u32) -> Option<&Death> {
         self.deaths.get(&pid)
     }

@@ -246,7 +246,11 @@ fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         if own.is_empty() {
             continue;
         }
-        let rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
+        let mut rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
+        if content == Content::Unknown && own.len() > 1 {
+            // What the thread began for it need not be another try: it may be what another request needed.
+            rivals.extend(&own);
+        }
         let unsure = !rivals.is_empty() || !(hint || certain_alone);
         return Joined { own, rivals, doubt: unsure.then_some(doubt), open: false };
     }

@@ -109,6 +109,9 @@ impl Engine {
         };
         let checked = one.attempt.conn.check || one.attempt.bound.is_none();
         self.past.failures.add(one.at, one.owner.group, &one.attempt.endpoint, cause, summary, checked);
+        if one.attempt.conn.errno.is_some() {
+            self.past.failures.errored(one.at, one.owner.group, &one.attempt.endpoint);
+        }
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
             proxy: one.owner.name.clone(),

@@ -65,7 +65,7 @@ fn in_call<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
 
 /// What the thread closed right before the error, unless it is another request's by its birth or its content.
 fn ended_before<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
-    let cookie = pending.error.conn.after?;
+    let cookie = pending.error.conn.after?.get();
     let own = |t: &&Try| {
         let closed = t.attempt.conn.cookie == cookie && t.seq < pending.seq;
         let bound = t.key() == Some(pending.key()) || compare(&pending.error.conn, &t.attempt) >= Content::Same;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ pub struct Task {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the largest is an error, which is what all this is for")]
 pub enum Fact {
     /// A client connection of a proxy got an error.
     Client(ClientError),
@@ -199,7 +201,7 @@ pub struct Connection {
     /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
     pub after_call: bool,
     /// A connection to a client: the upstream connection that the thread had closed right before its error.
-    pub after: Option<Cookie>,
+    pub after: Option<NonZero<Cookie>>,
     /// TCP state before it closed, as in the kernel (1 ESTABLISHED, 8 CLOSE_WAIT ...).
     pub last_state: u8,
     /// Status of the answer, if one was recognised.
@@ -274,6 +276,8 @@ pub struct Peer {
 pub enum ListenerSeen {
     /// Not on this host, or in another namespace.
     Unknown,
+    /// Several share the address (SO_REUSEPORT): the kernel chooses one of them by the connection.
+    Shared,
     /// Local address, and nothing listens there.
     Absent,
     Present {
@@ -281,8 +285,6 @@ pub enum ListenerSeen {
         pid: u32,
         queue: u32,
         limit: u32,
-        /// Several share the address (SO_REUSEPORT), and not all are full: this is the fullest.
-        shared: bool,
     },
 }
 

@@ -194,8 +194,7 @@ pub struct Peer {
 pub const LISTENER_UNKNOWN: u8 = 0;
 pub const LISTENER_ABSENT: u8 = 1;
 pub const LISTENER_PRESENT: u8 = 2;
-/// Several share the address, and not all are full: this is the fullest. Whose it is and how full is 0 where it may
-/// have been another's.
+/// Several share the address: which of them it was meant for is not known, nor is anything else here.
 pub const LISTENER_SHARED: u8 = 3;
 
 #[derive(Clone, Copy)]

@@ -12,10 +12,11 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{
-    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Member, NO_LISTENERS, OWNER_NAMES, Owner, PROCS,
+    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, MEMBERS, Member, NO_LISTENERS, OWNER_NAMES, Owner,
+    PROCS,
 };
 use crate::probes::state;
-use crate::{conn, emit};
+use crate::{conn, emit, flow};
 
 /// A socket starts to listen: the hook runs in its owner's context.
 #[inline(never)]
@@ -71,12 +72,10 @@ fn join(key: &ListenKey, member: &Member, sk: Sock) -> bool {
     let state = unsafe { &mut *state };
     state.count += 1;
     state.only_v6 = sk.only_v6().into();
-    for place in state.members.iter_mut() {
-        if place.cookie == 0 {
-            *place = *member;
-            state.kept += 1;
-            break;
-        }
+    let place = state.kept as usize;
+    if place < MEMBERS {
+        state.members[core::hint::black_box(place) & (MEMBERS - 1)] = *member;
+        state.kept += 1;
     }
     true
 }
@@ -87,14 +86,21 @@ fn leave(key: &ListenKey, cookie: u64) -> u32 {
     let Some(state) = LISTENERS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a value of the map.
     let state = unsafe { &mut *state };
+    let last = (state.kept as usize).wrapping_sub(1) & (MEMBERS - 1);
+    let last = state.members[core::hint::black_box(last) & (MEMBERS - 1)];
     let mut tgid = 0;
     for place in state.members.iter_mut() {
         if place.cookie == cookie {
             tgid = place.tgid;
-            place.cookie = 0;
+            // The last one fills the gap; whoever is the only one left is the first.
+            *place = last;
             state.kept = state.kept.saturating_sub(1);
             break;
         }
+    }
+    if state.kept == 0 {
+        state.members[0].cookie = 0;
+        state.members[0].tgid = 0;
     }
     state.count = state.count.saturating_sub(1);
     if state.count == 0 {
@@ -279,7 +285,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
         // It has served before, or is in the middle of it: its next request is not its first.
         conn.phase = PHASE_ANSWERED;
         conn.request = 1;
-        state::flow(sk, conn);
+        flow::remember(sk, conn);
         state::remember_target(&tuple);
     }
     0

@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, fastcgi, sealed, thread};
+use crate::{client, conn, emit, fastcgi, flow, sealed, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -290,7 +290,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
             told
         }
         101 => {
-            conn::forget_flow(conn);
+            flow::forget(conn);
             conn.role = ROLE_OPAQUE;
             false
         }

@@ -7,7 +7,7 @@ use trace502_ebpf::*;
 use crate::kernel::{self, Ptr, Skb, Sock};
 use crate::maps::{TARGETS, constant};
 use crate::probes::{state, tls};
-use crate::{conn, emit};
+use crate::{conn, emit, flow};
 
 // void tcp_receive_reset(struct sock *sk)
 #[btf_tracepoint(function = "tcp_receive_reset")]
@@ -39,9 +39,7 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn peer_reset(sk: Sock, conn: &Conn) {
-    if let Some(flow) = state::mirrored(sk)
-        && flow.cookie == conn.bound
-    {
+    if let Some(flow) = flow::linked(sk, conn.bound) {
         flow.peer.flags |= PEER_GOT_RESET;
     }
 }
@@ -72,7 +70,7 @@ pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
     if !is_target(tuple.local, tuple.local_port) {
         return 0;
     }
-    remember(&tuple, reason);
+    flow::reset(&tuple, reason);
     emit::record::<FlowRecord>(Kind::ResetSent, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
@@ -88,19 +86,6 @@ pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
         record._pad = [0; 5];
     });
     0
-}
-
-/// Notes in the flow that its other end's stack sent a reset, and why.
-#[inline(always)]
-fn remember(sent: &Tuple, reason: u32) {
-    let mut key = kernel::mirror(sent);
-    kernel::flow_key(&mut key);
-    if let Some(flow) = crate::maps::FLOWS.get_ptr_mut(&key) {
-        // SAFETY: a value of the map.
-        let flow = unsafe { &mut *flow };
-        flow.peer.flags |= PEER_SENT_RESET;
-        flow.peer.reset_reason = reason;
-    }
 }
 
 /// Whether a proxy dialled this address lately.

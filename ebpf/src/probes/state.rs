@@ -6,9 +6,9 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, FLOWS, FlowState, NO_CONNECTS, PROCS, TARGETS};
+use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS};
 use crate::probes::{listen, tls};
-use crate::{conn, emit, thread};
+use crate::{conn, emit, flow, thread};
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -131,8 +131,6 @@ pub fn remember_target(tuple: &Tuple) {
     }
 }
 
-const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-
 #[inline(never)]
 fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     conn.last_state = old;
@@ -143,7 +141,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
             if conn.phase == PHASE_CONNECTING {
                 conn.phase = PHASE_OPEN;
             }
-            flow(sk, conn);
+            flow::remember(sk, conn);
             count_connect(conn);
         }
         TCP_CLOSE_WAIT => {
@@ -178,34 +176,6 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     }
 }
 
-/// Makes the connection known by its addresses, so that its other end on this host is recognised.
-#[inline(never)]
-pub fn flow(sk: Sock, conn: &mut Conn) -> i32 {
-    kernel::tuple(sk.0, &mut conn.tuple);
-    let mut key = conn.tuple;
-    kernel::flow_key(&mut key);
-    let state = FlowState { cookie: conn.cookie, peer: NO_PEER };
-    if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
-        emit::full(Table::Flows);
-    }
-    0
-}
-
-const NO_PEER: Peer = Peer {
-    sk: 0,
-    cookie: 0,
-    closed: 0,
-    tgid: 0,
-    closed_tgid: 0,
-    unread: 0,
-    reset_reason: 0,
-    netns: 0,
-    seen: PEER_NONE,
-    state: 0,
-    flags: 0,
-    _pad: 0,
-};
-
 #[inline(never)]
 fn count_connect(conn: &Conn) -> i32 {
     let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
@@ -228,17 +198,6 @@ fn count_connect(conn: &Conn) -> i32 {
     0
 }
 
-/// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
-#[inline(never)]
-pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
-    let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
-    kernel::flow_key(&mut tuple);
-    let key = kernel::mirror(&tuple);
-    // SAFETY: a value of the map.
-    FLOWS.get_ptr_mut(&key).map(|flow| unsafe { &mut *flow })
-}
-
 /// The owner of a proxy's other end reads from it: from now on its process matters.
 #[inline(never)]
 pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
@@ -248,9 +207,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     if class & PROC_OWNER == 0 {
         conn::owner(tgid, class);
     }
-    if let Some(flow) = mirrored(sk)
-        && flow.cookie == conn.bound
-    {
+    if let Some(flow) = flow::linked(sk, conn.bound) {
         flow.peer.tgid = tgid;
     }
     0
@@ -259,7 +216,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
 /// A connection was accepted by some stack of this host: is it the other end of a proxy's?
 #[inline(never)]
 pub fn passive(sk: Sock) {
-    if let Some(flow) = mirrored(sk)
+    if let Some(flow) = flow::mirrored(sk)
         && let Some(conn) = conn::track(sk, ROLE_PEER)
     {
         join(sk, conn, flow);
@@ -270,7 +227,7 @@ pub fn passive(sk: Sock) {
 #[inline(never)]
 pub fn link(sk: Sock, conn: &mut Conn) {
     conn.bound = 0;
-    if let Some(flow) = mirrored(sk) {
+    if let Some(flow) = flow::mirrored(sk) {
         join(sk, conn, flow);
     }
 }
@@ -290,7 +247,7 @@ pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     if conn.bound == 0 {
         return;
     }
-    let Some(flow) = mirrored(sk).filter(|flow| flow.cookie == conn.bound) else {
+    let Some(flow) = flow::linked(sk, conn.bound) else {
         // The proxy's end is gone: what this one still does is nobody's news.
         conn.bound = 0;
         return;

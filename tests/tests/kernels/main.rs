@@ -17,6 +17,7 @@ mod firewall;
 mod late;
 mod limits;
 mod memory;
+mod namesakes;
 mod namespace;
 mod processes;
 mod reconnects;

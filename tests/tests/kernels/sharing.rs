@@ -1,8 +1,7 @@
-//! Several listeners on one address (SO_REUSEPORT): whose queue was full, and who is left when one of them closes.
+//! Several listeners on one address (SO_REUSEPORT): who was meant, and who is left when one of them closes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::time::Duration;
 
 use trace502::model::*;
 
@@ -29,51 +28,14 @@ fn listen_on(port: u16, backlog: i32) -> (TcpListener, SocketAddr) {
     (listener, at)
 }
 
-/// Connections that nobody accepts, until one finds no room.
-fn fill(at: SocketAddr) -> Vec<TcpStream> {
-    let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(300)) {
-        waiting.push(stream);
-        assert!(waiting.len() < 64, "there is room for all of them");
-    }
-    waiting
-}
-
 #[test]
-fn the_queue_that_overflowed_is_told_and_not_that_of_a_neighbour() {
-    let mut rig = rig();
-    // The last one to begin has all the room.
-    let (small, at) = listen_on(0, 1);
-    let (large, _) = listen_on(at.port(), 4096);
-    let waiting = fill(at);
-    let attempt = rig.attempt(at);
-    let told = attempt.listener;
-    let ListenerSeen::Present { queue, limit, pid, shared, .. } = told else { panic!("{told:?}") };
-    assert_eq!((queue, limit, pid, shared), (2, 1, std::process::id(), true));
-    drop((waiting, small, large));
-}
-
-#[test]
-fn where_all_that_share_an_address_are_full_there_is_no_doubt() {
+fn of_several_none_is_said_to_be_the_one_that_was_meant() {
     let mut rig = rig();
     let (one, at) = listen_on(0, 1);
-    let (other, _) = listen_on(at.port(), 1);
-    // The kernel chooses by the connection: until both are full.
-    let mut waiting = Vec::new();
-    let full = |waiting: &mut Vec<TcpStream>| {
-        waiting.extend(fill(at));
-        waiting.len() == 4
-    };
-    while !full(&mut waiting) {}
-    let told = |seen: &Observation| match &seen.fact {
-        Fact::Attempt(attempt) if attempt.endpoint == Endpoint::Tcp(at) => match attempt.listener {
-            ListenerSeen::Present { queue, limit, shared: false, .. } => Some((queue, limit)),
-            _ => None,
-        },
-        _ => None,
-    };
-    assert_eq!(rig.wait("attempt that finds no room anywhere", told), (2, 1));
-    drop((waiting, one, other));
+    let (other, _) = listen_on(at.port(), 4096);
+    drop(ask(at));
+    assert_eq!(rig.attempt(at).listener, ListenerSeen::Shared);
+    drop((one, other));
 }
 
 #[test]
@@ -87,8 +49,8 @@ fn when_one_of_several_closes_the_others_still_listen() {
     drop(first);
     drop(ask(at));
     let told = rig.attempt(at).listener;
-    let ListenerSeen::Present { queue, limit, pid, shared, .. } = told else { panic!("{told:?}") };
-    assert_eq!((queue, limit, pid, shared), (1, 8, std::process::id(), false));
+    let ListenerSeen::Present { queue, limit, pid, .. } = told else { panic!("{told:?}") };
+    assert_eq!((queue, limit, pid), (1, 8, std::process::id()));
     drop(second);
     let before = rig.count_attempts(at);
     assert!(TcpStream::connect(at).is_err());

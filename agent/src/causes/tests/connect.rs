@@ -36,7 +36,7 @@ fn the_port_is_listened_on_elsewhere() {
 fn refused_although_somebody_listens_is_a_filter() {
     let mut w = nginx();
     let mut a = w.refused();
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
     w.tell(a).pass(80_000).answered(502);
     w.expect("firewall_reject", Certain);
 }
@@ -45,7 +45,7 @@ fn refused_although_somebody_listens_is_a_filter() {
 fn refused_by_the_stack_just_before_somebody_listened_is_no_filter() {
     let mut w = World::new("nginx");
     let mut a = w.refused();
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
     w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(80_000).answered(502);
     let i = w.expect("no_listener", Certain);
     assert!(i.summary.contains("yet"), "{}", i.summary);
@@ -55,7 +55,7 @@ fn refused_by_the_stack_just_before_somebody_listened_is_no_filter() {
 fn a_redirected_connection_that_is_refused_is_no_filter() {
     let mut w = nginx();
     let mut a = w.refused();
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
     let flow = a.conn.flow.unwrap();
     let sender = Flow { local: addr("172.17.0.2:80"), remote: flow.local, netns: 9 };
     w.see(Fact::ResetSent(packet(sender, Some("NO_SOCKET"))));
@@ -70,7 +70,7 @@ fn icmp_from_a_filter_in_front_of_a_listener() {
     let mut a = w.refused();
     a.conn.errno = Some(libc::EHOSTUNREACH);
     a.conn.reset = None;
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
     w.tell(a).pass(80_000).answered(502);
     w.expect("firewall_reject", Certain);
 }
@@ -124,24 +124,54 @@ fn a_full_accept_queue() {
     let mut a = unanswered(&mut w, 5 * SECOND);
     a.endpoint = here();
     a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 129, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 129, limit: 128 };
     w.tell(a);
     error_after(&mut w, 5 * SECOND, ClientOutcome::Status(504));
     let i = w.expect("accept_queue_full", Certain);
     assert!(i.summary.contains("129 waiting, room for 128; it is busy on CPU"), "{}", i.summary);
 }
 
+/// A listener in a container: its figures are asked of the kernel a little later, and are no proof of that moment.
 #[test]
-fn a_full_queue_beside_one_with_room_is_likely() {
+fn a_full_queue_that_was_read_later_is_likely() {
     let mut w = nginx();
+    w.host.processes.insert(SERVER, process(SERVER, "php-fpm8.4", "/usr/sbin/php-fpm8.4"));
+    w.host.listeners = vec![ListenerFacts { queue: 129, ..listener(UPSTREAM, SERVER) }];
     let mut a = unanswered(&mut w, 5 * SECOND);
     a.endpoint = here();
     a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 129, limit: 128, shared: true };
+    a.listener = ListenerSeen::Unknown;
     w.tell(a);
     error_after(&mut w, 5 * SECOND, ClientOutcome::Status(504));
     let i = w.expect("accept_queue_full", Likely);
+    assert!(i.fix.iter().any(|fix| fix.contains("pm.max_children")), "{:?}", i.fix);
+}
+
+/// The sockets that share the address: their owners and how many wait for each.
+fn shared(queues: &[(u32, u32)]) -> World {
+    let mut w = nginx();
+    let sockets = queues.iter().map(|(pid, queue)| ListenerFacts { queue: *queue, ..listener(UPSTREAM, *pid) });
+    w.host.listeners.extend(sockets);
+    let mut a = unanswered(&mut w, 5 * SECOND);
+    a.endpoint = here();
+    a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
+    a.listener = ListenerSeen::Shared;
+    w.tell(a);
+    error_after(&mut w, 5 * SECOND, ClientOutcome::Status(504));
+    w
+}
+
+#[test]
+fn of_those_who_share_an_address_the_full_one_is_told() {
+    let room = listener(UPSTREAM, SERVER).limit;
+    let mut w = shared(&[(SERVER, 0), (SERVER + 1, room + 1)]);
+    let i = w.expect("accept_queue_full", Likely);
+    assert!(i.summary.contains(&format!("{} waiting, room for {room}", room + 1)), "{}", i.summary);
     assert!(i.evidence.iter().any(|e| e.text.contains("share the address")), "{:?}", i.evidence);
+    let mut w = shared(&[(SERVER, room + 2), (SERVER + 1, room + 1)]);
+    let i = w.expect("accept_queue_full", Likely);
+    assert!(!i.evidence.iter().any(|e| e.text.contains("share the address")), "{:?}", i.evidence);
+    shared(&[(SERVER, room), (SERVER + 1, 0)]).expect("syn_timeout", Certain);
 }
 
 #[test]
@@ -149,7 +179,7 @@ fn a_queue_with_room_is_not_full() {
     let mut w = nginx();
     let mut a = unanswered(&mut w, 5 * SECOND);
     a.endpoint = here();
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 128, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 128, limit: 128 };
     w.tell(a);
     error_after(&mut w, 5 * SECOND, ClientOutcome::Status(504));
     w.expect("syn_timeout", Certain);

@@ -13,7 +13,7 @@ fn waited(w: &mut World, change: impl FnOnce(&mut World, &mut Attempt)) {
     a.conn.asked = Some(w.now - 60 * SECOND);
     a.conn.closed_first = true;
     a.peer = Some(w.peer());
-    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
     change(w, &mut a);
     w.tell(a).pass(50_000);
     error_after(w, 60 * SECOND, ClientOutcome::Status(504));
@@ -48,7 +48,7 @@ fn the_connection_was_never_accepted() {
     let mut w = nginx();
     waited(&mut w, |w, a| {
         a.peer = Some(Peer { accepted: false, unread: 47, ..w.peer() });
-        a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 3, limit: 128, shared: false };
+        a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 3, limit: 128 };
     });
     let i = w.expect("never_accepted", Certain);
     assert!(i.summary.contains("(3 waiting, room for 128)"), "{}", i.summary);

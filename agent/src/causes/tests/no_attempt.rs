@@ -184,6 +184,21 @@ fn a_name_that_does_not_resolve() {
     }
 }
 
+/// Another name of the same proxy had its answer long before this error.
+#[test]
+fn a_name_without_an_answer_comes_before_one_that_was_answered_long_ago() {
+    let mut w = World::new("apache2");
+    let mute = dns(&w, false, 0, "mute.internal");
+    let (ask, answer) = (dns(&w, false, 0, "nx.internal"), dns(&w, true, 3, "nx.internal"));
+    let asked = w.now - MILLI;
+    w.see(mute).pass(MILLI).see(ask).pass(MILLI).see(answer).pass(SECOND);
+    let mut error = w.error(ClientOutcome::Status(500));
+    error.conn.asked = Some(asked);
+    w.see(Fact::Client(error));
+    let i = w.expect("dns_failure", Likely);
+    assert!(i.summary.contains("mute.internal"), "{}", i.summary);
+}
+
 #[test]
 fn a_name_that_resolves_is_no_failure() {
     let mut w = World::new("nginx");

@@ -137,7 +137,7 @@ fn a_killed_child_behind_a_unix_socket() {
     a.tcp = None;
     a.conn.flow = None;
     a.conn.errno = Some(libc::ECONNRESET);
-    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128, shared: false };
+    a.listener = ListenerSeen::Present { cookie: 1_400, pid: 500, queue: 0, limit: 128 };
     w.tell(a).pass(50_000).answered(502);
     w.expect("upstream_crashed", Certain);
 }

@@ -110,7 +110,7 @@ fn what_was_closed_right_before_an_error_led_to_it_if_it_is_that_requests() {
         let cookie = closed.conn.cookie;
         w.tell(closed).pass(30_000);
         let mut e = error(&mut w, client, if client == 7 { "/a" } else { "/b" }, ClientOutcome::Status(503));
-        e.conn.after = Some(cookie);
+        e.conn.after = std::num::NonZero::new(cookie);
         w.see(Fact::Client(e)).pass(SECOND);
         assert_eq!(w.incident().cause, cause);
     }

@@ -1,0 +1,142 @@
+//! Upstream connections by their addresses, so that their other end on this host is recognised.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use trace502_ebpf::*;
+
+use crate::emit;
+use crate::kernel::{self, Sock, TCP_CLOSE};
+use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES};
+
+const NO_PEER: Peer = Peer {
+    sk: 0,
+    cookie: 0,
+    closed: 0,
+    tgid: 0,
+    closed_tgid: 0,
+    unread: 0,
+    reset_reason: 0,
+    netns: 0,
+    seen: PEER_NONE,
+    state: 0,
+    flags: 0,
+    _pad: 0,
+};
+
+pub const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
+
+/// Makes a connection known by its addresses.
+#[inline(never)]
+pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
+    kernel::tuple(sk.0, &mut conn.tuple);
+    let mut key = conn.tuple;
+    let numbered = kernel::flow_key(&mut key);
+    let state = FlowState { sk: sk.0 as u64, cookie: conn.cookie, peer: NO_PEER };
+    if FLOWS.insert(&key, &state, BPF_NOEXIST.into()).is_ok() {
+        return 0;
+    }
+    for _ in 0..NAMESAKES {
+        // What a connection left behind gives way to the next one with its addresses.
+        let taken = numbered && FLOWS.get_ptr(&key).is_some_and(|other| is_namesake(other, conn.tuple.netns));
+        if !taken {
+            if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
+                emit::full(Table::Flows);
+            }
+            return 0;
+        }
+        if let Some(crowded) = CROWDED.get_ptr_mut(0) {
+            // SAFETY: a number that only ever becomes 1.
+            unsafe { *crowded = 1 };
+        }
+        key.netns += 1;
+    }
+    emit::full(Table::Flows);
+    0
+}
+
+/// Whether this is a connection that lives, in another namespace than ours.
+#[inline(always)]
+fn is_namesake(other: *const FlowState, netns: u32) -> bool {
+    // SAFETY: a value of the map.
+    let other = unsafe { &*other };
+    kernel::cookie_at(other.sk) == other.cookie
+        && kernel::state_at(other.sk) != TCP_CLOSE
+        && kernel::netns(other.sk as kernel::Ptr) != netns
+}
+
+/// The flow at these addresses that `pick` takes.
+#[inline(always)]
+fn find(tuple: &Tuple, key: &mut Tuple, pick: impl Fn(&FlowState) -> bool) -> Option<&'static mut FlowState> {
+    *key = *tuple;
+    let numbered = kernel::flow_key(key);
+    // SAFETY: a value of the map.
+    let first = FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow });
+    if let Some(flow) = first
+        && pick(flow)
+    {
+        return Some(flow);
+    }
+    // SAFETY: a number.
+    let crowded = CROWDED.get_ptr(0).is_some_and(|crowded| unsafe { *crowded } != 0);
+    if !numbered || !crowded {
+        return None;
+    }
+    for _ in 1..NAMESAKES {
+        key.netns += 1;
+        // SAFETY: as above.
+        let next = FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow });
+        if let Some(flow) = next
+            && pick(flow)
+        {
+            return Some(flow);
+        }
+    }
+    None
+}
+
+/// The flow of the connection with this cookie, by its own addresses.
+#[inline(always)]
+pub fn of(tuple: &Tuple, cookie: u64) -> Option<&'static mut FlowState> {
+    let mut key = NO_TUPLE;
+    find(tuple, &mut key, |flow| flow.cookie == cookie)
+}
+
+/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[inline(never)]
+pub fn forget(conn: &Conn) -> i32 {
+    let mut key = NO_TUPLE;
+    if find(&conn.tuple, &mut key, |flow| flow.cookie == conn.cookie).is_some() {
+        let _ = FLOWS.remove(&key);
+    }
+    0
+}
+
+/// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
+#[inline(never)]
+pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    let mut key = NO_TUPLE;
+    find(&kernel::mirror(&tuple), &mut key, |flow| {
+        kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk)
+    })
+}
+
+/// The flow whose other end this socket was found to be.
+#[inline(never)]
+pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
+    let mut tuple = NO_TUPLE;
+    kernel::tuple(sk.0, &mut tuple);
+    of(&kernel::mirror(&tuple), bound)
+}
+
+/// Notes in the flow that its other end's stack sent a reset, and why.
+#[inline(always)]
+pub fn reset(sent: &Tuple, reason: u32) {
+    let netns = sent.netns;
+    let mut key = NO_TUPLE;
+    let by_its_end = |flow: &FlowState| flow.peer.seen == PEER_NONE || netns == 0 || flow.peer.netns == netns;
+    if let Some(flow) = find(&kernel::mirror(sent), &mut key, by_its_end) {
+        flow.peer.flags |= PEER_SENT_RESET;
+        flow.peer.reset_reason = reason;
+    }
+}
