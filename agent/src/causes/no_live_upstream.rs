@@ -92,7 +92,8 @@ fn by_its_word(case: &Case<'_>, checked: &[Down<'_>], said: bool) -> Finding {
         }))
         .fix(format!("see which upstreams this request has and why they are down: {name}'s log and statistics say"))
         .fixes(case.advise(Setting::FailureCount, "{} decide when one is tried again"))
-        .missing("which upstreams this request had, and what marked them down")
+        // Its own word is the proof; whose checks failed may be another backend's.
+        .proven_if(said && !checked.is_empty(), "which upstreams this request had, and what marked them down")
 }
 
 fn notes(case: &Case<'_>, failed: &[Down<'_>]) -> Vec<super::Note> {
