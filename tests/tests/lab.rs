@@ -28,7 +28,7 @@ const LEVELS: [Level; 6] = [
     level(Kind::Nginx, 2, 980, 3, 1),
     level(Kind::Haproxy, 3, 980, 5, 2),
     level(Kind::Apache, 4, 970, 5, 4),
-    level(Kind::Caddy, 12, 800, 30, 5),
+    level(Kind::Caddy, 6, 950, 15, 5),
     level(Kind::Envoy, 6, 930, 20, 3),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 1, 0, 0, 0),
@@ -101,6 +101,19 @@ fn causes_are_exact_under_concurrency() {
         assert!(result.right >= level.exact, "{result}\n{:#?}", result.wrong);
         assert!(result.false_alarms <= level.strays, "{result}\n{:#?}", result.wrong);
     }
+}
+
+#[test]
+fn streams_of_one_connection_each_have_their_cause() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    // 64 at a time, inside TLS.
+    let result = exact::run(Kind::Nginx, 512, exact::Clients::Streams, true).unwrap();
+    println!("{result}");
+    assert!(result.right * 1000 >= result.requests * 980, "{result}\n{:#?}", result.wrong);
+    assert_eq!(result.false_alarms, 0, "{result}\n{:#?}", result.wrong);
 }
 
 #[test]

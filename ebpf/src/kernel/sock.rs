@@ -86,6 +86,8 @@ impl Sock {
     }
 }
 
+const _: () = assert!(align_of::<Tuple>() >= align_of::<Front>() && size_of::<Front>() == 20);
+
 /// How every socket begins, on all kernels so far: addresses, a hash, ports and the family, read at once.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -110,39 +112,44 @@ fn has_front() -> bool {
         && offset!(sk_family) == offset_of!(Front, family)
 }
 
+/// In the room of the answer: before 6.13 all functions that call each other share 512 bytes of stack.
 #[inline(always)]
-fn front(sk: Ptr) -> Front {
-    let mut front = Front { daddr: 0, saddr: 0, _hash: 0, dport: 0, num: 0, family: 0, _state: 0 };
-    // Both ways write into one place: the stack has no room for another.
+fn front(sk: Ptr, to: &mut Tuple) -> Front {
+    const PLACE: usize = size_of::<Tuple>() - size_of::<Front>();
+    let front = (&raw mut *to).cast::<u8>().wrapping_add(PLACE).cast::<Front>();
     if has_front() {
-        copy((&raw mut front).cast(), sk, size_of::<Front>());
-    } else {
-        copy((&raw mut front.daddr).cast(), sk.wrapping_add(offset!(sk_daddr)), 4);
-        copy((&raw mut front.saddr).cast(), sk.wrapping_add(offset!(sk_saddr)), 4);
-        copy((&raw mut front.dport).cast(), sk.wrapping_add(offset!(sk_dport)), 2);
-        copy((&raw mut front.num).cast(), sk.wrapping_add(offset!(sk_num)), 2);
-        copy((&raw mut front.family).cast(), sk.wrapping_add(offset!(sk_family)), 2);
+        copy(front.cast(), sk, size_of::<Front>());
+        // SAFETY: within the tuple, aligned, and written by the helper.
+        return unsafe { *front };
     }
-    front
+    Front {
+        daddr: read_or_zero(sk, offset!(sk_daddr)),
+        saddr: read_or_zero(sk, offset!(sk_saddr)),
+        _hash: 0,
+        dport: read_or_zero(sk, offset!(sk_dport)),
+        num: read_or_zero(sk, offset!(sk_num)),
+        family: read_or_zero(sk, offset!(sk_family)),
+        _state: 0,
+    }
 }
 
 /// Addresses of a TCP or UDP socket, wherever the pointer came from.
 #[inline(always)]
 pub fn tuple(sk: Ptr, to: &mut Tuple) {
-    let front = front(sk);
-    if front.family == AF_INET6 {
-        to.local = read_or_zero(sk, offset!(sk_saddr6));
-        to.remote = read_or_zero(sk, offset!(sk_daddr6));
+    let Front { daddr, saddr, dport, num, family, .. } = front(sk, to);
+    if family == AF_INET6 {
+        copy((&raw mut to.local).cast(), sk.wrapping_add(offset!(sk_saddr6)), 16);
+        copy((&raw mut to.remote).cast(), sk.wrapping_add(offset!(sk_daddr6)), 16);
     } else {
-        to.local = mapped(front.saddr);
-        to.remote = mapped(front.daddr);
+        to.local = mapped(saddr);
+        to.remote = mapped(daddr);
     }
-    to.local_port = front.num;
-    if to.local_port == 0 {
+    to.local_port = num;
+    if num == 0 {
         // A closed socket has given its port back, but remembers which it was.
         to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
     }
-    to.remote_port = u16::from_be(front.dport);
+    to.remote_port = u16::from_be(dport);
     to.netns = netns(sk);
 }
 

@@ -120,13 +120,13 @@ fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Connect, IN_TASK, size_of::<ConnectRecord>());
-        record.tuple = Tuple {
-            local: [0; 16],
-            remote: if to.family == AF_INET6 { to.v6 } else { kernel::mapped(to.v4) },
-            local_port: 0,
-            remote_port: u16::from_be(to.port),
-            netns: kernel::current_netns(),
-        };
+        // One by one: put together first, they would be on the stack.
+        let tuple = &mut record.tuple;
+        tuple.local = [0; 16];
+        tuple.remote = if to.family == AF_INET6 { to.v6 } else { kernel::mapped(to.v4) };
+        tuple.local_port = 0;
+        tuple.remote_port = u16::from_be(to.port);
+        tuple.netns = kernel::current_netns();
         emit::comm(&mut record.comm);
         record.cgroup = emit::cgroup();
         record.cookie = 0;
