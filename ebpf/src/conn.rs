@@ -469,8 +469,8 @@ pub fn last_attempt(client: u64, request: u32) -> i32 {
 #[inline(always)]
 fn peer(record: &mut ConnRecord) {
     // A copy: kernels before 6.2 take no key from the ring buffer's memory.
-    let tuple = record.tuple;
-    let Some(flow) = flow::of(&tuple, record.conn.cookie) else { return };
+    let mut key = record.tuple;
+    let Some(flow) = flow::of(&mut key, record.conn.cookie) else { return };
     kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
     if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
         return;

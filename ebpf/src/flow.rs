@@ -63,10 +63,9 @@ fn is_namesake(other: *const FlowState, netns: u32) -> bool {
         && kernel::netns(other.sk as kernel::Ptr) != netns
 }
 
-/// The flow at these addresses that `pick` takes.
+/// The flow at these addresses that `pick` takes; they become its key, in place: there is little room on the stack.
 #[inline(always)]
-fn find(tuple: &Tuple, key: &mut Tuple, pick: impl Fn(&FlowState) -> bool) -> Option<&'static mut FlowState> {
-    *key = *tuple;
+fn find(key: &mut Tuple, pick: impl Fn(&FlowState) -> bool) -> Option<&'static mut FlowState> {
     let numbered = kernel::flow_key(key);
     // SAFETY: a value of the map.
     let first = FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow });
@@ -95,16 +94,15 @@ fn find(tuple: &Tuple, key: &mut Tuple, pick: impl Fn(&FlowState) -> bool) -> Op
 
 /// The flow of the connection with this cookie, by its own addresses.
 #[inline(always)]
-pub fn of(tuple: &Tuple, cookie: u64) -> Option<&'static mut FlowState> {
-    let mut key = NO_TUPLE;
-    find(tuple, &mut key, |flow| flow.cookie == cookie)
+pub fn of(addresses: &mut Tuple, cookie: u64) -> Option<&'static mut FlowState> {
+    find(addresses, |flow| flow.cookie == cookie)
 }
 
 /// The connection is not looked for by its addresses any more. They may be those of a newer one already.
 #[inline(never)]
 pub fn forget(conn: &Conn) -> i32 {
-    let mut key = NO_TUPLE;
-    if find(&conn.tuple, &mut key, |flow| flow.cookie == conn.cookie).is_some() {
+    let mut key = conn.tuple;
+    if of(&mut key, conn.cookie).is_some() {
         let _ = FLOWS.remove(&key);
     }
     0
@@ -115,10 +113,8 @@ pub fn forget(conn: &Conn) -> i32 {
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
     kernel::tuple(sk.0, &mut tuple);
-    let mut key = NO_TUPLE;
-    find(&kernel::mirror(&tuple), &mut key, |flow| {
-        kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk)
-    })
+    tuple = kernel::mirror(&tuple);
+    find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
 }
 
 /// The flow whose other end this socket was found to be.
@@ -126,16 +122,17 @@ pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
 pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
     kernel::tuple(sk.0, &mut tuple);
-    of(&kernel::mirror(&tuple), bound)
+    tuple = kernel::mirror(&tuple);
+    of(&mut tuple, bound)
 }
 
 /// Notes in the flow that its other end's stack sent a reset, and why.
 #[inline(always)]
 pub fn reset(sent: &Tuple, reason: u32) {
     let netns = sent.netns;
-    let mut key = NO_TUPLE;
+    let mut key = kernel::mirror(sent);
     let by_its_end = |flow: &FlowState| flow.peer.seen == PEER_NONE || netns == 0 || flow.peer.netns == netns;
-    if let Some(flow) = find(&kernel::mirror(sent), &mut key, by_its_end) {
+    if let Some(flow) = find(&mut key, by_its_end) {
         flow.peer.flags |= PEER_SENT_RESET;
         flow.peer.reset_reason = reason;
     }

@@ -104,6 +104,19 @@ fn causes_are_exact_under_concurrency() {
 }
 
 #[test]
+fn streams_of_one_connection_each_have_their_cause() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    // 64 at a time, inside TLS.
+    let result = exact::run(Kind::Nginx, 512, exact::Clients::Streams, true).unwrap();
+    println!("{result}");
+    assert!(result.right * 1000 >= result.requests * 980, "{result}\n{:#?}", result.wrong);
+    assert_eq!(result.false_alarms, 0, "{result}\n{:#?}", result.wrong);
+}
+
+#[test]
 fn health_is_silent() {
     if !may_run() {
         return;

@@ -84,8 +84,8 @@ impl Tally {
         let inside = Path::new("/tests").join(KERNEL_TESTS);
         let command = [inside.display().to_string(), "--test-threads=1".into()];
         let mut guest = vm::Guest::new(&kernel, &command);
-        // The tests set up firewalls.
-        guest.file(program, vm::AGENT).file(tests, inside).program("nft")?;
+        // The tests set up firewalls, and wires between namespaces.
+        guest.file(program, vm::AGENT).file(tests, inside).program("nft")?.program("ip")?;
         guest.env.push((PROGRAM.into(), vm::AGENT.into()));
         guest.timeout = Duration::from_secs(300);
         let before = self.failed;

@@ -260,6 +260,7 @@ impl<'a> Case<'a> {
         match self.sent() {
             Looks::FastCgi => Protocol::FastCgi,
             Looks::Http2 => Protocol::Grpc,
+            Looks::Nothing => Protocol::Unknown,
             _ => Protocol::Http,
         }
     }

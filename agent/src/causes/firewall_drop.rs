@@ -5,7 +5,7 @@ use crate::model::{Group, Nanos, Packet};
 use crate::text;
 
 /// Drop reasons of the kernel that mean that somebody's rule did it.
-const FILTERS: [&str; 9] = [
+const FILTERS: [&str; 8] = [
     "NETFILTER_DROP",
     "TC_INGRESS",
     "TC_EGRESS",
@@ -14,7 +14,6 @@ const FILTERS: [&str; 9] = [
     "BPF_CGROUP_EGRESS",
     "SOCKET_FILTER",
     "XFRM_POLICY",
-    "IPV6DISABLED",
 ];
 
 pub static CAUSE: Cause = Cause {
@@ -64,7 +63,10 @@ fn rule(case: &Case<'_>) -> Verdict {
             text::safe(p.reason.as_deref().unwrap_or("?"))
         ),
     }))
-    .fix(format!("find the rule that drops {way} {place}: `nft list ruleset`, `iptables-save`, `tc filter show`"))
+    .fix(match reason {
+        "XFRM_POLICY" => format!("find the IPsec policy that drops {way} {place}: `ip xfrm policy`"),
+        _ => format!("find the rule that drops {way} {place}: `nft list ruleset`, `iptables-save`, `tc filter show`"),
+    })
     .fix(format!("the first drop was {}", case.ago(*at)))
     .yes()
 }

@@ -33,6 +33,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     };
     finding
         .note(case.at, "first_bytes", format!("sent {sent}, got {}", text::safe_bytes(case.reply(), 32)))
+        .fix(format!("make both sides speak the same version of HTTP on {place}"))
         .fixes(case.advise(Setting::UpstreamHttp2, "{}"))
         .yes()
 }

@@ -4,7 +4,7 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::correlate::history::Listener;
 use crate::host::ListenerFacts;
 use crate::model::{Endpoint, Group};
-use crate::proxies::Setting;
+use crate::proxies::{self, Setting};
 use crate::text;
 use std::net::SocketAddr;
 
@@ -56,15 +56,19 @@ fn rule(case: &Case<'_>) -> Verdict {
     // Who listened there a moment ago was meant, and nobody else.
     let gone = lost(case);
     let near = meant(&listeners, case.target(), |pid| case.past.history.comm_of(pid).is_some());
+    // A proxy that asked itself would go round and round.
+    let proxy =
+        |pid: u32| pid == case.owner.pid || case.name(pid).is_some_and(|name| proxies::by_name(&name).is_some());
+    let near = near.iter().filter(|(_, l)| gone.is_none() && !l.pid.is_some_and(proxy)).take(2);
     finding
-        .fixes(near.iter().filter(|_| gone.is_none()).map(|(addr, l)| {
-            let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
-            format!("did you mean {addr}? {who} listens there")
-        }))
         .fix(match gone {
             Some(gone) => format!("start {} again", case.service(gone.pid)),
             None => format!("start what should listen on {place}"),
         })
+        .fixes(near.map(|(addr, l)| {
+            let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
+            format!("did you mean {addr}? {who} listens there")
+        }))
         .fixes(case.advise(Setting::Upstream, "or correct the port in {}"))
         .yes()
 }
@@ -81,7 +85,7 @@ fn lost<'a>(case: &Case<'a>) -> Option<&'a Listener> {
     case.past.history.lost(case.endpoint()?, case.target_netns(), case.at)
 }
 
-/// Listeners whose port looks like the one that was dialled, best first, at most two.
+/// Listeners whose port looks like the one that was dialled, best first.
 fn meant(
     listeners: &[ListenerFacts],
     target: Option<SocketAddr>,
@@ -96,7 +100,7 @@ fn meant(
         })
         .collect();
     near.sort_by_key(|(distance, addr, l)| (*distance, !l.pid.is_some_and(&known), *addr));
-    near.into_iter().take(2).map(|(_, addr, l)| (addr, l)).collect()
+    near.into_iter().map(|(_, addr, l)| (addr, l)).collect()
 }
 
 fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {

@@ -78,8 +78,8 @@ fn by_its_word(case: &Case<'_>, checked: &[Down<'_>], said: bool) -> Finding {
     let now = match (checked.len(), names.len()) {
         (0, 0) => String::new(),
         (0, n) => format!("; of the names it asks for, {n} did not resolve"),
-        (n, 0) => format!("; {} failed its checks at that time", text::count(n as u64, "upstream")),
-        (n, m) => format!("; {} failed its checks at that time, and {m} names did not resolve", {
+        (n, 0) => format!("; {} failed checks at that time", text::count(n as u64, "upstream")),
+        (n, m) => format!("; {} failed checks at that time, and {m} names did not resolve", {
             text::count(n as u64, "upstream")
         }),
     };
@@ -92,6 +92,7 @@ fn by_its_word(case: &Case<'_>, checked: &[Down<'_>], said: bool) -> Finding {
         }))
         .fix(format!("see which upstreams this request has and why they are down: {name}'s log and statistics say"))
         .fixes(case.advise(Setting::FailureCount, "{} decide when one is tried again"))
+        // Its own word is the proof; whose checks failed may be another backend's.
         .proven_if(said && !checked.is_empty(), "which upstreams this request had, and what marked them down")
 }
 

@@ -16,10 +16,11 @@ pub static CAUSE: Cause = Cause {
     group: Group::None,
     scope: Scope::Both,
     absence: false,
-    meaning: "The proxy ran out of file descriptors, memory or connections itself.",
+    meaning: "The proxy ran out of file descriptors, memory or connections itself, or a limit in its configuration \
+              (requests a second, connections) refused the request.",
     proof: "EMFILE, ENFILE, ENOBUFS or ENOMEM at its call, or its open descriptors at their limit when it failed the \
-              request without an attempt.",
-    remedy: "Raise the limit of the proxy, and find what holds the descriptors.",
+              request without an attempt; or its own word, in its log or its answer.",
+    remedy: "Raise the limit of the proxy, and find what holds its descriptors or connections.",
     rule,
 };
 

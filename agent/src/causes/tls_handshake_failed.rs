@@ -1,6 +1,7 @@
 //! `tls_handshake_failed`: the TLS handshake failed.
 
 use super::{Case, Cause, Finding, Scope, Verdict};
+use crate::logs::Hint;
 use crate::model::{Connection, Group};
 use crate::proxies::Setting;
 use crate::text::SECOND;
@@ -36,10 +37,16 @@ fn rule(case: &Case<'_>) -> Verdict {
     let after = after_hello(conn).unwrap_or(0);
     if ALERT_SIZES.contains(&after) && !case.broken() {
         let proxy = &case.owner.name;
+        let refused = case.said() == Some(&Hint::TlsVerify);
+        let why =
+            if refused { ": it refused the certificate, says its log" } else { ", most often about the certificate" };
         return advised(
             case,
-            Finding::new(format!("{proxy} ended the TLS handshake with {place}{asked}: it refused the certificate"))
-                .note(case.at, "alert_sent", format!("{after} bytes after the hello: an alert")),
+            Finding::new(format!("{proxy} ended the TLS handshake with {place}{asked} by an alert{why}")).note(
+                case.at,
+                "alert_sent",
+                format!("{after} bytes after the hello: an alert"),
+            ),
         )
         .yes();
     }

@@ -42,8 +42,13 @@ fn rule(case: &Case<'_>) -> Verdict {
     };
     finding
         .note(case.at, "first_bytes", format!("sent {sent}, got {}", text::safe_bytes(case.reply(), 32)))
+        .fix(same(case))
         .fixes(case.advise(Setting::UpstreamTls, "{}"))
         .yes()
+}
+
+fn same(case: &Case<'_>) -> String {
+    format!("make both sides speak the same on {}: TLS, or plain text", case.place())
 }
 
 /// It read as much as the head of a TLS record is long, saw that this is none, and closed: OpenSSL sends no alert to
@@ -63,6 +68,6 @@ fn header_only(case: &Case<'_>) -> Option<Finding> {
         case.owner.name,
         case.place()
     ));
-    let finding = finding.fixes(case.advise(Setting::UpstreamTls, "{}"));
+    let finding = finding.fix(same(case)).fixes(case.advise(Setting::UpstreamTls, "{}"));
     Some(finding.missing("a byte of TLS from it"))
 }

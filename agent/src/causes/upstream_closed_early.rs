@@ -1,5 +1,6 @@
 //! `upstream_closed_early`: the upstream closed without an answer.
 
+use super::upstream_reset::ELSEWHERE;
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::text;
@@ -36,10 +37,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     let hint = if hello { "; the request was a TLS hello: it may not speak TLS" } else { "" };
     let log = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
     // One that could not be watched may have died.
-    let alive = case.server().is_some_and(|pid| case.process(pid).is_some_and(|p| p.alive)) || !case.is_local();
+    let alive = case.server().is_some_and(|pid| case.process(pid).is_some_and(|p| p.alive));
     Finding::new(format!("{whose} closed the connection without an answer, {when}{hint}"))
         .fix(format!("look at the log of {log} for this request: worker timeout, unhandled error, request limit"))
         .proven_if(!tls, "what the TLS connection carried")
-        .proven_if(alive, "which process closed it, and that it lives")
+        .proven_if(alive, if case.is_local() { "which process closed it, and that it lives" } else { ELSEWHERE })
         .yes()
 }

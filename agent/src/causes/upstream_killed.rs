@@ -69,14 +69,19 @@ fn sender(signal: &SignalSeen, victim: u32) -> String {
     format!("{} (pid {})", text::clipped(&signal.sender.comm, 32), signal.sender.pid)
 }
 
+/// Masters whose workers may go by another name.
+fn manages(comm: &str) -> bool {
+    comm.starts_with("php-fpm") || matches!(comm, "gunicorn" | "uwsgi")
+}
+
 fn fixes(case: &Case<'_>, pid: u32, by: Option<&SignalSeen>) -> Vec<String> {
     let service = case.service(pid);
     let manager = by.is_some_and(|s| s.sender.pid == 1);
     let sender = by.filter(|s| !s.from_kernel && s.sender.pid != pid);
-    // Who was forked before we came is known by the name that it shares with its master.
-    let family = |s: &&SignalSeen| {
-        case.past.history.descends(pid, s.sender.pid) || case.name(pid).is_some_and(|name| name == s.sender.comm)
-    };
+    // A worker runs its master's program. What a shell or a script started has no master.
+    let same = |s: &SignalSeen| case.name(pid).is_some_and(|name| name == s.sender.comm) || manages(&s.sender.comm);
+    let known = case.past.history.parent_of(pid).is_some();
+    let family = |s: &&SignalSeen| same(s) && (!known || case.past.history.descends(pid, s.sender.pid));
     let master = sender.filter(family).filter(|_| !manager);
     if let Some(master) = master {
         let name = text::clipped(&master.sender.comm, 32);

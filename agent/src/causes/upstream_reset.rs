@@ -17,6 +17,9 @@ pub static CAUSE: Cause = Cause {
     rule,
 };
 
+/// What cannot be seen of a process on another host.
+pub const ELSEWHERE: &str = "whether its process lives: it is on another host";
+
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer();
@@ -38,7 +41,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     Finding::new(format!("{whose} reset the connection {when}{why}"))
         .fix(format!("look at the log of {log} at this time: it dropped the connection on purpose or by a fault"))
         .proven_if(!tls, "what the TLS connection carried")
-        .proven_if(alive || !case.is_local(), "which process reset it, and that it lives")
+        .proven_if(alive, if case.is_local() { "which process reset it, and that it lives" } else { ELSEWHERE })
         .yes()
 }
 

@@ -110,8 +110,8 @@ fn leave_single_hooks() {
     // were doing; its copies of our files are its own to close.
     unsafe {
         if libc::fork() == 0 {
-            for file in others {
-                libc::close(file);
+            for file in &others {
+                libc::close(*file);
             }
             libc::setsid();
             libc::_exit(0);

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use trace502_ebpf::{TLS_GO, TLS_VAGUE};
 
 use super::go_functions::{self, Function, GoError};
 use super::inside::Link;
+use super::opened::{self, Identity};
 
 /// What functions are hooked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,18 +55,19 @@ pub struct Attached {
 /// The functions of an executable, in the order of [`CALLS`].
 type Functions = Arc<Result<Option<Vec<Option<Function>>>, GoError>>;
 
-/// By device and inode: they are looked up once for each executable.
+/// They are looked up once for each executable.
 #[derive(Default)]
 pub struct Programs {
-    known: HashMap<(u64, u64), Functions>,
+    known: HashMap<Identity, Functions>,
 }
 
 /// More executables than any host's proxies have; the memory is only to spare work.
 const KNOWN: usize = 256;
 
-/// An executable that Go built, as it can be opened.
+/// An executable that Go built.
 pub struct Program {
-    pub path: PathBuf,
+    /// The one that was looked into.
+    pub file: File,
     functions: Functions,
 }
 
@@ -75,22 +75,27 @@ impl Programs {
     /// The executable of a process, if Go built it.
     pub fn of(&mut self, pid: u32) -> Option<Program> {
         // The file itself, also when an upgrade has replaced it.
-        let path = PathBuf::from(format!("/proc/{pid}/exe"));
-        let file = File::open(&path).ok()?;
-        let meta = file.metadata().ok()?;
+        let file = File::open(format!("/proc/{pid}/exe")).ok()?;
+        let identity = Identity::of(&file).ok()?;
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
-        let functions = self.known.entry((meta.dev(), meta.ino())).or_insert_with(|| {
+        let functions = self.known.entry(identity).or_insert_with(|| {
             let names: Vec<&str> = CALLS.iter().map(|call| call.function).collect();
             Arc::new(go_functions::find(&file, &names))
         });
-        let is_go = !matches!(**functions, Ok(None));
-        is_go.then(|| Program { path, functions: functions.clone() })
+        let functions = functions.clone();
+        let is_go = !matches!(*functions, Ok(None));
+        is_go.then_some(Program { file, functions })
     }
 }
 
 impl Program {
+    /// What the executable is called.
+    pub fn name(&self) -> String {
+        opened::path(&self.file).read_link().unwrap_or_default().display().to_string()
+    }
+
     /// Program and offset of each hook for this purpose, the returns first: a call that is seen to begin is seen to
     /// end. Empty where it has not all of these functions.
     pub fn places(&self, purpose: Purpose) -> Result<Vec<(&'static str, u64)>, &GoError> {
@@ -120,7 +125,7 @@ mod tests {
             found.then(|| Function { begins: at, returns: vec![at + 10, at + 20] })
         };
         let functions = found.into_iter().enumerate().map(function).collect();
-        Program { path: PathBuf::new(), functions: Arc::new(Ok(Some(functions))) }
+        Program { file: File::open("/dev/null").unwrap(), functions: Arc::new(Ok(Some(functions))) }
     }
 
     #[test]

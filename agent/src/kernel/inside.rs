@@ -1,6 +1,6 @@
 //! Hooks in the code of one process: one link for many places where the kernel can, one for each elsewhere.
 
-use std::path::Path;
+use std::fs::File;
 
 use aya::Ebpf;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
@@ -8,6 +8,7 @@ use aya::programs::{Program, ProgramError};
 
 use super::detach::Held;
 use super::many::{Many, ManyError};
+use super::opened;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
@@ -24,10 +25,10 @@ pub enum Link {
     One(UProbeLink),
 }
 
-/// Places of a file in one process, each with what the program there is told.
+/// Places of a file that was looked into, in one process, each with what the program there is told.
 pub struct Places<'a> {
     pub pid: u32,
-    pub file: &'a Path,
+    pub file: &'a File,
     pub at: &'a [(u64, u64)],
 }
 
@@ -36,17 +37,18 @@ pub fn hook(bpf: &mut Ebpf, many: Option<&Many>, program: &str, places: &Places)
     if places.at.is_empty() {
         return Ok(Vec::new());
     }
+    let file = opened::path(places.file);
     if let Some(many) = many
         && many.has(program)
     {
-        let link = many.attach(program, places.file, places.at, places.pid)?;
+        let link = many.attach(program, &file, places.at, places.pid)?;
         return Ok(vec![Link::Many(Held::new(link))]);
     }
     let Some(Program::UProbe(program)) = bpf.program_mut(program) else { return Ok(Vec::new()) };
     let mut links = Vec::new();
     for (at, cookie) in places.at {
         let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(*at), cookie: Some(*cookie) };
-        let link = program.attach(point, places.file, UProbeScope::OneProcess(pid_of(places.pid)))?;
+        let link = program.attach(point, &file, UProbeScope::OneProcess(pid_of(places.pid)))?;
         links.push(Link::One(program.take_link(link)?));
     }
     Ok(links)

@@ -9,8 +9,8 @@
 //! itself. A comparison it would have to step through, which on a virtual machine costs twenty times the probe.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read as _;
 
 use object::{Object as _, ObjectSymbol as _};
 
@@ -24,13 +24,14 @@ pub struct Attached {
 }
 
 /// The C libraries that this process has mapped, each with the places behind its connect system calls.
-pub fn locate(pid: u32) -> Vec<(PathBuf, Vec<(u64, u64)>)> {
+pub fn locate(pid: u32) -> Vec<(File, Vec<(u64, u64)>)> {
     let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
     let mut places = Vec::new();
     for library in libraries(&maps) {
-        let path = root_path(pid, &library);
-        if let Ok(image) = fs::read(&path) {
-            places.push((path, connect_returns(&image).into_iter().map(|offset| (offset, 0)).collect()));
+        let Ok(mut file) = File::open(root_path(pid, &library)) else { continue };
+        let mut image = Vec::new();
+        if file.read_to_end(&mut image).is_ok() {
+            places.push((file, connect_returns(&image).into_iter().map(|offset| (offset, 0)).collect()));
         }
     }
     places

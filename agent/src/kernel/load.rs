@@ -234,7 +234,7 @@ impl Kernel {
         let mut links = Vec::new();
         // The returns first: a call that is seen to begin is seen to end.
         for (program, at) in tls_library::places(&library.calls) {
-            links.extend(self.hook(program, &Places { pid, file: &library.path, at: &at })?);
+            links.extend(self.hook(program, &Places { pid, file: &library.file, at: &at })?);
         }
         Ok(links)
     }
@@ -261,9 +261,8 @@ impl Kernel {
     /// Hooks functions of a proxy that is a Go program, all of them or none.
     fn hook_go(&mut self, pid: u32, purpose: Purpose) -> Visible {
         let Some(go) = self.go_programs.of(pid) else { return Visible::None };
-        let name = || go.path.read_link().unwrap_or_default().display().to_string();
         if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
-            return Visible::Hooked(name());
+            return Visible::Hooked(go.name());
         }
         let places = match go.places(purpose) {
             Ok(places) if places.is_empty() => return Visible::None,
@@ -273,13 +272,13 @@ impl Kernel {
         let mut links = Vec::new();
         for chunk in places.chunk_by(|one, next| one.0 == next.0) {
             let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, purpose.cookie())).collect();
-            match self.hook(chunk[0].0, &Places { pid, file: &go.path, at: &at }) {
+            match self.hook(chunk[0].0, &Places { pid, file: &go.file, at: &at }) {
                 Ok(more) => links.extend(more),
                 Err(why) => return Visible::Refused(chain(&why)),
             }
         }
         self.go.push(go_program::Attached { pid, purpose, links });
-        Visible::Hooked(name())
+        Visible::Hooked(go.name())
     }
 
     /// Forgets a process that is gone.

@@ -12,6 +12,7 @@ mod libc_connect;
 mod load;
 mod many;
 pub mod offsets;
+mod opened;
 pub mod preflight;
 pub mod probes;
 mod program_info;

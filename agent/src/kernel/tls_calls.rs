@@ -44,10 +44,10 @@ const NEEDED: [&str; 2] = ["SSL_read", "SSL_write"];
 const REACH: u64 = 96;
 
 /// The file as it is read.
-type Elf<'a> = object::File<'a, &'a ReadCache<File>>;
+type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
 
 /// The calls in an ELF file; `None` where it is no TLS library.
-pub fn of(file: File) -> Option<Vec<Call>> {
+pub fn of(file: &File) -> Option<Vec<Call>> {
     let cache = ReadCache::new(file);
     let file = object::File::parse(&cache).ok()?;
     let mut found = [None; CALLS.len()];
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_tls_library_has_no_calls() {
-        assert_eq!(of(File::open("/proc/self/exe").unwrap()), None);
-        assert_eq!(of(File::open("/proc/self/maps").unwrap()), None);
+        assert_eq!(of(&File::open("/proc/self/exe").unwrap()), None);
+        assert_eq!(of(&File::open("/proc/self/maps").unwrap()), None);
     }
 
     /// `SSL_read_ex` and `SSL_read` of Debian's OpenSSL 3.0, at their addresses.

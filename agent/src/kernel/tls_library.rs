@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::inside::Link;
 use super::load::root_path;
+use super::opened::Identity;
 use super::tls_calls::{self, Call, Doing};
 
 /// The program at the beginning of each call, and those at the return of each kind.
@@ -49,19 +49,19 @@ pub enum Visible {
 }
 
 /// A TLS library as one process has it mapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Library {
     /// As the process calls it.
     pub name: String,
-    /// As we can open it.
-    pub path: PathBuf,
+    /// The one that was looked into.
+    pub file: File,
     pub calls: Arc<[Call]>,
 }
 
-/// Calls by device and inode: the workers of a proxy share their libraries.
+/// Calls by file: the workers of a proxy share their libraries.
 #[derive(Default)]
 pub struct Libraries {
-    known: HashMap<(u64, u64), Option<Arc<[Call]>>>,
+    known: HashMap<Identity, Option<Arc<[Call]>>>,
 }
 
 /// More files than any host's proxies have; the memory is only to spare work.
@@ -75,15 +75,14 @@ impl Libraries {
         let exe = exe.to_string_lossy();
         let mut found = Vec::new();
         for (name, mapped) in candidates(&maps, &exe) {
-            let Some((path, file)) = open(pid, name, &mapped) else { continue };
-            let Ok(meta) = file.metadata() else { continue };
+            let Some(file) = open(pid, name, &mapped) else { continue };
+            let Ok(identity) = Identity::of(&file) else { continue };
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            let inode = (meta.dev(), meta.ino());
-            let calls = self.known.entry(inode).or_insert_with(|| tls_calls::of(file).map(Arc::from));
+            let calls = self.known.entry(identity).or_insert_with(|| tls_calls::of(&file).map(Arc::from));
             if let Some(calls) = calls {
-                found.push(Library { name: name.to_owned(), path, calls: calls.clone() });
+                found.push(Library { name: name.to_owned(), calls: calls.clone(), file });
             }
         }
         found
@@ -115,16 +114,13 @@ fn candidates<'a>(maps: &'a str, exe: &str) -> BTreeMap<&'a str, Mapped> {
 }
 
 /// Opens a mapped file: by its path as long as that is the same file, else by its mapping (an upgrade replaced it).
-fn open(pid: u32, name: &str, mapped: &Mapped) -> Option<(PathBuf, File)> {
-    let by_name = root_path(pid, name);
-    let by_range = PathBuf::from(format!("/proc/{pid}/map_files/{}", mapped.range));
-    if let Ok(file) = File::open(&by_name)
+fn open(pid: u32, name: &str, mapped: &Mapped) -> Option<File> {
+    if let Ok(file) = File::open(root_path(pid, name))
         && file.metadata().is_ok_and(|meta| meta.ino() == mapped.inode)
     {
-        return Some((by_name, file));
+        return Some(file);
     }
-    let file = File::open(&by_range).ok()?;
-    Some((by_range, file))
+    File::open(format!("/proc/{pid}/map_files/{}", mapped.range)).ok()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub fn visible(pid: u32) -> Visible {
     let Some(go) = Programs::default().of(pid) else { return Visible::None };
     match go.places(Purpose::Tls) {
         Ok(places) if places.is_empty() => Visible::None,
-        Ok(_) => Visible::Hooked(go.path.read_link().unwrap_or_default().display().to_string()),
+        Ok(_) => Visible::Hooked(go.name()),
         Err(why) => Visible::Refused(why.to_string()),
     }
 }

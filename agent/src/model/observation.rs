@@ -27,7 +27,6 @@ pub struct Task {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "the largest is an error, which is what all this is for")]
 pub enum Fact {
     /// A client connection of a proxy got an error.
     Client(ClientError),

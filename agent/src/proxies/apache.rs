@@ -32,7 +32,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::UpstreamTls => "https:// instead of http:// in ProxyPass (or the reverse)",
         Setting::TlsVerify => "SSLProxyCACertificateFile and SSLProxyVerify",
         Setting::TlsName => "SSLProxyCheckPeerName and ProxyPreserveHost",
-        Setting::UpstreamHttp2 => "h2:// or h2c:// in ProxyPass (mod_proxy_http2)",
+        Setting::UpstreamHttp2 => "h2:// or h2c:// instead of http:// in ProxyPass (or the reverse; mod_proxy_http2)",
         Setting::FailureCount => "retry= of its BalancerMember lines",
         Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
         Setting::Limit => "MaxRequestWorkers and the descriptor limit of the process",

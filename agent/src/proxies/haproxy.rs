@@ -28,7 +28,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::ConnectTimeout => "timeout connect",
         Setting::ResponseTimeout | Setting::SendTimeout => "timeout server",
         Setting::IdleTimeout => "pool-purge-delay, or http-reuse never",
-        Setting::Retry => "retry-on conn-failure empty-response response-timeout, with option redispatch",
+        Setting::Retry => "retry-on conn-failure empty-response (it repeats POSTs, too), with option redispatch",
         Setting::HeaderRoom => "tune.bufsize (less tune.maxrewrite)",
         Setting::UpstreamTls => "ssl on its server line (added or removed)",
         Setting::TlsVerify => "verify and ca-file on its server line",

@@ -37,6 +37,8 @@ pub enum Birth {
 /// What the proxy speaks to its upstream; some proxies name their settings by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// Nothing was sent that would tell.
+    Unknown,
     Http,
     FastCgi,
     Grpc,

@@ -10,7 +10,7 @@ fn nothing_listens_and_the_port_is_off_by_one() {
     w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(80_000).answered(502);
     let i = w.expect("no_listener", Certain);
     assert_eq!(i.summary, "nothing listens on 127.0.0.1:8000");
-    assert_eq!(i.fix[0], "did you mean 127.0.0.1:8001? uvicorn (pid 812) listens there");
+    assert_eq!(i.fix[1], "did you mean 127.0.0.1:8001? uvicorn (pid 812) listens there");
     assert_eq!(i.time, "2026-11-21T03:16:40.000080Z");
     assert_eq!(i.attempts.len(), 1);
     assert_eq!(i.request.path.as_deref(), Some("/api/cart"));
