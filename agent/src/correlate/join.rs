@@ -67,7 +67,9 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     if pending.error.conn.stream {
         doubt_streams(&mut joined, pending, tries);
     }
-    let moved = pending.error.conn.stream && pending.owner.kind.streams_move;
+    // Streams whose order their proxy does not keep: without content, which is which is chance.
+    let kind = pending.owner.kind;
+    let moved = pending.error.conn.stream && (kind.streams_move || kind.closes == Closes::AfterWrite);
     joined.open = moved && joined.own.is_empty();
     if joined.doubt.is_some() && !joined.rivals.is_empty() {
         if agree(&joined, tries) {

@@ -92,6 +92,34 @@ fn own_story(w: &mut World, client: Cookie) -> Attempt {
 const EXACT: &[(&str, bool)] =
     &[("nginx", false), ("haproxy", true), ("envoy", false), ("apache2", false), ("lighttpd", true)];
 
+/// Two streams of one connection, read at once, whose connects failed each in its own way.
+fn two_streams(proxy: &str) -> Vec<Incident> {
+    let mut w = World::new(proxy);
+    let bound = |request| Some(Bound { client: 7, request, choices: 2, retry: false, proven: false });
+    let mut first = w.refused();
+    first.bound = bound(1);
+    let mut second = w.refused();
+    second.bound = bound(3);
+    second.endpoint = Endpoint::Tcp(addr(OTHER));
+    second.conn.errno = Some(libc::ENETUNREACH);
+    second.conn.reset = None;
+    w.tell(first).pass(10_000).tell(second).pass(10_000);
+    for request in [1, 3] {
+        let mut e = error(&mut w, 7, "/a", ClientOutcome::Status(502));
+        (e.conn.request, e.conn.stream, e.conn.asked) = (request, true, Some(w.now - 1_000_000));
+        w.pass(1_000).see(Fact::Client(e));
+    }
+    w.all()
+}
+
+#[test]
+fn streams_that_only_chance_tells_apart_get_no_cause() {
+    let causes = |proxy| two_streams(proxy).into_iter().map(|i| (i.cause, i.confidence)).collect::<Vec<_>>();
+    let likely = [("no_listener".to_owned(), Likely), ("network_unreachable".to_owned(), Likely)];
+    assert_eq!(causes("nginx"), likely, "it serves them in the order in which it read them");
+    assert!(causes("haproxy").iter().all(|(cause, _)| cause == "unattributed"), "{:?}", causes("haproxy"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
