@@ -125,9 +125,10 @@ fn returned(tid: u32) -> Option<TlsCall> {
 fn of(tgid: u32, call: &TlsCall) -> Option<&'static mut Conn> {
     let key = TlsKey { ssl: call.ssl, tgid, _pad: 0 };
     let cookie = TLS_KEYS.get_ptr(&key)?;
-    // SAFETY: a plain number; the value lives as long as its map.
+    // SAFETY: a plain number, which stays readable until the program ends, even if another removes it meanwhile.
     let conn = SECURED.get_ptr_mut(unsafe { &*cookie })?;
-    // SAFETY: a map value; one thread at a time calls the library for a connection.
+    // SAFETY: a map value of plain numbers; one thread at a time calls the library for a connection. Its end may come
+    // from elsewhere: what is written after that is lost with it.
     Some(unsafe { &mut *conn })
 }
 
