@@ -16,8 +16,8 @@ use crate::maps::{
 };
 use crate::{conn, emit, thread};
 
-/// Frames of one call that are looked at: more than fit into the largest TLS record.
-const FRAMES: u32 = 1024;
+/// Steps of one call: a frame takes one, and another for its content. More than fit into the largest TLS record.
+const STEPS: u32 = 4096;
 /// Representations and strings of one header block.
 const PARTS: u32 = 256;
 /// "PRI * HTTP/2.0", an empty line, "SM", an empty line.
@@ -80,7 +80,7 @@ pub fn forget(cookie: u64) {
 
 /// The owner read `n` bytes of a client, which lie at `at`.
 #[inline(always)]
-pub fn read(conn: &Conn, at: u64, n: u64) {
+pub fn read(conn: &mut Conn, at: u64, n: u64) {
     if let Some(h2) = of(conn.cookie) {
         (h2.read.at, h2.read.left) = (at, n);
         walk(conn, frame_read as *mut c_void, |h2| &mut h2.read);
@@ -89,7 +89,7 @@ pub fn read(conn: &Conn, at: u64, n: u64) {
 
 /// The owner wrote `n` bytes to a client.
 #[inline(always)]
-pub fn wrote(conn: &Conn, at: u64, n: u64) {
+pub fn wrote(conn: &mut Conn, at: u64, n: u64) {
     if let Some(h2) = of(conn.cookie) {
         (h2.wrote.at, h2.wrote.left) = (at, n);
         walk(conn, frame_wrote as *mut c_void, |h2| &mut h2.wrote);
@@ -97,19 +97,19 @@ pub fn wrote(conn: &Conn, at: u64, n: u64) {
 }
 
 #[inline(always)]
-fn walk(conn: &Conn, step: *mut c_void, of_call: impl Fn(&mut H2) -> &mut Direction) {
+fn walk(conn: &mut Conn, step: *mut c_void, of_call: impl Fn(&mut H2) -> &mut Direction) {
     let (tgid, tid) = emit::current();
     let mut walk = Walk { cookie: conn.cookie, tgid, tid };
     // SAFETY: a function of this program and a place on this stack.
-    unsafe { bpf_loop(FRAMES, step, (&raw mut walk).cast(), 0) };
+    unsafe { bpf_loop(STEPS, step, (&raw mut walk).cast(), 0) };
     // Looked up again: the steps changed it.
     if let Some(h2) = of(conn.cookie)
         && core::mem::take(&mut of_call(h2).left) != 0
     {
-        // What was not looked at: nothing after it can be understood.
-        h2.read.inserted = UNCOUNTED;
-        h2.wrote.inserted = UNCOUNTED;
+        // What was not looked at: where the next frame begins is not known.
         emit::lost(0);
+        conn.role = ROLE_OPAQUE;
+        forget(conn.cookie);
     }
 }
 

@@ -58,26 +58,27 @@ fn place(n: u64, source: Source) -> Option<(u64, u64)> {
 /// memory, bodies may come from a file.
 #[inline(always)]
 pub fn begins_request(n: u64, source: Source) -> bool {
-    match place(n, source) {
-        Some((at, len)) if len.min(n) >= PEEK as u64 => {
-            kernel::read_user::<[u8; PEEK]>(at).is_some_and(|first| is_request_line(&first))
-        }
-        // Caddy may read a request as "G" and "ET /".
-        Some((at, _)) => kernel::read_user::<u8>(at).is_some_and(|first| first.is_ascii_uppercase()),
-        None => false,
-    }
+    let Some((at, len)) = place(n, source) else { return false };
+    // Caddy may read a request as "G" and "ET /". The mask says to the verifier what the comparison said to the compiler.
+    let len = core::hint::black_box(len.min(n).min(PEEK as u64)) as u32 & (2 * PEEK as u32 - 1);
+    let mut first = [0; 2 * PEEK];
+    len != 0 && kernel::copy_user(first.as_mut_ptr(), len, at) == 0 && is_request_line(&first, len as usize)
 }
 
-/// A method, a space, and what a target begins with.
+/// A method, a space, and what a target begins with; of these as much as `len` bytes can show.
 #[inline(never)]
-fn is_request_line(first: &[u8; PEEK]) -> bool {
+fn is_request_line(first: &[u8; 2 * PEEK], len: usize) -> bool {
     // An empty line before a request is to be borne with.
     if first[0] == b'\r' {
         return first[1] == b'\n' && first[2].is_ascii_uppercase();
     }
     for index in 0..PEEK - 1 {
+        if index >= len {
+            return true;
+        }
         match first[index] {
             b'A'..=b'Z' | b'-' | b'_' => {}
+            b' ' if index + 1 == len => return index > 0,
             // CONNECT names a host.
             b' ' => return index > 0 && (matches!(first[index + 1], b'/' | b'*' | b'h') || first[0] == b'C'),
             _ => return false,

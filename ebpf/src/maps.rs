@@ -228,9 +228,10 @@ pub struct GoCall {
     pub buffer: u64,
 }
 
-/// Calls of Go that have not returned. A panic leaves one behind, and so does the end of its process.
+/// Calls of Go that have not returned: each idle client has one. A panic leaves one behind, and so does the end of its
+/// process.
 #[btf_map]
-pub static GO_CALLS: LruHashMap<GoKey, GoCall, 16384> = LruHashMap::new();
+pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
 
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]

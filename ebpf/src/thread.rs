@@ -39,7 +39,7 @@ fn take_out(place: &mut Waiting) -> Waiting {
 #[inline(always)]
 pub fn of(tid: u32) -> Option<&'static mut Thread> {
     if let Some(thread) = THREADS.get_ptr_mut(tid) {
-        // SAFETY: a map value; only this thread changes it, but for `answered`.
+        // SAFETY: a map value of plain numbers. Other threads take out what they answer or see leave: a race costs one binding.
         return Some(unsafe { &mut *thread });
     }
     // SAFETY: an all-zero template that nobody writes.

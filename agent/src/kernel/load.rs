@@ -46,6 +46,9 @@ impl Default for Options {
     }
 }
 
+/// Only what is there already is changed.
+const BPF_EXIST: u64 = 2;
+
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("{0}")]
@@ -115,8 +118,14 @@ impl Kernel {
             });
         }
         let mut many = means.many;
-        // What cannot be gone on with is left where it is: its calls are then not seen.
-        let _ = go_on(&mut bpf, many.as_ref());
+        if go_on(&mut bpf, many.as_ref()).is_none() {
+            // Calls would be seen to begin and lead nowhere.
+            detach(
+                &mut reports,
+                "tls_go",
+                "its calls cannot be handed on to the programs for calls of other libraries",
+            );
+        }
         if let Some(many) = &mut many {
             many.settle();
         }
@@ -254,8 +263,9 @@ impl Kernel {
     fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
         let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
         let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
-        let class = map.get(&pid, 0).unwrap_or(0);
-        map.insert(pid, class | more, 0).map_err(|error| LoadError::Refused(error.to_string()))
+        // One that is gone by now must not come back: nobody would forget it again.
+        let Ok(class) = map.get(&pid, 0) else { return Ok(()) };
+        map.insert(pid, class | more, BPF_EXIST).map_err(|error| LoadError::Refused(error.to_string()))
     }
 
     /// Hooks functions of a proxy that is a Go program, all of them or none.
@@ -281,7 +291,7 @@ impl Kernel {
         Visible::Hooked(go.name())
     }
 
-    /// Forgets a process that is gone.
+    /// Forgets a process that is gone, or has become another program.
     pub fn forget(&mut self, pid: u32) {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
         let mut links: Vec<Link> = tls.flat_map(|attached| attached.links).collect();
@@ -344,6 +354,15 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 struct Means<'a> {
     types: &'a aya::Btf,
     many: Option<Many>,
+}
+
+/// Takes back that a probe is attached.
+fn detach(reports: &mut [ProbeReport], probe: &str, why: &str) {
+    for report in reports.iter_mut().filter(|report| report.name == probe && report.attached) {
+        report.attached = false;
+        report.provider = None;
+        report.error = Some(why.into());
+    }
 }
 
 /// Calls of Go are gone on with by the programs for calls of other TLS libraries.

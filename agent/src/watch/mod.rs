@@ -387,6 +387,10 @@ fn header(kernel: &Kernel) -> Header {
 fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Observation) {
     match &seen.fact {
         Fact::Exec(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
+            if matches!(seen.fact, Fact::Exec(_)) {
+                // What was hooked is the program that it was.
+                kernel.forget(proc.pid);
+            }
             tracked.came(proc.pid, &proc.comm);
             kernel.watch_connect(proc.pid);
             kernel.watch_tls(proc.pid);
@@ -397,7 +401,8 @@ fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Ob
             kernel.watch_connect(listening.pid);
             kernel.watch_tls(listening.pid);
         }
-        Fact::Exit { proc, .. } if tracked.went(proc.pid) => {
+        // Gone, or become something that is no proxy: a helper that a proxy runs, a log that it pipes into.
+        Fact::Exit { proc, .. } | Fact::Exec(proc) if tracked.went(proc.pid) => {
             kernel.forget(proc.pid);
             logs.went(proc.pid);
         }

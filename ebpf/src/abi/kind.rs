@@ -20,7 +20,7 @@ pub enum Kind {
     Listen = 7,
     /// [`ListenRecord`]: a listening socket closed.
     Unlisten = 8,
-    /// [`TaskRecord`]: a process that matters was executed.
+    /// [`TaskRecord`]: a process that matters was executed, or a proxy became what is none (class 0).
     Exec = 9,
     /// [`TaskRecord`]: a process that matters forked.
     Fork = 10,

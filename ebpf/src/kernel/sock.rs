@@ -298,7 +298,7 @@ pub fn receive_queue(sk: u64) -> u32 {
     read_or_zero(sk as Ptr, offset!(sk_receive_qlen))
 }
 
-const IPPROTO_MPTCP: u16 = 262;
+pub const IPPROTO_MPTCP: u16 = 262;
 
 /// Address of the socket of TCP that does the listening for one of MPTCP, which Go's listeners are (1.24); 0 for others.
 #[inline(always)]

@@ -28,7 +28,9 @@ fn key(ctx: *mut c_void, function: u32) -> GoKey {
 #[inline(always)]
 fn begins(ctx: *mut c_void, function: u32) -> i32 {
     let [of, buffer, _] = kernel::go_registers(ctx);
-    let _ = GO_CALLS.insert(&key(ctx, function), &GoCall { of, buffer }, BPF_ANY.into());
+    if GO_CALLS.insert(&key(ctx, function), &GoCall { of, buffer }, BPF_ANY.into()).is_err() {
+        emit::lost(0);
+    }
     0
 }
 
@@ -101,7 +103,11 @@ pub fn go_shook(ctx: ProbeContext) -> i32 {
 /// What Read() returns from, and how many bytes it read.
 #[inline(always)]
 pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
-    let call = ends(ctx, READ)?;
+    let Some(call) = ends(ctx, READ) else {
+        // Pushed out by others, or begun before it was watched.
+        emit::lost(0);
+        return None;
+    };
     let [n, _, _] = kernel::go_registers(ctx);
     let n = if n as i64 > 0 { n } else { 0 };
     Some((TlsCall { ssl: call.of, buffer: call.buffer, len: 0, moved: 0 }, n))

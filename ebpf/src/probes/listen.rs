@@ -22,6 +22,15 @@ use crate::{conn, emit, flow};
 #[inline(never)]
 pub fn started(sk: Sock) {
     let (tgid, _) = emit::current();
+    if sk.protocol() == IPPROTO_MPTCP {
+        // The socket of TCP beneath it starts to listen as well, and is the one that counts.
+        // SAFETY: a plain number.
+        let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+        if class & PROC_PROXY != 0 {
+            conn::track(sk, ROLE_LISTENER);
+        }
+        return;
+    }
     let mut comm = [0; COMM];
     emit::comm(&mut comm);
     found(sk, tgid, comm, emit::cgroup(), IN_TASK);

@@ -72,13 +72,18 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
     let class = match (named, owner) {
         (Some(class), _) => class,
         (None, true) => PROC_OWNER,
-        // A process that was one of ours became something else.
-        (None, false) => {
-            let _ = PROCS.remove(&tgid);
+        (None, false) => 0,
+    };
+    if class != 0 {
+        remember(tgid, class);
+    } else {
+        // One of ours may have become something else: of a proxy, whoever keeps to it has to know.
+        let before = class_of(tgid);
+        let _ = PROCS.remove(&tgid);
+        if before & PROC_PROXY == 0 {
             return 0;
         }
-    };
-    remember(tgid, class);
+    }
     let (other, cgroup) = (task.parent(), emit::cgroup());
     tell(Kind::Exec, About { tgid, other, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0

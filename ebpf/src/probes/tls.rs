@@ -15,7 +15,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use trace502_ebpf::*;
 
 use crate::head::Source;
-use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1};
+use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LAST_ACK};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
 use crate::probes::{go, state};
 use crate::{client, conn, emit, h2, sealed, thread};
@@ -125,9 +125,10 @@ fn returned(tid: u32) -> Option<TlsCall> {
 fn of(tgid: u32, call: &TlsCall) -> Option<&'static mut Conn> {
     let key = TlsKey { ssl: call.ssl, tgid, _pad: 0 };
     let cookie = TLS_KEYS.get_ptr(&key)?;
-    // SAFETY: a plain number; the value lives as long as its map.
+    // SAFETY: a plain number, which stays readable until the program ends, even if another removes it meanwhile.
     let conn = SECURED.get_ptr_mut(unsafe { &*cookie })?;
-    // SAFETY: a map value; one thread at a time calls the library for a connection.
+    // SAFETY: a map value of plain numbers; one thread at a time calls the library for a connection. Its end may come
+    // from elsewhere: what is written after that is lost with it.
     Some(unsafe { &mut *conn })
 }
 
@@ -224,8 +225,12 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
         }
         _ => {}
     }
-    if new == TCP_CLOSE {
-        forget(conn);
+    match new {
+        // The owner is done with it, and may have freed what the library knows: a connection to an upstream may be the
+        // next to get that address, while this one still waits for its last bytes to be taken.
+        TCP_FIN_WAIT1 | TCP_LAST_ACK => unlink(conn),
+        TCP_CLOSE => forget(conn),
+        _ => {}
     }
     0
 }
@@ -247,8 +252,9 @@ pub fn left(sk: Sock, conn: &Conn) -> i32 {
     }
 }
 
+/// The library's connection is no longer this one.
 #[inline(always)]
-fn forget(conn: &Conn) {
+fn unlink(conn: &Conn) {
     let Some(inside) = inside(conn) else { return };
     let key = TlsKey { ssl: inside.bound, tgid: inside.tgid, _pad: 0 };
     // The library may have given the address to a newer connection.
@@ -259,6 +265,12 @@ fn forget(conn: &Conn) {
     if same {
         let _ = TLS_KEYS.remove(&key);
     }
+}
+
+#[inline(always)]
+fn forget(conn: &Conn) {
+    unlink(conn);
+    let Some(inside) = inside(conn) else { return };
     let cookie = conn.cookie;
     if inside.role == ROLE_H2 {
         h2::forget(cookie);

@@ -105,6 +105,27 @@ fn a_request_read_in_two_pieces_is_one_request() {
 }
 
 #[test]
+fn a_short_last_piece_of_a_body_is_no_request() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, mut served) = client_of(&front);
+    client.write_all(b"POST /cart HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 7\r\n\r\n").unwrap();
+    read_some(&mut served);
+    served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    client.write_all(b"Total=9").unwrap();
+    read_some(&mut served);
+    // A method that comes by itself is the beginning of one.
+    for piece in [&b"GET "[..], b"/cart HTTP/1.1\r\nHost: shop.example\r\n\r\n"] {
+        client.write_all(piece).unwrap();
+        read_some(&mut served);
+    }
+    served.write_all(ERROR).unwrap();
+    let error = rig.client_error(address);
+    assert_eq!((error.conn.request, error.outcome), (2, ClientOutcome::Status(502)));
+    assert!(error.conn.request_head.starts_with(b"GET /cart"), "{error:?}");
+}
+
+#[test]
 fn an_error_in_one_write_with_an_interim_answer_is_seen() {
     let both = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], ERROR].concat();
     let error = answered_with(|to| to.write_all(&both).unwrap());

@@ -20,7 +20,12 @@ fn listen_on_many_paths() -> Option<TcpListener> {
     }
     // SAFETY: a file that nobody else has.
     let listener = unsafe { TcpListener::from_raw_fd(file) };
-    // SAFETY: any port of any address, which a socket takes that is not bound yet.
+    // SAFETY: all zeroes is a valid address: any port of any of this host's.
+    let mut any: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    any.sin_family = libc::AF_INET as u16;
+    // SAFETY: an address of that size.
+    assert_eq!(unsafe { libc::bind(file, (&raw const any).cast(), size_of_val(&any) as u32) }, 0);
+    // SAFETY: a socket that is bound.
     assert_eq!(unsafe { libc::listen(file, 8) }, 0);
     Some(listener)
 }
@@ -94,6 +99,21 @@ fn clients_of_a_listener_of_mptcp_are_seen() {
     ring.drain(usize::MAX, |record| seen.push(trace502::decode::decode(record, &late.names).unwrap().fact));
     let ours = |error: &ClientError| error.conn.flow.is_some_and(|flow| flow.local.port() == port);
     assert!(seen.iter().any(|fact| matches!(fact, Fact::Client(error) if ours(error))), "{seen:#?}");
+}
+
+#[test]
+fn a_listener_of_mptcp_that_starts_later_counts_once() {
+    let mut rig = rig();
+    let Some(listener) = listen_on_many_paths() else { return };
+    let at = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
+    let proxy = ask(at);
+    let (mut upstream, _) = listener.accept().unwrap();
+    read_some(&mut upstream);
+    abort(upstream);
+    assert!((&proxy).read(&mut [0; 16]).is_err());
+    drop(proxy);
+    let found = rig.attempt(at).listener;
+    assert!(matches!(found, ListenerSeen::Present { .. }), "{found:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod early;
 mod edges;
 mod existing;
 mod firewall;
+mod following;
 mod late;
 mod limits;
 mod memory;

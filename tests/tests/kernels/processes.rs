@@ -142,6 +142,11 @@ fn workers_of_a_proxy_and_what_becomes_of_them_is_told() {
         _ => None,
     });
     assert_eq!((worker.0, worker.1.is_proxy), (me, true));
+    let became = rig.wait("end of the worker", |seen| match &seen.fact {
+        Fact::Exec(proc) if proc.pid == pid => Some(proc.clone()),
+        _ => None,
+    });
+    assert_eq!((became.comm.as_str(), became.is_proxy), ("sh", false));
     drop(child.stdin.take());
     child.wait().unwrap();
     let told = rig.told().iter().any(|seen| matches!(&seen.fact, Fact::Exit { proc, .. } if proc.pid == pid));

@@ -193,6 +193,33 @@ fn a_request_inside_tls_that_is_left_unanswered_is_told() {
 }
 
 #[test]
+fn a_connection_of_the_library_that_takes_the_place_of_a_closed_one_is_not_that_client() {
+    let mut rig = rig();
+    let (front, _) = listen();
+    let (mut client, served) = client_of(&front);
+    let client_at = client.local_addr().unwrap();
+    let mut ssl = Ssl::over(served);
+    client.write_all(&sealed(REQUEST)).unwrap();
+    ssl.read();
+    ssl.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n");
+    // The client takes no more, so that the connection stays behind when it is closed.
+    ssl.stream.set_nonblocking(true).unwrap();
+    while ssl.stream.write(&[0; 65536]).is_ok() {}
+
+    let (back, back_at) = listen();
+    ssl.stream = TcpStream::connect(back_at).unwrap();
+    let (mut upstream, _) = back.accept().unwrap();
+    ssl.write(REQUEST);
+    read_some(&mut upstream);
+    upstream.write_all(&sealed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).unwrap();
+    ssl.read();
+    ssl.write(REQUEST);
+    let ours = |seen: &&Observation| matches!(&seen.fact, Fact::Client(error) if error.conn.flow.is_some_and(|flow| flow.remote == client_at));
+    let told = rig.told().iter().find(ours);
+    assert!(told.is_none(), "{told:#?}");
+}
+
+#[test]
 fn a_client_inside_tls_that_leaves_first_is_told_as_that() {
     let mut rig = rig();
     let (front, _) = listen();
