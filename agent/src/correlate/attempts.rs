@@ -47,7 +47,7 @@ impl Engine {
             attempt.conn.opened = attempt.conn.opened.or(old.attempt.conn.opened);
         }
         let (pid, tid) = (task.pid, task.tid);
-        let client = attempt.bound.map(|b| b.client);
+        let key = attempt.bound.map(|b| (b.client, b.request));
         self.resets(&attempt, &owner, old.is_none());
         self.tries.insert(Try {
             seq,
@@ -66,7 +66,7 @@ impl Engine {
         });
         let now = self.clock.max(at);
         self.judge(seq, now, host);
-        for pending in self.pending.concerned(pid, client) {
+        for pending in self.pending.concerned(pid, key) {
             self.resolve(pending, now, host);
         }
     }

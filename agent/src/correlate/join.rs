@@ -176,7 +176,7 @@ fn doubt_streams(joined: &mut Joined, pending: &Pending, tries: &Tries) {
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.
 pub(super) fn unbound(pending: &Pending, tries: &Tries) -> Joined {
     let mut joined = Joined::default();
-    let candidates = tries.of_process(pending.pid).filter(|t| t.attempt.bound.is_none() && t.tid == pending.tid);
+    let candidates = tries.unbound(pending.pid, pending.tid);
     let mut unsure = Vec::new();
     for t in candidates.filter(|t| eligible(t, pending)) {
         match compare(&pending.error.conn, &t.attempt) {

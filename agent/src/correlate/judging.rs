@@ -132,9 +132,9 @@ impl Engine {
         if one.waits_until().is_none() {
             return;
         }
-        let (pid, client) = (one.pid, one.key().map(|(client, _)| client));
+        let (pid, key) = (one.pid, one.key());
         self.judge(seq, now, host);
-        for pending in self.pending.concerned(pid, client) {
+        for pending in self.pending.concerned(pid, key) {
             self.resolve(pending, now, host);
         }
     }

@@ -158,12 +158,14 @@ impl Pendings {
         self.by_client.get(&key).and_then(|seq| self.all.get(seq))
     }
 
-    /// Those that an attempt of this process, for this client, may settle.
-    pub fn concerned(&self, pid: u32, client: Option<Cookie>) -> Vec<u64> {
-        let Some(client) = client else {
+    /// Those that an attempt of this process, for this request, may settle: its own, its neighbours where requests are
+    /// pipelined, and those that nothing binds.
+    pub fn concerned(&self, pid: u32, key: Option<(Cookie, u32)>) -> Vec<u64> {
+        let Some((client, request)) = key else {
             return self.by_pid.get(&pid).into_iter().flatten().copied().collect();
         };
-        let own = self.by_client.range((client, 0)..=(client, u32::MAX)).map(|(_, seq)| *seq);
+        let own = self.by_client.range((client, request.saturating_sub(1))..=(client, request.saturating_add(1)));
+        let own = own.map(|(_, seq)| *seq);
         let mut found: Vec<u64> = own.chain(self.loose.get(&pid).into_iter().flatten().copied()).collect();
         found.sort_unstable();
         found.dedup();

@@ -86,6 +86,8 @@ pub struct Tries {
     by_client: BTreeMap<(Cookie, u32), BTreeSet<u64>>,
     by_pid: BTreeMap<u32, BTreeSet<u64>>,
     by_conn: BTreeMap<(Cookie, u32), u64>,
+    /// By thread: those that the kernel side bound to no request.
+    unbound: BTreeMap<u32, BTreeSet<u64>>,
     /// By thread: those that failed in the call and had no socket's identity.
     nameless: BTreeMap<u32, BTreeSet<u64>>,
     /// Those that incidents have, in that order.
@@ -98,6 +100,8 @@ impl Tries {
     pub fn insert(&mut self, new: Try) {
         if let Some(key) = new.key() {
             self.by_client.entry(key).or_default().insert(new.seq);
+        } else {
+            self.unbound.entry(new.tid).or_default().insert(new.seq);
         }
         self.by_pid.entry(new.pid).or_default().insert(new.seq);
         if new.attempt.conn.cookie != 0 {
@@ -141,6 +145,7 @@ impl Tries {
             drop_from(&mut self.by_client, key, seq);
         }
         drop_from(&mut self.by_pid, gone.pid, seq);
+        drop_from(&mut self.unbound, gone.tid, seq);
         drop_from(&mut self.nameless, gone.tid, seq);
         let conn = (gone.attempt.conn.cookie, gone.attempt.conn.request);
         if self.by_conn.get(&conn) == Some(&seq) {
@@ -171,6 +176,12 @@ impl Tries {
     pub fn of_process(&self, pid: u32) -> impl Iterator<Item = &Try> {
         let seqs = self.by_pid.get(&pid).into_iter().flatten().rev().take(LOOKED_AT);
         seqs.filter_map(|seq| self.all.get(seq))
+    }
+
+    /// The last ones of this thread that are bound to no request.
+    pub fn unbound(&self, pid: u32, tid: u32) -> impl Iterator<Item = &Try> {
+        let seqs = self.unbound.get(&tid).into_iter().flatten().rev().take(LOOKED_AT);
+        seqs.filter_map(|seq| self.all.get(seq)).filter(move |t| t.pid == pid)
     }
 
     pub fn of_connection(&self, cookie: Cookie, request: u32) -> Option<u64> {
