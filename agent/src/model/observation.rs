@@ -224,6 +224,46 @@ pub struct Connection {
     pub reply_head: Vec<u8>,
 }
 
+impl Connection {
+    /// One of which nothing was seen but whose it is: what is known otherwise is filled in by whoever knows it.
+    pub fn unseen(owner: Task, comm: &str, phase: Phase) -> Connection {
+        Connection {
+            cookie: 0,
+            flow: None,
+            owner,
+            comm: comm.to_owned(),
+            cgroup: 0,
+            phase,
+            request: 1,
+            reused: false,
+            old: false,
+            closed_first: false,
+            ahead: false,
+            application: false,
+            secured: false,
+            stream: false,
+            blind: false,
+            check: false,
+            after_call: false,
+            after: None,
+            last_state: 0,
+            status: None,
+            errno: None,
+            opened: None,
+            established: None,
+            asked: None,
+            asked_before: None,
+            fin: None,
+            fin_early: false,
+            reset: None,
+            request_bytes: 0,
+            reply_bytes: 0,
+            request_head: Vec::new(),
+            reply_head: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Connecting,
