@@ -5,7 +5,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAG
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
+    Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -23,6 +24,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    found: 0,
+    _pad: 0,
     drops: [0; 4],
 };
 
@@ -80,6 +83,18 @@ pub static PROCS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = Has
 /// Names of executables that are proxies: `PROC_*` to give them.
 #[btf_map]
 pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Cgroups whose processes are proxies. The first one that is all zeros ends them.
+#[btf_map]
+pub static CGROUPS: Array<Group, { GROUPS }> = Array::new();
+
+/// Where in `CGROUPS` the cgroup with this path is, zeros behind it.
+#[btf_map]
+pub static CGROUP_PATHS: HashMap<[u8; GROUP_PATH], u32, { GROUPS }> = HashMap::new();
+
+/// Room for a path: it would be half of the stack.
+#[btf_map]
+pub static SCRATCH_PATH: PerCpuArray<[u8; GROUP_PATH], 1> = PerCpuArray::new();
 
 /// Names under which processes run that listened: their successors are worth watching.
 #[btf_map]

@@ -81,6 +81,8 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         told.request = id | STREAM;
         told.status = status;
         told.asked = stream.asked;
+        // SAFETY: a plain number.
+        told.class = unsafe { PROCS.get(&stream.tgid) }.copied().unwrap_or(0);
         told.tgid = stream.tgid;
         told.tid = stream.tid;
         told.request_bytes = stream.bytes.into();
@@ -192,6 +194,7 @@ fn closes_next(conn: &mut Conn) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    conn.class = class;
     if class & PROC_LATE == 0 {
         return;
     }

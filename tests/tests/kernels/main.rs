@@ -15,6 +15,8 @@ mod edges;
 mod existing;
 mod firewall;
 mod following;
+mod found;
+mod groups;
 mod late;
 mod limits;
 mod memory;
