@@ -25,6 +25,7 @@ const fn unknown(none_left: &'static [u16], gives_up_last: bool) -> Proxy {
         streams_move: false,
         limit_word: None,
         retries_later: false,
+        pool: None,
         setting,
     }
 }
