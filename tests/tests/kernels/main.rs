@@ -15,6 +15,8 @@ mod edges;
 mod existing;
 mod firewall;
 mod following;
+mod frames;
+mod h2;
 mod late;
 mod limits;
 mod memory;
