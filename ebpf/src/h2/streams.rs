@@ -9,7 +9,7 @@ use super::frames::END_STREAM;
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{Frame, NO_STREAM, PROCS, SECURED, STREAMS, Stream, StreamKey};
-use crate::{conn, emit, thread};
+use crate::{emit, story, thread};
 
 /// Slot of a request that nobody is to serve yet.
 const NO_SLOT: u32 = u32::MAX;
@@ -156,7 +156,7 @@ pub fn answered(cookie: u64, id: u32, status: u16) {
         && let Some(conn) = SECURED.get_ptr(&cookie)
     {
         // SAFETY: a map value, read only.
-        conn::stream_error(unsafe { &*conn }, stream, id, status, why);
+        story::stream_error(unsafe { &*conn }, stream, id, status, why);
     }
     let _ = STREAMS.remove(&key);
 }
