@@ -257,8 +257,9 @@ pub struct Direction {
     /// Bytes left of the frame's header block, and of what comes before it.
     pub block: u32,
     pub ahead: u32,
-    /// A header block has begun and not come to its end. Of a request that has ended its block, it is the trailers.
+    /// A header block has begun and not come to its end.
     pub open: u32,
+    /// It is that of the trailers of a request.
     pub trailers: u32,
     /// Entries that the table of headers has been given.
     pub inserted: u32,
