@@ -23,7 +23,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
-            ROLE_SECURED => {
+            ROLE_SECURED | ROLE_H2 => {
                 tls::state(sk, conn, old, new);
             }
             ROLE_LISTENER if new == TCP_ESTABLISHED => {
