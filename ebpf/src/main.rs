@@ -1,6 +1,7 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod client;
 mod conn;
@@ -15,6 +16,7 @@ mod peer;
 mod probes;
 mod sealed;
 mod story;
+mod sum;
 mod thread;
 
 #[cfg(not(test))]
