@@ -85,7 +85,18 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
             joined.open = moved || joined.chance;
         }
     }
+    if pending.error.conn.found && !passed_on(&joined, pending, tries) {
+        joined.doubt.get_or_insert(FOUND);
+    }
     joined
+}
+
+/// An application that needs another service does what a proxy does: only a request that was passed on tells them apart.
+const FOUND: &str = "it is known as a proxy only by what it does, and did not pass the request on";
+
+fn passed_on(joined: &Joined, pending: &Pending, tries: &Tries) -> bool {
+    let last = joined.own.last().and_then(|seq| tries.get(*seq));
+    last.is_some_and(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same)
 }
 
 /// Whether all that could be meant failed the same way: the cause is certain although the owner is not.

@@ -420,6 +420,7 @@ fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
         unit: clip(facts.unit),
         container: clip(facts.container),
         container_name: clip(facts.container_name),
+        cgroup: facts.cgroup,
     }
 }
 
@@ -434,6 +435,7 @@ fn process(case: &Case<'_>, pid: u32) -> Process {
         unit: clip(facts.unit),
         container: clip(facts.container),
         container_name: clip(facts.container_name),
+        cgroup: facts.cgroup,
     }
 }
 

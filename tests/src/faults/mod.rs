@@ -266,9 +266,9 @@ impl<'a> Session<'a> {
         self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: false, judged });
     }
 
-    /// What a client got that spoke TLS.
-    pub fn note_secure(&self, path: String, client: String, answer: Answer, judged: bool) {
-        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: true, judged });
+    /// What a client got that asked in its own way.
+    pub fn note_exchange(&self, exchange: Exchange) {
+        self.exchanges.borrow_mut().push(exchange);
     }
 
     /// A request that may fail on the way to the fault, and is not judged.
