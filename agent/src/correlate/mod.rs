@@ -12,6 +12,7 @@ pub mod failures;
 #[cfg(test)]
 pub mod fixture;
 pub mod flows;
+mod hint;
 pub mod history;
 mod join;
 mod judging;
@@ -353,7 +354,7 @@ impl Engine {
             if failed {
                 self.count_failure(seq);
                 if let Some(route) = Route::of(&pending.error.conn.request_head) {
-                    self.past.failures.concerned(group, &endpoint, route);
+                    self.past.failures.concerned(group, &endpoint, route, joined.doubt.is_none());
                 }
             }
         }

@@ -17,7 +17,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use trace502::model::Confidence;
 
 use crate::client::{Answer, Ask, Client};
@@ -230,7 +230,7 @@ impl<'a> Session<'a> {
     }
 
     pub fn connect(&self) -> Result<Client> {
-        Client::connect(self.proxy.addr)
+        Client::connect(self.proxy.addr).with_context(|| self.proxy.state())
     }
 
     /// A request that is to fail for the reason of this cell.
