@@ -11,8 +11,8 @@ use super::pending::{Pending, Pendings};
 use super::pool;
 use super::tries::{End, State, Tries, Try};
 use crate::logs::{Format, LogError};
-use crate::model::{Handover, Nanos, Phase, Seen};
-use crate::proxies::Closes;
+use crate::model::{ClientOutcome, Handover, Nanos, Phase, Seen};
+use crate::proxies::{Birth, Closes};
 use crate::text::{MILLI, SECOND};
 
 /// An attempt may seem to begin this much before its request: clocks are read on two CPUs.
@@ -71,9 +71,7 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
     if pending.error.conn.stream {
         doubt_streams(&mut joined, pending, tries);
     }
-    // Streams whose order their proxy does not keep: without content, which is which is chance.
-    let kind = pending.owner.kind;
-    let moved = pending.error.conn.stream && (kind.streams_move || kind.closes == Closes::AfterWrite);
+    let moved = moved(pending);
     joined.open |= moved && joined.own.is_empty();
     if joined.doubt.is_some() && !joined.rivals.is_empty() {
         if agree(&joined, tries) {
@@ -83,6 +81,13 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
         }
     }
     joined
+}
+
+/// Streams whose order their proxy does not keep: without content, which is which is chance.
+fn moved(pending: &Pending) -> bool {
+    let kind = pending.owner.kind;
+    let shuffled = kind.streams_move || kind.closes == Closes::AfterWrite || kind.birth == Birth::Hint;
+    pending.error.conn.stream && shuffled
 }
 
 /// Whether all that could be meant failed the same way: the cause is certain although the owner is not.
@@ -147,17 +152,52 @@ pub(super) fn exact(pending: &Pending, tries: &Tries) -> Joined {
 }
 
 /// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
-/// there was a choice, content must confirm it.
+/// there was a choice, content must confirm it. Where the order is not kept, content alone says whose an attempt is.
 fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let mut joined = Joined::default();
+    if moved(pending) {
+        joined.own = by_content(pending, tries, others);
+        if !joined.own.is_empty() {
+            return joined;
+        }
+    }
     for t in tries.of_client(pending.key()).filter(|t| !t.used) {
-        let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 || b.retry);
         match compare(&pending.error.conn, &t.attempt) {
-            Content::Different if !alone => {}
+            Content::Different if !rewritten(pending, t) => {}
+            Content::Different => {
+                joined.own.push(t.seq);
+                joined.doubt = Some("the request that went to the upstream looks different from the client's");
+            }
             _ => joined.own.push(t.seq),
         }
     }
     if joined.own.is_empty() { hinted(pending, tries, others) } else { joined }
+}
+
+/// Whether a request that looks different may be this one all the same, as a proxy that rewrites it sends it: there
+/// was no other to serve, and what came of it is what the client got.
+fn rewritten(pending: &Pending, t: &Try) -> bool {
+    let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 && !b.retry);
+    let passed_on = match (t.attempt.handover, pending.error.outcome, t.attempt.conn.status) {
+        (Handover::Answered, ClientOutcome::Status(got), Some(said)) => got == said,
+        _ => true,
+    };
+    alone && passed_on
+}
+
+/// The attempts within the time of a request that were sent this very request. Where several were, as clients that ask
+/// the same make them, those that were bound to it.
+fn by_content(pending: &Pending, tries: &Tries, others: &Pendings) -> Vec<u64> {
+    let own = |t: &Try| t.key() == Some(pending.key());
+    let same = |t: &&Try| {
+        let free = own(t) || !claimed(t, others);
+        free && eligible(t, pending) && compare(&pending.error.conn, &t.attempt) >= Content::Same
+    };
+    let mut found: Vec<&Try> = tries.of_process(pending.pid).filter(same).collect();
+    if found.len() > 1 {
+        found.retain(|t| own(t));
+    }
+    found.iter().map(|t| t.seq).collect()
 }
 
 /// Where nothing was sent to an upstream, only their order tells the streams of a connection apart.
@@ -227,14 +267,20 @@ pub(super) fn within(t: &Try, pending: &Pending) -> bool {
     t.began() >= from && t.began() <= pending.at && t.at <= to
 }
 
+/// Go hands an answer that broke off to the goroutine that waits for it, and closes its connection in another: that may
+/// come behind the error.
+fn right_behind(t: &Try, pending: &Pending) -> bool {
+    t.began() <= pending.at && t.at > pending.at && t.at <= pending.until() && pending.owner.kind.birth == Birth::Hint
+}
+
 /// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.
 fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let key = pending.key();
     // From the newest: nearest to the error first. Those that another incident has may still be ours.
     let near: Vec<(Content, &Try)> = tries
         .of_process(pending.pid)
-        .filter(|t| within(t, pending))
         .map(|t| (compare(&pending.error.conn, &t.attempt), t))
+        .filter(|(content, t)| within(t, pending) || *content >= Content::Same && right_behind(t, pending))
         .collect();
     let of = |content: Content| near.iter().filter(move |(c, _)| *c == content).map(|(_, t)| *t);
     let identical: Vec<u64> = of(Content::Identical).filter(|t| !t.used).map(|t| t.seq).collect();
@@ -261,7 +307,8 @@ fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         return Joined { own, rivals, doubt: unsure.then_some(doubt), ..Joined::default() };
     }
     let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
-    let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
+    let fits = |t: &&Try| !pending.error.conn.stream || rewritten(pending, t);
+    let mapped: Vec<u64> = of(Content::Different).filter(alone).filter(fits).map(|t| t.seq).collect();
     let doubt =
         (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
     Joined { own: mapped, doubt, ..Joined::default() }

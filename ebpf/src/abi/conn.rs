@@ -73,6 +73,8 @@ pub const CONN_STREAM: u16 = 16384;
 
 /// Set in the number of a request that is a stream of HTTP/2.
 pub const STREAM: u32 = 1 << 31;
+/// Status of such a request whose answer says in HTTP that all is well, and in gRPC that it is not.
+pub const GRPC_UNAVAILABLE: u16 = 14;
 /// What `inserted` is where it is not known.
 pub const UNCOUNTED: u32 = u32::MAX;
 
