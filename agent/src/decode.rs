@@ -206,6 +206,7 @@ fn connection(record: &ConnRecord) -> Connection {
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
+        handshake: (!of_client && has(abi::CONN_SECURED)).then(|| handshake(conn.slot)),
         stream,
         blind: has(abi::CONN_BLIND),
         check: !of_client && has(abi::CONN_CHECK),
@@ -226,6 +227,23 @@ fn connection(record: &ConnRecord) -> Connection {
         reply_bytes: conn.reply_bytes,
         request_head,
         reply_head,
+    }
+}
+
+fn handshake(made: u32) -> Handshake {
+    let reason = made >> abi::SHOOK_REASON & abi::SHOOK_REASONS;
+    let trouble = match reason {
+        0 => None,
+        abi::ALERT_SENT.. => Some(Trouble::AlertSent((reason - abi::ALERT_SENT) as u8)),
+        abi::ALERT_RECEIVED.. => Some(Trouble::AlertReceived((reason - abi::ALERT_RECEIVED) as u8)),
+        own => Some(Trouble::Library(own as u16)),
+    };
+    Handshake {
+        done: made & abi::SHOOK != 0,
+        verified: (made & abi::SHOOK_VERIFIED) as u8,
+        told: (made >> abi::SHOOK_TOLD & abi::SHOOK_VERIFIED) as u8,
+        other_name: made & abi::SHOOK_NAME != 0,
+        trouble,
     }
 }
 

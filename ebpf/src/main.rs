@@ -14,8 +14,10 @@ mod maps;
 mod peer;
 mod probes;
 mod sealed;
+mod secured;
 mod story;
 mod thread;
+mod upstream;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -194,7 +194,7 @@ pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
-/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+/// What is said inside TLS, by the cookie of the connection. It goes when the connection closes.
 #[btf_map]
 pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -210,6 +210,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How the library calls each of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_NAMES: HashMap<u64, TlsKey, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// A function that a goroutine is in.
 #[derive(Clone, Copy)]

@@ -38,10 +38,10 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
             record.tcp.error = sk.soft_error();
         }
-        if conn.role == ROLE_UPSTREAM {
-            peer::other_end(record);
-            peer::find_listener(&record.tuple, &mut record.listener);
-        }
+    }
+    if conn.role == ROLE_UPSTREAM && conn.flags & CONN_UNIX == 0 {
+        peer::other_end(record);
+        peer::find_listener(&record.tuple, &mut record.listener);
     }
 }
 

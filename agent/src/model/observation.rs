@@ -191,6 +191,8 @@ pub struct Connection {
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
     pub secured: bool,
+    /// A connection to an upstream: what the owner's TLS library made of the handshake.
+    pub handshake: Option<Handshake>,
     /// A stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known.
     pub stream: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
@@ -224,7 +226,37 @@ pub struct Connection {
     pub reply_head: Vec<u8>,
 }
 
+/// What a TLS library made of a handshake. The numbers are those of OpenSSL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// It came to its end.
+    pub done: bool,
+    /// What verification of the certificate came to, whether or not anybody minded.
+    pub verified: u8,
+    /// What the owner was told of it when it asked.
+    pub told: u8,
+    /// The owner found the certificate to be for another name.
+    pub other_name: bool,
+    /// The library's first error.
+    pub trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// An error of the library's own (`SSL_R_*`).
+    Library(u16),
+    AlertReceived(u8),
+    AlertSent(u8),
+}
+
 impl Connection {
+    /// Whether this many unread bytes at the other end are all of the request. Inside TLS it takes more room on the wire,
+    /// piece by piece: that none of a short one was read is certain, of a long one the beginning may have been.
+    pub fn none_read(&self, unread: u64) -> bool {
+        const SHORT: u64 = 4096;
+        unread >= self.request_bytes.max(1) && (!self.secured || self.request_bytes <= SHORT)
+    }
+
     /// One of which nothing was seen but whose it is: what is known otherwise is filled in by whoever knows it.
     pub fn unseen(owner: Task, comm: &str, phase: Phase) -> Connection {
         Connection {
@@ -241,6 +273,7 @@ impl Connection {
             ahead: false,
             application: false,
             secured: false,
+            handshake: None,
             stream: false,
             blind: false,
             check: false,

@@ -2,7 +2,8 @@
 
 mod connect;
 mod drop;
-mod go;
+pub mod go;
+mod handshake;
 mod listen;
 mod payload;
 mod process;
