@@ -396,3 +396,19 @@ fn dns(record: &DnsRecord) -> Dns {
         message: record.message[..abi::DNS.min(record.kept as usize)].to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_made_of_a_handshake_is_taken_apart() {
+        assert_eq!(handshake(0), Handshake::default());
+        let told = abi::SHOOK | abi::SHOOK_NAME | 18 | 10 << abi::SHOOK_TOLD | 134 << abi::SHOOK_REASON;
+        let trouble = Some(Trouble::Library(134));
+        assert_eq!(handshake(told), Handshake { done: true, verified: 18, told: 10, other_name: true, trouble });
+        let alert = |code: u32| handshake(code << abi::SHOOK_REASON).trouble;
+        assert_eq!(alert(abi::ALERT_RECEIVED + 116), Some(Trouble::AlertReceived(116)));
+        assert_eq!(alert(abi::ALERT_SENT + 42), Some(Trouble::AlertSent(42)));
+    }
+}

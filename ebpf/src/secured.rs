@@ -138,7 +138,11 @@ pub fn reveal(conn: &mut Conn) -> i32 {
     }
     // What comes after its owner's goodbye is an answer to that, however fast.
     let parted = inside.reset;
-    if parted != 0 && inside.fin == 0 && (conn.fin == 0 || conn.fin > parted) && (conn.reset == 0 || conn.reset > parted) {
+    if parted != 0
+        && inside.fin == 0
+        && (conn.fin == 0 || conn.fin > parted)
+        && (conn.reset == 0 || conn.reset > parted)
+    {
         conn.fin = 0;
         conn.reset = 0;
         conn.flags |= CONN_CLOSED_FIRST;

@@ -102,9 +102,10 @@ impl Libraries {
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            let calls = self.known.entry(identity).or_insert_with(|| {
-                (tls_calls::of(&file).unwrap_or_default().into(), tls_calls::reasons(&file).into())
-            });
+            let calls = self
+                .known
+                .entry(identity)
+                .or_insert_with(|| (tls_calls::of(&file).unwrap_or_default().into(), tls_calls::reasons(&file).into()));
             let (calls, reasons) = calls.clone();
             if !calls.is_empty() || !reasons.is_empty() {
                 found.push(Library { name: name.to_owned(), calls, reasons, file });

@@ -23,7 +23,8 @@ pub const FAULTS: &[Fault] = &[
     fault("tls-upstream-ssh", "garbled 502 garbled|200 502 - -", &["invalid_response"], |s| get(s, "tls-ssh"))
         .says(&["ssh"]),
     fault("tls-upstream-raced", "502 502|closed 502|closed 502 - -", &["keepalive_race"], raced),
-    fault("tls-upstream-wants-cert", BROKEN, &["tls_handshake_failed"], wants_certificate).says(&["certificate"]),
+    fault("tls-upstream-wants-cert", "502 502|503 502 502 - -", &["tls_handshake_failed"], wants_certificate)
+        .says(&["certificate"]),
 ];
 
 fn speaking(setup: &Setup, conduct: &str) -> Route {
