@@ -124,6 +124,7 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         tcp: (!is_unix).then(|| tcp(&record.tcp)),
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
+        handshake: (conn.flags & abi::CONN_SECURED != 0).then(|| handshake(conn.slot)),
     }
 }
 
@@ -206,7 +207,6 @@ fn connection(record: &ConnRecord) -> Connection {
         ahead: has(abi::CONN_AHEAD),
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
-        handshake: (!of_client && has(abi::CONN_SECURED)).then(|| handshake(conn.slot)),
         stream,
         blind: has(abi::CONN_BLIND),
         check: !of_client && has(abi::CONN_CHECK),

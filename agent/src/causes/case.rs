@@ -9,7 +9,8 @@ use crate::correlate::{Counted, Owner, Past};
 use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::logs::{Hint, LogError};
 use crate::model::{
-    Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
+    Attempt, ClientError, Connection, Endpoint, Flow, Handover, Handshake, ListenerSeen, Nanos, Packet, Peer, Phase,
+    Tcp,
 };
 use crate::proxies::Protocol;
 use crate::text;
@@ -136,6 +137,11 @@ impl<'a> Case<'a> {
 
     pub fn peer(&self) -> Option<&'a Peer> {
         self.attempt.and_then(|attempt| attempt.peer.as_ref())
+    }
+
+    /// What the proxy's TLS library made of the handshake.
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.attempt.and_then(|attempt| attempt.handshake)
     }
 
     pub fn endpoint(&self) -> Option<&'a Endpoint> {
@@ -299,10 +305,13 @@ impl<'a> Case<'a> {
 
     /// Whether the proxy's own answer says that it had no upstream left; `None` where that cannot be told.
     pub fn says_none_left(&self) -> Option<bool> {
-        let (word, conn) = (self.owner.kind.none_word?, &self.client?.conn);
-        let said = conn.reply_head.windows(word.len()).any(|bytes| bytes == word.as_bytes());
-        let whole = !conn.reply_head.is_empty() && conn.reply_head.len() as u64 >= conn.reply_bytes;
-        (said || whole).then_some(said)
+        self.client?.conn.says(self.owner.kind.none_word?)
+    }
+
+    /// The proxy's own answer says that it tried an upstream.
+    pub fn says_tried(&self) -> bool {
+        let tried = self.owner.kind.pool.as_ref().zip(self.client).and_then(|(pool, c)| c.conn.says(pool.tried));
+        tried == Some(true)
     }
 
     /// Records were lost while it went on: what was not seen proves nothing.

@@ -35,7 +35,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let place = case.place();
     let name = tls::server_name(&conn.request_head);
     let asked = name.as_ref().map_or_else(String::new, |n| format!(" (asked for {n})"));
-    if let Some(finding) = conn.handshake.and_then(|made| told(case, &made, &asked)) {
+    if let Some(finding) = case.handshake().and_then(|made| told(case, &made, &asked)) {
         return finding.yes();
     }
     if let Some(alert) = tls::alert(case.reply()) {
@@ -43,7 +43,7 @@ fn rule(case: &Case<'_>) -> Verdict {
             .yes();
     }
     let proxy = &case.owner.name;
-    let done = conn.handshake.is_some_and(|made| made.done);
+    let done = case.handshake().is_some_and(|made| made.done);
     let after = after_hello(conn).unwrap_or(0);
     if !done && ALERT_SIZES.contains(&after) && !case.broken() {
         let refused = case.said() == Some(&Hint::TlsVerify);
@@ -129,7 +129,7 @@ fn after_the_handshake(case: &Case<'_>, asked: &str) -> Verdict {
 /// With TLS 1.3 a server that wants a certificate of the proxy says so when the request is under way.
 fn after_the_request(case: &Case<'_>, conn: &Connection) -> Option<Finding> {
     const GOODBYES: [u8; 2] = [0, 90];
-    let Some(Trouble::AlertReceived(code)) = conn.handshake?.trouble else { return None };
+    let Some(Trouble::AlertReceived(code)) = case.handshake()?.trouble else { return None };
     if GOODBYES.contains(&code) || conn.reused || !case.no_answer() {
         return None;
     }

@@ -152,6 +152,8 @@ pub struct Attempt {
     pub peer: Option<Peer>,
     /// The listener it was meant for, where the kernel side could tell.
     pub listener: ListenerSeen,
+    /// What the owner's TLS library made of the handshake, where it was asked.
+    pub handshake: Option<Handshake>,
 }
 
 /// The client request that an attempt serves, as bound at its birth.
@@ -191,8 +193,6 @@ pub struct Connection {
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
     pub secured: bool,
-    /// A connection to an upstream: what the owner's TLS library made of the handshake.
-    pub handshake: Option<Handshake>,
     /// A stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known.
     pub stream: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
@@ -257,6 +257,14 @@ impl Connection {
         unread >= self.request_bytes.max(1) && (!self.secured || self.request_bytes <= SHORT)
     }
 
+    /// Whether the answer to this client has these words; `None` where that cannot be told.
+    pub fn says(&self, words: &str) -> Option<bool> {
+        let said = self.reply_head.windows(words.len()).any(|bytes| bytes == words.as_bytes());
+        let whole = !self.reply_head.is_empty() && self.reply_head.len() as u64 >= self.reply_bytes;
+        let bare = self.request_head.starts_with(b"HEAD ");
+        (said || whole && !bare).then_some(said)
+    }
+
     /// One of which nothing was seen but whose it is: what is known otherwise is filled in by whoever knows it.
     pub fn unseen(owner: Task, comm: &str, phase: Phase) -> Connection {
         Connection {
@@ -273,7 +281,6 @@ impl Connection {
             ahead: false,
             application: false,
             secured: false,
-            handshake: None,
             stream: false,
             blind: false,
             check: false,

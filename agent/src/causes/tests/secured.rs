@@ -37,7 +37,7 @@ fn shook(handshake: Handshake) -> World {
     a.conn.request_head = HELLO.to_vec();
     a.conn.request_bytes = 517 + 74;
     a.conn.secured = true;
-    a.conn.handshake = Some(handshake);
+    a.handshake = Some(handshake);
     w.answered(502).tell(a);
     w
 }
@@ -85,7 +85,7 @@ fn closed(change: impl FnOnce(&mut Attempt)) -> World {
     let mut a = w.attempt();
     a.conn.secured = true;
     a.conn.application = true;
-    a.conn.handshake = Some(Handshake { done: true, ..Handshake::default() });
+    a.handshake = Some(Handshake { done: true, ..Handshake::default() });
     a.conn.fin = Some(w.now - 10_000);
     a.peer = Some(Peer { closed_first: true, closed: Some(w.now - 20_000), closed_by: Some(SERVER), ..w.peer() });
     change(&mut a);
@@ -102,7 +102,7 @@ fn inside_tls_a_close_is_as_certain_as_on_the_wire() {
 fn a_server_that_wants_a_certificate_says_so_after_the_request() {
     let alert = |code| {
         move |a: &mut Attempt| {
-            a.conn.handshake =
+            a.handshake =
                 Some(Handshake { done: true, trouble: Some(Trouble::AlertReceived(code)), ..Handshake::default() });
         }
     };
