@@ -5,7 +5,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAG
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
+    Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -23,6 +24,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    found: 0,
+    _pad: 0,
     drops: [0; 4],
 };
 
@@ -80,6 +83,18 @@ pub static PROCS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = Has
 /// Names of executables that are proxies: `PROC_*` to give them.
 #[btf_map]
 pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Cgroups whose processes are proxies. The first one that is all zeros ends them.
+#[btf_map]
+pub static CGROUPS: Array<Group, { GROUPS }> = Array::new();
+
+/// Where in `CGROUPS` the cgroup with this path is, zeros behind it.
+#[btf_map]
+pub static CGROUP_PATHS: HashMap<[u8; GROUP_PATH], u32, { GROUPS }> = HashMap::new();
+
+/// Room for a path: it would be half of the stack.
+#[btf_map]
+pub static SCRATCH_PATH: PerCpuArray<[u8; GROUP_PATH], 1> = PerCpuArray::new();
 
 /// Names under which processes run that listened: their successors are worth watching.
 #[btf_map]
@@ -241,21 +256,45 @@ pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
 #[btf_map]
 pub static GO_ON: ProgramArray<2> = ProgramArray::new();
 
+/// The head of a frame of HTTP/2.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    pub stream: u32,
+    pub kind: u8,
+    pub flags: u8,
+    pub _pad: u16,
+}
+
 /// One direction of an HTTP/2 connection.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Direction {
-    /// Bytes left of the frame that passes.
+    /// The frame that passes, and the bytes left of it.
+    pub frame: Frame,
     pub skip: u32,
-    /// Bytes there are of the next frame's head.
-    pub have: u32,
+    /// Bytes left of the frame's header block, and of what comes before it.
+    pub block: u32,
+    pub ahead: u32,
+    /// A header block has begun and not come to its end.
+    pub open: u32,
+    /// It is that of the trailers of a request.
+    pub trailers: u32,
     /// Entries that the table of headers has been given.
     pub inserted: u32,
-    pub _pad: u32,
+    /// What there is of the next frame's head, and of the block's beginning.
+    pub have: u32,
+    pub first_len: u32,
     pub head: [u8; 32],
-    /// What is left of the call's bytes.
+    pub first: [u8; 32],
+    /// What is left of the call's bytes, or of the piece of them that is looked at.
     pub at: u64,
     pub left: u64,
+    /// Where the other pieces are told of, which of them is next and how many there are, and their bytes.
+    pub vectors: u64,
+    pub piece: u32,
+    pub pieces: u32,
+    pub rest: u64,
     pub parts: Parts,
 }
 
@@ -263,14 +302,24 @@ pub struct Direction {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Parts {
+    /// The piece of it that is at hand.
     pub at: u64,
     pub left: u32,
     pub inserted: u32,
-    /// Strings that follow before the next representation.
+    /// Strings that follow before the next representation, and bytes left of the one that passes.
     pub strings: u32,
-    /// The block was read to its end.
-    pub whole: u32,
+    pub skip: u32,
+    /// A number, by how many bits its next byte is to be shifted (and one more; 0 where it is whole), and what it tells.
+    pub number: u32,
+    pub shift: u32,
+    pub tells: u32,
+    /// It makes no sense, or could not be read.
+    pub broken: u32,
 }
+
+/// What a header block starts from.
+pub const NO_PARTS: Parts =
+    Parts { at: 0, left: 0, inserted: 0, strings: 0, skip: 0, number: 0, shift: 0, tells: 0, broken: 0 };
 
 /// A status that the owner has put into the table of headers, and as which entry.
 #[derive(Clone, Copy)]

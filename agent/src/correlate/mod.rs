@@ -12,6 +12,7 @@ pub mod failures;
 #[cfg(test)]
 pub mod fixture;
 pub mod flows;
+mod hint;
 pub mod history;
 mod join;
 mod judging;
@@ -153,6 +154,7 @@ impl Engine {
                 self.owners.forget(proc.pid);
                 self.past.history.exec(at, proc);
             }
+            Fact::Became(proc) => self.owners.forget(proc.pid),
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
                 self.past.history.fork(at, *parent, child);
@@ -249,7 +251,7 @@ impl Engine {
         // A close may be seen in the context of whoever runs just then.
         let reader = error.conn.owner;
         let task = task.filter(|t| t.pid == reader.pid || reader.pid == 0).unwrap_or(reader);
-        let owner = self.owners.of(task.pid, &error.conn.comm, host);
+        let owner = self.owners.of(task.pid, &error.conn.comm, host).as_seen(&error.conn);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
         let line = None;
@@ -348,7 +350,7 @@ impl Engine {
             if failed {
                 self.count_failure(seq);
                 if let Some(route) = Route::of(&pending.error.conn.request_head) {
-                    self.past.failures.concerned(group, &endpoint, route);
+                    self.past.failures.concerned(group, &endpoint, route, joined.doubt.is_none());
                 }
             }
         }

@@ -13,7 +13,7 @@ use trace502_ebpf::*;
 use crate::kernel::{self, *};
 use crate::maps::{
     BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, MEMBERS, Member, NO_LISTENERS, OWNER_NAMES, Owner,
-    PROCS,
+    PROCS, constant,
 };
 use crate::probes::state;
 use crate::{conn, emit, flow, peer};
@@ -39,12 +39,17 @@ pub fn started(sk: Sock) {
 #[inline(always)]
 fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     let cookie = conn::cookie(sk);
-    if LISTENER_KEYS.get_ptr(&cookie).is_some() {
-        return;
-    }
+    let known = LISTENER_KEYS.get_ptr(&cookie).is_some();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    peer::owner(tgid, class);
+    // Of a socket that several have open, each of them listens.
+    let listens = if constant!(SETTINGS.found) != 0 { PROC_LISTENS } else { 0 };
+    if !known || class & listens != listens {
+        peer::owner(tgid, class | listens);
+    }
+    if known {
+        return;
+    }
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     if class & PROC_PROXY != 0 {
         conn::track(sk, ROLE_LISTENER);
@@ -262,18 +267,29 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     let family = sk.family();
     // Connected UDP sockets (resolvers) are in the same state as connections.
     let other = family != AF_INET && family != AF_INET6 || sk.protocol() != IPPROTO_TCP;
-    if class & PROC_PROXY == 0 || other {
+    let named = class & PROC_PROXY != 0;
+    if other || !named && class & PROC_LISTENS == 0 {
         return 0;
     }
     let state = kernel::state_at(sk.0 as u64);
     if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT && state != TCP_LISTEN {
         return 0;
     }
-    if conn::get(sk).is_some() {
-        return 0;
+    match conn::get(sk) {
+        // It was known as the other end of a proxy's connection. Its owner is a proxy, too, by now.
+        Some(conn) if conn.role == ROLE_PEER && named => {
+            conn.role = ROLE_CLIENT;
+            conn.phase = PHASE_OPEN;
+            conn.flags = CONN_OLD;
+            return 0;
+        }
+        Some(_) => return 0,
+        None => {}
     }
     if state == TCP_LISTEN {
-        conn::track(sk, ROLE_LISTENER);
+        if named {
+            conn::track(sk, ROLE_LISTENER);
+        }
         return 0;
     }
     // A connection whose own address is listened on was accepted; all others were dialled.
@@ -282,6 +298,15 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
     peer::find_listener(&kernel::mirror(&tuple), &mut own);
     let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);
+    let class = match (named, accepted) {
+        (true, _) => class,
+        (false, true) => 0,
+        // What was passed over up to here is found by the walk after the news of it.
+        (false, false) => state::found(task, class),
+    };
+    if class == 0 {
+        return 0;
+    }
     let role = if accepted { ROLE_CLIENT } else { ROLE_UPSTREAM };
     let Some(conn) = conn::track(sk, role) else { return 0 };
     conn.flags = CONN_OLD;

@@ -11,7 +11,7 @@ use trace502_ebpf::*;
 use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, peer, sealed, secured, story, upstream};
+use crate::{client, conn, emit, h2, peer, sealed, secured, story, upstream};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -86,6 +86,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
             sealed::wrote(sk, conn, ret as u64);
             0
         }
+        ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, true),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
@@ -106,6 +107,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
             0
         }
         ROLE_SECURED if ret > 0 => secured::accepted(sk, conn),
+        ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, false),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
         _ => 0,
@@ -124,6 +126,10 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
         if conn::looks_tls(conn) && upstream::class_of(tgid) & PROC_TLS != 0 {
             return tls::begin(sk, conn);
+        }
+        if h2::is_preface(conn) {
+            h2::begin_plain(sk, conn);
+            return h2::plain(sk, conn, n, false);
         }
     }
     client::asked(conn, tid, new);

@@ -22,7 +22,6 @@ pub const FAULTS: &[Fault] = &[
     fault("name-missing", "502 503 500 502 503 -", NAMES, |s| name(s, "nx.test")).likely().says(&["nx.test"]),
     fault("name-failing", "502 503 500 502 503 -", NAMES, |s| name(s, "fail.test")).likely().says(&["fail.test"]),
     fault("name-unanswered", "502 503 500 502 503 -", NAMES, |s| name(s, "mute.test")).likely().says(&["mute.test"]),
-    fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
     fault("one-connection", "- 503 503 - 503 -", &["proxy_limit"], one_connection).likely(),
     // While the checks of another backend fail: what it says by itself is not about them.
     fault("own-rule-503", "- 503 - - - -", &["unattributed"], |s| {
@@ -35,6 +34,8 @@ pub const FAULTS: &[Fault] = &[
     })
     .unknown()
     .alone(),
+    // The last one: Envoy's health checks and look-ups crash it when they get no descriptor.
+    fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
 ];
 
 /// Two servers that nobody has; what marks them down differs by proxy.
@@ -64,8 +65,8 @@ fn name(setup: &Setup, name: &str) -> Result<Plan> {
     let kind = setup.kind;
     Ok(Plan::new(route, move |session| {
         if matches!(kind, Kind::Haproxy | Kind::Envoy) {
-            // It asks by itself from time to time: one look-up must have been seen.
-            std::thread::sleep(Duration::from_millis(1500));
+            // It asks by itself from time to time: one look-up must have been seen, and have had its time.
+            std::thread::sleep(Duration::from_millis(2500));
         }
         session.fail(session.get())
     })
