@@ -222,6 +222,19 @@ impl Kernel {
         }
     }
 
+    /// Looks for listeners whose ports were not known when they were told of.
+    pub fn find_listeners(&mut self) {
+        self.walk("found_listening");
+        self.walk("found_beneath");
+        // One that came meanwhile is told, and looked for then.
+        if let Some(map) = self.bpf.map_mut("LISTENERS_MISSING")
+            && let Ok(mut missing) = Array::<_, u32>::try_from(map)
+        {
+            // It stays as it is where that fails: then nobody is said to be absent, which is never wrong.
+            let _ = missing.set(1, 0, 0);
+        }
+    }
+
     /// The same for processes that have become proxies since then.
     pub fn find_more(&mut self) {
         for name in ["found_connected", "found_peers"] {

@@ -411,6 +411,13 @@ pub struct Listening {
     pub is_proxy: bool,
 }
 
+impl Listening {
+    /// It was never bound: its port was not known when it began to listen, and is told once it has been looked for.
+    pub fn unnamed(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp(at) if at.port() == 0)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proc {
     pub pid: u32,

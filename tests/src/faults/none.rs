@@ -22,6 +22,16 @@ pub const FAULTS: &[Fault] = &[
     fault("name-missing", "502 503 500 502 503 -", NAMES, |s| name(s, "nx.test")).likely().says(&["nx.test"]),
     fault("name-failing", "502 503 500 502 503 -", NAMES, |s| name(s, "fail.test")).likely().says(&["fail.test"]),
     fault("name-unanswered", "502 503 500 502 503 -", NAMES, |s| name(s, "mute.test")).likely().says(&["mute.test"]),
+    fault("no-servers", "- 503 - - - -", &["no_live_upstream"], |s| {
+        Ok(Plan::get(s.route("127.0.0.1:1").special(Special::NoServers)).no_upstream())
+    })
+    .likely(),
+    // Nothing but its log tells these two from any other answer of its own.
+    fault("no-resolver", "502 - - - - -", &["dns_failure"], |s| {
+        Ok(Plan::get(s.route("shop.test:8080").special(Special::NoResolver)).no_upstream())
+    })
+    .says(&["shop.test"]),
+    fault("rate-limit", "503 - - - - -", &["proxy_limit"], rate_limit).says(&["limit_req"]),
     fault("one-connection", "- 503 503 - 503 -", &["proxy_limit"], one_connection).likely(),
     // While the checks of another backend fail: what it says by itself is not about them.
     fault("own-rule-503", "- 503 - - - -", &["unattributed"], |s| {
@@ -54,6 +64,16 @@ fn all_down(setup: &Setup) -> Result<Plan> {
             // By health checks, which run since the proxy started, or by the configuration.
             _ => std::thread::sleep(Duration::from_secs(1)),
         }
+        session.fail(session.get())
+    })
+    .no_upstream())
+}
+
+/// A rule of the proxy's own refuses what comes too soon after the first request.
+fn rate_limit(setup: &Setup) -> Result<Plan> {
+    let route = setup.route(setup.world.shared_at(Place::Loopback, "ok")).special(Special::Limited);
+    Ok(Plan::new(route, |session| {
+        session.well(session.get())?;
         session.fail(session.get())
     })
     .no_upstream())

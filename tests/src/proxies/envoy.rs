@@ -145,6 +145,7 @@ fn cluster(site: &Site, route: &Route) -> Value {
             cluster["circuit_breakers"] = json!({"thresholds": limits});
         }
         Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
+        Special::Limited | Special::NoResolver | Special::NoServers => {}
     }
     cluster
 }

@@ -4,6 +4,7 @@ mod bounds;
 mod concurrency;
 mod dismissed;
 mod found;
+mod hint;
 mod pool;
 mod retries;
 mod time;
