@@ -78,7 +78,7 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
             };
             (record.header, fact)
         }
-        Kind::Exec | Kind::Fork | Kind::Exit | Kind::Signal | Kind::Oom => {
+        Kind::Exec | Kind::Fork | Kind::Exit | Kind::Signal | Kind::Oom | Kind::Became => {
             let record = whole!(TaskRecord);
             (record.header, task(kind, &record))
         }
@@ -132,6 +132,7 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         tcp: (!is_unix).then(|| tcp(&record.tcp)),
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
+        handshake: (conn.flags & abi::CONN_SECURED != 0).then(|| handshake(conn.slot)),
     }
 }
 
@@ -216,6 +217,7 @@ fn connection(record: &ConnRecord) -> Connection {
         secured: has(abi::CONN_SECURED),
         stream,
         blind: has(abi::CONN_BLIND),
+        found: conn.class & abi::PROC_FOUND != 0,
         check: !of_client && has(abi::CONN_CHECK),
         after_call: of_client && has(abi::CONN_AFTER_CALL),
         after: if of_client { NonZero::new(conn.bound) } else { None },
@@ -235,6 +237,23 @@ fn connection(record: &ConnRecord) -> Connection {
         reply_bytes: conn.reply_bytes,
         request_head,
         reply_head,
+    }
+}
+
+fn handshake(made: u32) -> Handshake {
+    let reason = made >> abi::SHOOK_REASON & abi::SHOOK_REASONS;
+    let trouble = match reason {
+        0 => None,
+        abi::ALERT_SENT.. => Some(Trouble::AlertSent((reason - abi::ALERT_SENT) as u8)),
+        abi::ALERT_RECEIVED.. => Some(Trouble::AlertReceived((reason - abi::ALERT_RECEIVED) as u8)),
+        own => Some(Trouble::Library(own as u16)),
+    };
+    Handshake {
+        done: made & abi::SHOOK != 0,
+        verified: (made & abi::SHOOK_VERIFIED) as u8,
+        told: (made >> abi::SHOOK_TOLD & abi::SHOOK_VERIFIED) as u8,
+        other_name: made & abi::SHOOK_NAME != 0,
+        trouble,
     }
 }
 
@@ -347,6 +366,7 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
     let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: 0, is_proxy: false };
     match kind {
         Kind::Exec => Fact::Exec(proc),
+        Kind::Became => Fact::Became(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
         Kind::Exit => {
             let parent = (record.other != 0).then_some(record.other);
@@ -385,5 +405,21 @@ fn dns(record: &DnsRecord) -> Dns {
         local: flow.local,
         received: record.received != 0,
         message: record.message[..abi::DNS.min(record.kept as usize)].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_made_of_a_handshake_is_taken_apart() {
+        assert_eq!(handshake(0), Handshake::default());
+        let told = abi::SHOOK | abi::SHOOK_NAME | 18 | 10 << abi::SHOOK_TOLD | 134 << abi::SHOOK_REASON;
+        let trouble = Some(Trouble::Library(134));
+        assert_eq!(handshake(told), Handshake { done: true, verified: 18, told: 10, other_name: true, trouble });
+        let alert = |code: u32| handshake(code << abi::SHOOK_REASON).trouble;
+        assert_eq!(alert(abi::ALERT_RECEIVED + 116), Some(Trouble::AlertReceived(116)));
+        assert_eq!(alert(abi::ALERT_SENT + 42), Some(Trouble::AlertSent(42)));
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod client;
 mod conn;
@@ -14,8 +15,11 @@ mod maps;
 mod peer;
 mod probes;
 mod sealed;
+mod secured;
 mod story;
+mod sum;
 mod thread;
+mod upstream;
 
 #[cfg(not(test))]
 #[panic_handler]

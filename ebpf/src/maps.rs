@@ -1,11 +1,13 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
 use crate::sealed::Story;
+use crate::sum::Sum;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
+    Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -23,6 +25,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    found: 0,
+    _pad: 0,
     drops: [0; 4],
 };
 
@@ -69,9 +73,10 @@ pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 #[btf_map]
 pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
 
-/// Not 0 once a listener was not kept.
+/// Not 0 once a listener was not kept, or may have been counted wrong; the second: while there is one whose port is not
+/// known yet. Then nobody is said not to listen.
 #[btf_map]
-pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
+pub static LISTENERS_MISSING: Array<u32, 2> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -80,6 +85,18 @@ pub static PROCS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = Has
 /// Names of executables that are proxies: `PROC_*` to give them.
 #[btf_map]
 pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Cgroups whose processes are proxies. The first one that is all zeros ends them.
+#[btf_map]
+pub static CGROUPS: Array<Group, { GROUPS }> = Array::new();
+
+/// Where in `CGROUPS` the cgroup with this path is, zeros behind it.
+#[btf_map]
+pub static CGROUP_PATHS: HashMap<[u8; GROUP_PATH], u32, { GROUPS }> = HashMap::new();
+
+/// Room for a path: it would be half of the stack.
+#[btf_map]
+pub static SCRATCH_PATH: PerCpuArray<[u8; GROUP_PATH], 1> = PerCpuArray::new();
 
 /// Names under which processes run that listened: their successors are worth watching.
 #[btf_map]
@@ -141,28 +158,17 @@ pub struct ListenKey {
     pub _pad: u16,
 }
 
-/// One of the sockets that listen on an address.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Member {
-    pub sk: u64,
-    pub cookie: u64,
-    pub tgid: u32,
-    pub _pad: u32,
-}
-
-/// Sockets of one address that are known each. Of more only the number is kept. A power of two.
-pub const MEMBERS: usize = 16;
-
-#[derive(Clone, Copy)]
+/// Who listens on an address. Several CPUs add and take away at the same time, so each is a sum: of one socket that is
+/// left, the sums are what it is.
 #[repr(C)]
 pub struct ListenState {
-    /// How many there are, and how many of them `members` has, from its beginning.
-    pub count: u32,
-    pub kept: u32,
+    pub count: Sum,
+    /// Kernel addresses, cookies and processes of the sockets.
+    pub sk: Sum,
+    pub cookie: Sum,
+    pub tgid: Sum,
     /// 1 for a wildcard of IPv6 that does not take IPv4.
     pub only_v6: u64,
-    pub members: [Member; MEMBERS],
 }
 
 #[btf_map]
@@ -172,9 +178,18 @@ pub static LISTENERS: HashMap<ListenKey, ListenState, 32768, { BPF_F_NO_PREALLOC
 #[btf_map]
 pub static NO_LISTENERS: PerCpuArray<ListenState, 1> = PerCpuArray::new();
 
-/// Listening sockets that were counted in `LISTENERS`, by cookie.
+/// A listening socket that was counted in `LISTENERS`: where, and whose it is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Listens {
+    pub key: ListenKey,
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By cookie.
 #[btf_map]
-pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static LISTENER_KEYS: HashMap<u64, Listens, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Who has a listening socket of MPTCP open.
 #[repr(C)]
@@ -194,7 +209,7 @@ pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
-/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+/// What is said inside TLS, by the cookie of the connection. It goes when the connection closes.
 #[btf_map]
 pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -210,6 +225,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How the library calls each of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_NAMES: HashMap<u64, TlsKey, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// A function that a goroutine is in.
 #[derive(Clone, Copy)]

@@ -5,14 +5,16 @@
 
 use super::content::{Content, compare};
 use super::failures::Failures;
+use super::hint::hinted;
 use super::late;
 use super::lines;
 use super::pending::{Pending, Pendings};
 use super::pool;
+use super::streams;
 use super::tries::{End, State, Tries, Try};
 use crate::logs::{Format, LogError};
-use crate::model::{ClientOutcome, Handover, Nanos, Phase, Seen};
-use crate::proxies::{Birth, Closes};
+use crate::model::{Handover, Nanos, Phase, Seen};
+use crate::proxies::Closes;
 use crate::text::{MILLI, SECOND};
 
 /// An attempt may seem to begin this much before its request: clocks are read on two CPUs.
@@ -36,6 +38,8 @@ pub struct Joined {
     pub open: bool,
     /// They were begun for other requests.
     pub shared: bool,
+    /// Nothing but their time speaks for them.
+    pub chance: bool,
 }
 
 impl Joined {
@@ -61,33 +65,38 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
-        (None, _, true) if stream => streamed(pending, tries, others),
+        (None, _, true) if stream && !streams::moved(pending) => streams::in_turn(pending, tries, others, failures),
+        (None, _, _) if stream => hinted(pending, tries, others, failures),
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) if pending.owner.kind.pool.is_some() => pool::of_pool(pending, tries, others, failures),
         (None, false, true) => exact(pending, tries),
-        (None, false, false) => hinted(pending, tries, others),
+        (None, false, false) => hinted(pending, tries, others, failures),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
-    if pending.error.conn.stream {
-        doubt_streams(&mut joined, pending, tries);
+    if stream && !streams::moved(pending) {
+        streams::doubt(&mut joined, pending, tries);
     }
-    let moved = moved(pending);
+    let moved = streams::moved(pending);
     joined.open |= moved && joined.own.is_empty();
     if joined.doubt.is_some() && !joined.rivals.is_empty() {
         if agree(&joined, tries) {
             joined.doubt = None;
         } else {
-            joined.open = moved;
+            joined.open = moved || joined.chance;
         }
+    }
+    if pending.error.conn.found && !passed_on(&joined, pending, tries) {
+        joined.doubt.get_or_insert(FOUND);
     }
     joined
 }
 
-/// Streams whose order their proxy does not keep: without content, which is which is chance.
-fn moved(pending: &Pending) -> bool {
-    let kind = pending.owner.kind;
-    let shuffled = kind.streams_move || kind.closes == Closes::AfterWrite || kind.birth == Birth::Hint;
-    pending.error.conn.stream && shuffled
+/// An application that needs another service does what a proxy does: only a request that was passed on tells them apart.
+const FOUND: &str = "it is known as a proxy only by what it does, and did not pass the request on";
+
+fn passed_on(joined: &Joined, pending: &Pending, tries: &Tries) -> bool {
+    let last = joined.own.last().and_then(|seq| tries.get(*seq));
+    last.is_some_and(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same)
 }
 
 /// Whether all that could be meant failed the same way: the cause is certain although the owner is not.
@@ -151,72 +160,6 @@ pub(super) fn exact(pending: &Pending, tries: &Tries) -> Joined {
     if joined.own.is_empty() { unbound(pending, tries) } else { joined }
 }
 
-/// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
-/// there was a choice, content must confirm it. Where the order is not kept, content alone says whose an attempt is.
-fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let mut joined = Joined::default();
-    if moved(pending) {
-        joined.own = by_content(pending, tries, others);
-        if !joined.own.is_empty() {
-            return joined;
-        }
-    }
-    for t in tries.of_client(pending.key()).filter(|t| !t.used) {
-        match compare(&pending.error.conn, &t.attempt) {
-            Content::Different if !rewritten(pending, t) => {}
-            Content::Different => {
-                joined.own.push(t.seq);
-                joined.doubt = Some("the request that went to the upstream looks different from the client's");
-            }
-            _ => joined.own.push(t.seq),
-        }
-    }
-    if joined.own.is_empty() { hinted(pending, tries, others) } else { joined }
-}
-
-/// Whether a request that looks different may be this one all the same, as a proxy that rewrites it sends it: there
-/// was no other to serve, and what came of it is what the client got.
-fn rewritten(pending: &Pending, t: &Try) -> bool {
-    let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 && !b.retry);
-    let passed_on = match (t.attempt.handover, pending.error.outcome, t.attempt.conn.status) {
-        (Handover::Answered, ClientOutcome::Status(got), Some(said)) => got == said,
-        _ => true,
-    };
-    alone && passed_on
-}
-
-/// The attempts within the time of a request that were sent this very request. Where several were, as clients that ask
-/// the same make them, those that were bound to it.
-fn by_content(pending: &Pending, tries: &Tries, others: &Pendings) -> Vec<u64> {
-    let own = |t: &Try| t.key() == Some(pending.key());
-    let same = |t: &&Try| {
-        let free = own(t) || !claimed(t, others);
-        free && eligible(t, pending) && compare(&pending.error.conn, &t.attempt) >= Content::Same
-    };
-    let mut found: Vec<&Try> = tries.of_process(pending.pid).filter(same).collect();
-    if found.len() > 1 {
-        found.retain(|t| own(t));
-    }
-    found.iter().map(|t| t.seq).collect()
-}
-
-/// Where nothing was sent to an upstream, only their order tells the streams of a connection apart.
-fn doubt_streams(joined: &mut Joined, pending: &Pending, tries: &Tries) {
-    let own: Vec<&Try> = joined.own.iter().filter_map(|seq| tries.get(*seq)).collect();
-    let unknown = |t: &Try| compare(&pending.error.conn, &t.attempt) == Content::Unknown;
-    let alone = |t: &&Try| t.attempt.bound.is_some_and(|b| b.choices <= 1 || b.retry);
-    if own.is_empty() || own.iter().any(|t| !unknown(t)) || own.iter().all(alone) {
-        return;
-    }
-    let client = pending.error.conn.cookie;
-    let other = |t: &&Try| t.attempt.bound.is_none_or(|b| b.client == client && b.request != pending.key().1);
-    let near = tries.of_process(pending.pid).filter(other).filter(|t| within(t, pending) && unknown(t));
-    joined.rivals = near.map(|t| t.seq).filter(|seq| !joined.own.contains(seq)).collect();
-    if !joined.rivals.is_empty() {
-        joined.doubt = Some("several requests were read at once, and nothing was sent to the upstream");
-    }
-}
-
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.
 pub(super) fn unbound(pending: &Pending, tries: &Tries) -> Joined {
     let mut joined = Joined::default();
@@ -265,53 +208,6 @@ pub(super) fn within(t: &Try, pending: &Pending) -> bool {
         _ => pending.until(),
     };
     t.began() >= from && t.began() <= pending.at && t.at <= to
-}
-
-/// Go hands an answer that broke off to the goroutine that waits for it, and closes its connection in another: that may
-/// come behind the error.
-fn right_behind(t: &Try, pending: &Pending) -> bool {
-    t.began() <= pending.at && t.at > pending.at && t.at <= pending.until() && pending.owner.kind.birth == Birth::Hint
-}
-
-/// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.
-fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let key = pending.key();
-    // From the newest: nearest to the error first. Those that another incident has may still be ours.
-    let near: Vec<(Content, &Try)> = tries
-        .of_process(pending.pid)
-        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
-        .filter(|(content, t)| within(t, pending) || *content >= Content::Same && right_behind(t, pending))
-        .collect();
-    let of = |content: Content| near.iter().filter(move |(c, _)| *c == content).map(|(_, t)| *t);
-    let identical: Vec<u64> = of(Content::Identical).filter(|t| !t.used).map(|t| t.seq).collect();
-    if !identical.is_empty() {
-        return Joined { own: identical, ..Joined::default() };
-    }
-    for (content, doubt, certain_alone) in [
-        (Content::Same, "several requests that look the same were under way", true),
-        (Content::Unknown, "which request this attempt served could only be told by its time", false),
-    ] {
-        let bound: Vec<u64> = of(content).filter(|t| !t.used && t.key() == Some(key)).map(|t| t.seq).collect();
-        let hint = !bound.is_empty();
-        let free = || of(content).find(|t| !t.used && !claimed(t, others)).map(|t| t.seq);
-        let own = if hint { bound } else { free().into_iter().collect() };
-        if own.is_empty() {
-            continue;
-        }
-        let mut rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
-        if content == Content::Unknown && own.len() > 1 {
-            // What the thread began for it need not be another try: it may be what another request needed.
-            rivals.extend(&own);
-        }
-        let unsure = !rivals.is_empty() || !(hint || certain_alone);
-        return Joined { own, rivals, doubt: unsure.then_some(doubt), ..Joined::default() };
-    }
-    let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
-    let fits = |t: &&Try| !pending.error.conn.stream || rewritten(pending, t);
-    let mapped: Vec<u64> = of(Content::Different).filter(alone).filter(fits).map(|t| t.seq).collect();
-    let doubt =
-        (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
-    Joined { own: mapped, doubt, ..Joined::default() }
 }
 
 /// Another error that waits has the better right to it.

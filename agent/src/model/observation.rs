@@ -49,6 +49,8 @@ pub enum Fact {
     /// The listening socket with this cookie closed.
     ListenerClosed(Listening),
     Exec(Proc),
+    /// A running process is a proxy from now on, or is none any more: by its cgroup, or by what it does.
+    Became(Proc),
     /// `parent` forked `child`.
     Fork {
         parent: u32,
@@ -152,6 +154,8 @@ pub struct Attempt {
     pub peer: Option<Peer>,
     /// The listener it was meant for, where the kernel side could tell.
     pub listener: ListenerSeen,
+    /// What the owner's TLS library made of the handshake, where it was asked.
+    pub handshake: Option<Handshake>,
 }
 
 /// The client request that an attempt serves, as bound at its birth.
@@ -197,6 +201,8 @@ pub struct Connection {
     pub blind: bool,
     /// The proxy opened it for itself, to see whether the upstream is well.
     pub check: bool,
+    /// Its owner is known as a proxy only by what it does.
+    pub found: bool,
     /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
     pub after_call: bool,
     /// A connection to a client: the upstream connection that the thread had closed right before its error.
@@ -226,7 +232,37 @@ pub struct Connection {
     pub reply_head: Vec<u8>,
 }
 
+/// What a TLS library made of a handshake. The numbers are those of OpenSSL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// It came to its end.
+    pub done: bool,
+    /// What verification of the certificate came to, whether or not anybody minded.
+    pub verified: u8,
+    /// What the owner was told of it when it asked.
+    pub told: u8,
+    /// The owner found the certificate to be for another name.
+    pub other_name: bool,
+    /// The library's first error.
+    pub trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// An error of the library's own (`SSL_R_*`).
+    Library(u16),
+    AlertReceived(u8),
+    AlertSent(u8),
+}
+
 impl Connection {
+    /// Whether this many unread bytes at the other end are all of the request. Inside TLS it takes more room on the wire,
+    /// piece by piece: that none of a short one was read is certain, of a long one the beginning may have been.
+    pub fn none_read(&self, unread: u64) -> bool {
+        const SHORT: u64 = 4096;
+        unread >= self.request_bytes.max(1) && (!self.secured || self.request_bytes <= SHORT)
+    }
+
     /// Whether the answer to this client has these words; `None` where that cannot be told.
     pub fn says(&self, words: &str) -> Option<bool> {
         let said = self.reply_head.windows(words.len()).any(|bytes| bytes == words.as_bytes());
@@ -254,6 +290,7 @@ impl Connection {
             stream: false,
             blind: false,
             check: false,
+            found: false,
             after_call: false,
             after: None,
             last_state: 0,
@@ -375,6 +412,13 @@ pub struct Listening {
     pub queue: u32,
     pub limit: u32,
     pub is_proxy: bool,
+}
+
+impl Listening {
+    /// It was never bound: its port was not known when it began to listen, and is told once it has been looked for.
+    pub fn unnamed(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp(at) if at.port() == 0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,29 @@ pub const PROC_LATE: u32 = 16;
 pub const PROC_TLS: u32 = 32;
 /// It reads the body of a request to its end before it asks an upstream (nginx).
 pub const PROC_WHOLE: u32 = 64;
+/// It is a proxy because of the cgroup that it is in, and no longer than that.
+pub const PROC_CGROUP: u32 = 128;
+/// It is a proxy because of what it does: it listens, and it dials.
+pub const PROC_FOUND: u32 = 256;
+/// It has, or had, a TCP socket that listens. Kept only where proxies are to be found by what they do.
+pub const PROC_LISTENS: u32 = 512;
+
+/// Cgroups whose processes are proxies: this many may be named.
+pub const GROUPS: usize = 16;
+/// Bytes of the path of one, with the zero at its end.
+pub const GROUP_PATH: usize = 256;
+
+/// A cgroup whose processes are proxies.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Group {
+    /// 0 while there is none of that name.
+    pub id: u64,
+    /// How far below the root it is.
+    pub level: u32,
+    /// `PROC_*` of the processes in it.
+    pub class: u32,
+}
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]
@@ -51,6 +74,8 @@ pub const TLS_FIFTH: u64 = 2;
 pub const TLS_VAGUE: u64 = 4;
 /// The call is one of Go's crypto/tls.
 pub const TLS_GO: u64 = 8;
+/// The reason of an error is the third argument, not the second (OpenSSL 1.1).
+pub const TLS_THIRD: u64 = 16;
 
 /// Programs that go on with a call of Go, by their place in `GO_ON`.
 pub const GO_READ: u32 = 0;
@@ -91,6 +116,8 @@ pub struct Thread {
     /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
     pub garbled: u64,
     pub call: TlsCall,
+    /// `SSL` whose certificate the thread asked about last, as long as it called nothing else for any.
+    pub verdict: u64,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
     pub delayed: [Waiting; DELAYED],

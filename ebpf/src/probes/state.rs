@@ -6,8 +6,8 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS};
-use crate::probes::{listen, tls};
+use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS, constant};
+use crate::probes::{listen, process, tls};
 use crate::{conn, emit, flow, peer, story, thread};
 
 const IPPROTO_TCP: u16 = 6;
@@ -90,7 +90,11 @@ fn connecting(sk: Sock) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let Some(&class) = (unsafe { PROCS.get(&tgid) }) else { return };
-    if class & PROC_PROXY == 0 || sk.protocol() != IPPROTO_TCP {
+    if sk.protocol() != IPPROTO_TCP {
+        return;
+    }
+    let class = if class & PROC_PROXY != 0 { class } else { found(kernel::current_task(), class) };
+    if class == 0 {
         return;
     }
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else {
@@ -112,6 +116,18 @@ fn connecting(sk: Sock) {
     }
     kernel::tuple(sk.0, &mut conn.tuple);
     remember_target(&conn.tuple);
+}
+
+/// A process dials that is no proxy so far. Who listens, too, is one where that is asked for. Returns what it is then.
+#[inline(always)]
+pub fn found(task: TaskPtr, class: u32) -> u32 {
+    let made = constant!(SETTINGS.found);
+    if made == 0 || class & PROC_LISTENS == 0 {
+        return 0;
+    }
+    let class = class | made;
+    process::became(task, class);
+    class
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@ mod apps;
 mod connect;
 mod firewall;
 mod fpm;
+mod inside;
 mod none;
 mod process;
 mod response;
@@ -17,7 +18,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use trace502::model::Confidence;
 
 use crate::client::{Answer, Ask, Client};
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Fault> {
         wait::FAULTS,
         response::FAULTS,
         secure::FAULTS,
+        inside::FAULTS,
         apps::FAULTS,
         fpm::FAULTS,
         none::FAULTS,
@@ -230,7 +232,7 @@ impl<'a> Session<'a> {
     }
 
     pub fn connect(&self) -> Result<Client> {
-        Client::connect(self.proxy.addr)
+        Client::connect(self.proxy.addr).with_context(|| self.proxy.state())
     }
 
     /// A request that is to fail for the reason of this cell.

@@ -51,6 +51,7 @@ fn handle(out: &mut String, site: &Site, route: &Route) {
             let _ = writeln!(out, "unhealthy_request_count 1");
         }
         Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
+        Special::Limited | Special::NoResolver | Special::NoServers => {}
     }
     if route.retry {
         let _ = writeln!(out, "lb_policy round_robin\nlb_try_duration 2s\nfail_duration 1s");

@@ -151,6 +151,14 @@ impl Proxy {
             .collect()
     }
 
+    /// Whether it runs, and what it said last.
+    pub fn state(&self) -> String {
+        let end = self.kid.ended().map_or_else(|| "runs".to_owned(), |status| format!("ended with {status}"));
+        let logs = self.logs();
+        let last: Vec<&str> = logs.lines().rev().take(3).collect();
+        format!("{} {end}; it said last: {}", self.kind.name(), last.join(" / "))
+    }
+
     pub fn pid(&self) -> u32 {
         self.kid.pid()
     }

@@ -52,6 +52,9 @@ fn config(site: &Site) -> String {
 }
 
 fn upstream(out: &mut String, route: &Route) {
+    if route.special == Special::Limited {
+        let _ = writeln!(out, "limit_req_zone $binary_remote_addr zone=l_{}:1m rate=1r/m;", route.id());
+    }
     if route.resolve || route.special == Special::Own502 {
         return;
     }
@@ -73,7 +76,13 @@ fn location(out: &mut String, site: &Site, route: &Route) {
     if route.patient {
         let _ = writeln!(out, "proxy_read_timeout 20s; fastcgi_read_timeout 20s;");
     }
+    if route.special == Special::Limited {
+        let _ = writeln!(out, "limit_req zone=l_{};", route.id());
+    }
     let _ = match route.speaks {
+        _ if route.special == Special::NoResolver => {
+            writeln!(out, "set $name {}; proxy_pass http://$name;", route.server())
+        }
         _ if route.special == Special::Own502 => writeln!(out, "return 502;"),
         _ if route.resolve => {
             let server = route.server();
