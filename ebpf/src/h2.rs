@@ -14,7 +14,7 @@ use crate::kernel;
 use crate::maps::{
     Direction, H2, H2S, KnownStatus, NO_H2, NO_STREAM, PROCS, Parts, SECURED, STATUSES, STREAMS, Stream, StreamKey,
 };
-use crate::{conn, emit, thread};
+use crate::{emit, story, thread};
 
 /// Steps of one call: a frame takes one, and another for its content. More than fit into the largest TLS record.
 const STEPS: u32 = 4096;
@@ -532,7 +532,7 @@ fn answered(cookie: u64, id: u32, status: u16) {
         && let Some(conn) = SECURED.get_ptr(&cookie)
     {
         // SAFETY: a map value, read only.
-        conn::stream_error(unsafe { &*conn }, stream, id, status, why);
+        story::stream_error(unsafe { &*conn }, stream, id, status, why);
     }
     let _ = STREAMS.remove(&key);
 }

@@ -11,8 +11,10 @@ mod h2;
 mod head;
 mod kernel;
 mod maps;
+mod peer;
 mod probes;
 mod sealed;
+mod story;
 mod thread;
 
 #[cfg(not(test))]

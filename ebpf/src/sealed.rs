@@ -9,7 +9,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::Sock;
 use crate::maps::{PROCS, SEALED};
-use crate::{conn, emit, thread};
+use crate::{emit, story, thread};
 
 /// Nothing is known, or an answer came.
 const QUIET: u32 = 0;
@@ -109,7 +109,7 @@ pub fn wrote(sk: Sock, conn: &mut Conn, n: u64) {
     story.told = 1;
     // The error is that request's, whatever was read since.
     let request = core::mem::replace(&mut conn.request, story.request);
-    conn::hand_over(sk, conn, Kind::Client, WHY_UNSEEN | IN_TASK);
+    story::hand_over(sk, conn, Kind::Client, WHY_UNSEEN | IN_TASK);
     conn.request = request;
 }
 

@@ -299,10 +299,13 @@ impl<'a> Case<'a> {
 
     /// Whether the proxy's own answer says that it had no upstream left; `None` where that cannot be told.
     pub fn says_none_left(&self) -> Option<bool> {
-        let (word, conn) = (self.owner.kind.none_word?, &self.client?.conn);
-        let said = conn.reply_head.windows(word.len()).any(|bytes| bytes == word.as_bytes());
-        let whole = !conn.reply_head.is_empty() && conn.reply_head.len() as u64 >= conn.reply_bytes;
-        (said || whole).then_some(said)
+        self.client?.conn.says(self.owner.kind.none_word?)
+    }
+
+    /// The proxy's own answer says that it tried an upstream.
+    pub fn says_tried(&self) -> bool {
+        let tried = self.owner.kind.pool.as_ref().zip(self.client).and_then(|(pool, c)| c.conn.says(pool.tried));
+        tried == Some(true)
     }
 
     /// Records were lost while it went on: what was not seen proves nothing.

@@ -26,7 +26,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let ClientOutcome::Status(status) = client.outcome else { return Verdict::No };
     let kind = case.owner.kind;
     // What was lost may have been the attempt.
-    if !kind.none_left.contains(&status) || case.lossy() {
+    if !kind.none_left.contains(&status) || case.lossy() || case.says_tried() {
         return Verdict::No;
     }
     let said = case.said() == Some(&Hint::NoLiveUpstream);

@@ -141,6 +141,11 @@ impl Failures {
         self.groups.get(&group).and_then(|g| g.get(endpoint)).is_some_and(|f| f.ever_checked)
     }
 
+    /// Whether a request like this one failed there.
+    pub fn made_fail(&self, group: u32, endpoint: &Endpoint, route: &Option<Route>) -> bool {
+        self.groups.get(&group).and_then(|g| g.get(endpoint)).is_some_and(|f| f.made_fail(route.as_ref()))
+    }
+
     /// Upstreams of this proxy that failed in the minute before.
     pub fn of(&self, group: u32, at: Nanos) -> impl Iterator<Item = (&Endpoint, &Failed)> {
         let since = at.saturating_sub(MEMORY);

@@ -8,6 +8,7 @@ use super::failures::Failures;
 use super::late;
 use super::lines;
 use super::pending::{Pending, Pendings};
+use super::pool;
 use super::tries::{End, State, Tries, Try};
 use crate::logs::{Format, LogError};
 use crate::model::{Handover, Nanos, Phase, Seen};
@@ -33,6 +34,8 @@ pub struct Joined {
     pub doubt: Option<&'static str>,
     /// Nothing but chance would tell which attempt it is.
     pub open: bool,
+    /// They were begun for other requests.
+    pub shared: bool,
 }
 
 impl Joined {
@@ -51,7 +54,7 @@ impl Joined {
     }
 }
 
-pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
     let late = pending.owner.kind.closes == Closes::AfterWrite;
     let stream = pending.error.conn.stream;
     let proven = if late && !pending.logged && !stream { late::proven(pending, tries) } else { None };
@@ -60,6 +63,7 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
         (Some(proven), _, _) => proven,
         (None, _, true) if stream => streamed(pending, tries, others),
         (None, true, _) => late::guessed(pending, tries, others),
+        (None, false, true) if pending.owner.kind.pool.is_some() => pool::of_pool(pending, tries, others, failures),
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others),
     };
@@ -70,7 +74,7 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     // Streams whose order their proxy does not keep: without content, which is which is chance.
     let kind = pending.owner.kind;
     let moved = pending.error.conn.stream && (kind.streams_move || kind.closes == Closes::AfterWrite);
-    joined.open = moved && joined.own.is_empty();
+    joined.open |= moved && joined.own.is_empty();
     if joined.doubt.is_some() && !joined.rivals.is_empty() {
         if agree(&joined, tries) {
             joined.doubt = None;
@@ -119,7 +123,7 @@ fn is_meant(t: &Try, line: &LogError) -> bool {
     there && thread && line.upstream_local_port.is_none_or(port)
 }
 
-fn exact(pending: &Pending, tries: &Tries) -> Joined {
+pub(super) fn exact(pending: &Pending, tries: &Tries) -> Joined {
     let mut joined = Joined::default();
     for t in tries.of_client(pending.key()).filter(|t| !t.used) {
         let choices = t.attempt.bound.map_or(0, |b| b.choices);
@@ -210,7 +214,7 @@ pub(super) fn eligible(t: &Try, pending: &Pending) -> bool {
 }
 
 /// It lies within the time of the request.
-fn within(t: &Try, pending: &Pending) -> bool {
+pub(super) fn within(t: &Try, pending: &Pending) -> bool {
     let from = match pending.asked() {
         Some(asked) => asked.saturating_sub(SLACK),
         None => pending.at.saturating_sub(BLIND),
@@ -254,13 +258,13 @@ fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
             rivals.extend(&own);
         }
         let unsure = !rivals.is_empty() || !(hint || certain_alone);
-        return Joined { own, rivals, doubt: unsure.then_some(doubt), open: false };
+        return Joined { own, rivals, doubt: unsure.then_some(doubt), ..Joined::default() };
     }
     let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
     let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
     let doubt =
         (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
-    Joined { own: mapped, rivals: Vec::new(), doubt, open: false }
+    Joined { own: mapped, doubt, ..Joined::default() }
 }
 
 /// Another error that waits has the better right to it.
@@ -282,6 +286,8 @@ pub fn complete(pending: &Pending, joined: &Joined, tries: &Tries, now: Nanos) -
     let last = joined.own.last().and_then(|seq| tries.get(*seq));
     let at = match (pending.owner.kind.closes, last) {
         (_, None) | (Closes::Either, _) => until,
+        // Its own may still end.
+        _ if joined.shared => until,
         (Closes::BeforeWrite, Some(_)) => pending.at + HANDED_OVER,
         (Closes::AfterWrite, Some(t)) if t.at >= pending.at || late::told_whole(t) => return Ok(()),
         (Closes::AfterWrite, Some(t)) if t.attempt.handover == Handover::Answered => pending.at + HANDED_OVER,

@@ -127,12 +127,7 @@ pub fn guessed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
     let bound: Vec<u64> = near.iter().filter(|(_, t)| own(t)).map(|(_, t)| t.seq).collect();
     match bound.is_empty() {
         true => unbound(pending, tries),
-        false => Joined {
-            own: bound,
-            rivals: Vec::new(),
-            doubt: Some("it was not seen to end with this error"),
-            open: false,
-        },
+        false => Joined { own: bound, doubt: Some("it was not seen to end with this error"), ..Joined::default() },
     }
 }
 

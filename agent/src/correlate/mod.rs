@@ -24,6 +24,7 @@ pub mod names;
 mod owner;
 mod past;
 mod pending;
+mod pool;
 mod recent;
 mod report;
 #[cfg(test)]
@@ -313,7 +314,7 @@ impl Engine {
     /// Reports an error if everything is there that can come, or waits for it.
     fn resolve(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(pending) = self.pending.get(seq) else { return };
-        let joined = join::join(pending, &self.tries, &self.pending);
+        let joined = join::join(pending, &self.tries, &self.pending, &self.past.failures);
         if let Err(at) = join::complete(pending, &joined, &self.tries, now) {
             self.timers.insert((at, Timer::Pending(seq)));
             return;
@@ -328,7 +329,7 @@ impl Engine {
 
     fn report(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
         let Some(pending) = self.pending.get(seq) else { return };
-        let mut joined = join::join(pending, &self.tries, &self.pending);
+        let mut joined = join::join(pending, &self.tries, &self.pending, &self.past.failures);
         joined.drop_checks(&self.tries, &self.past.failures);
         if joined.open {
             // Others may have the better right to them.

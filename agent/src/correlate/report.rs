@@ -96,10 +96,11 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
 /// Attempts of the same moment failed in different ways, and nothing tells which was this request's.
 fn of_several(pending: &Pending) -> Judgement {
     let name = &pending.owner.name;
-    let why = format!(
-        "{name} served several requests of the connection at once, on other threads: which attempt was this one's cannot \
-         be told"
-    );
+    let at_once = match pending.error.conn.stream {
+        true => "served several requests of the connection at once, on other threads",
+        false => "lets requests wait for connections that it began for others",
+    };
+    let why = format!("{name} {at_once}: which attempt was this one's cannot be told");
     Judgement { cause: None, timeline: Vec::new(), server: None, why: Some(("ambiguous", why)) }
 }
 
@@ -158,7 +159,8 @@ fn is_own(pending: &Pending, past: &Past) -> bool {
     let answered = matches!(pending.error.outcome, ClientOutcome::Status(_)) && conn.asked.is_some();
     let route = Route::of(&conn.request_head);
     let failed = past.failures.ever(owner.group).any(|failed| failed.concerned(route.as_ref()));
-    exact && answered && route.is_some() && !failed && past.long(pending.at)
+    let tried = owner.kind.pool.as_ref().is_some_and(|pool| conn.says(pool.tried) == Some(true));
+    exact && answered && !tried && route.is_some() && !failed && past.long(pending.at)
 }
 
 /// Why there is no cause although there is an attempt.

@@ -114,9 +114,10 @@ impl Tries {
 
     /// Takes back one that an incident has now, with nothing that only its judgement needed.
     pub fn insert_used(&mut self, mut one: Try) {
-        one.used = true;
         one.answers = Answers::default();
-        self.used.push_back(one.seq);
+        if !std::mem::replace(&mut one.used, true) {
+            self.used.push_back(one.seq);
+        }
         self.insert(one);
         if self.used.len() > USED
             && let Some(oldest) = self.used.pop_front()

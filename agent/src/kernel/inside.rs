@@ -1,14 +1,27 @@
-//! Hooks in the code of one process: one link for many places where the kernel can, one for each elsewhere.
+//! Hooks in the code of one process: which of its files get them, and how: one link for many places where the kernel
+//! can, one for each elsewhere.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use aya::Ebpf;
+use aya::maps::HashMap;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{Program, ProgramError};
 
+use trace502_ebpf::PROC_TLS;
+
+use super::attach::chain;
 use super::detach::Held;
+use super::go_program::{self, Purpose};
+use super::libc_connect;
+use super::load::{Kernel, LoadError};
 use super::many::{Many, ManyError};
 use super::opened;
+use super::tls_library::{self, Library, Visible};
+
+/// Only what is there already is changed.
+const BPF_EXIST: u64 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
@@ -56,4 +69,128 @@ pub fn hook(bpf: &mut Ebpf, many: Option<&Many>, program: &str, places: &Places)
 
 fn pid_of(pid: u32) -> std::num::NonZeroU32 {
     std::num::NonZeroU32::new(pid).unwrap_or(std::num::NonZeroU32::MIN)
+}
+
+impl Kernel {
+    /// Where no trampoline carries `connect_error`: hook the C library that this proxy has mapped.
+    /// Libraries are hooked once for each process; one that cannot be hooked is no error.
+    pub fn watch_connect(&mut self, pid: u32) {
+        let uses_libc = self.reports.iter().any(|report| {
+            report.name == "connect_error" && report.attached && report.provider.as_deref() == Some("uprobe")
+        });
+        if !uses_libc || self.libc.iter().any(|attached| attached.pid == pid) {
+            return;
+        }
+        self.hook_go(pid, Purpose::Connect);
+        let mut links = Vec::new();
+        for (file, places) in libc_connect::locate(pid) {
+            links.extend(self.hook("connect_uprobe", &Places { pid, file: &file, at: &places }).unwrap_or_default());
+        }
+        if !links.is_empty() {
+            self.libc.push(libc_connect::Attached { pid, links });
+        }
+    }
+
+    /// Looks inside the TLS library that this proxy has mapped. One that cannot be hooked is no error: what its
+    /// clients say stays unseen.
+    pub fn watch_tls(&mut self, pid: u32) -> Visible {
+        if let Some(attached) = self.tls.iter().find(|attached| attached.pid == pid) {
+            let name = attached.name.clone();
+            return self.seen(pid, name);
+        }
+        if !self.attached("tls") {
+            return Visible::None;
+        }
+        let mut refused = None;
+        for library in self.libraries.of(pid) {
+            match self.hook_tls(pid, &library) {
+                Ok(links) => {
+                    self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
+                    return self.seen(pid, library.name);
+                }
+                Err(error) => refused = Some(chain(&error)),
+            }
+        }
+        if let Some(why) = refused {
+            return Visible::Refused(why);
+        }
+        let seen = if self.attached("tls_go") { self.hook_go(pid, Purpose::Tls) } else { Visible::None };
+        match seen {
+            Visible::Hooked(name) => self.seen(pid, name),
+            other => other,
+        }
+    }
+
+    fn attached(&self, probe: &str) -> bool {
+        self.reports.iter().any(|report| report.name == probe && report.attached)
+    }
+
+    /// Every call of a library that it has, or none.
+    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<Link>, HookError> {
+        let mut links = Vec::new();
+        // The returns first: a call that is seen to begin is seen to end.
+        for (program, at) in tls_library::places(&library.calls) {
+            links.extend(self.hook(program, &Places { pid, file: &library.file, at: &at })?);
+        }
+        Ok(links)
+    }
+
+    fn hook(&mut self, program: &str, places: &Places) -> Result<Vec<Link>, HookError> {
+        hook(&mut self.bpf, self.many.as_ref(), program, places)
+    }
+
+    /// What clients say to this process inside TLS is seen in the file of this name.
+    fn seen(&mut self, pid: u32, name: String) -> Visible {
+        match self.add_class(pid, PROC_TLS) {
+            Ok(()) => Visible::Hooked(name),
+            Err(error) => Visible::Refused(error.to_string()),
+        }
+    }
+
+    fn add_class(&mut self, pid: u32, more: u32) -> Result<(), LoadError> {
+        let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
+        let mut map: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(|_| LoadError::Map("PROCS"))?;
+        // One that is gone by now must not come back: nobody would forget it again.
+        let Ok(class) = map.get(&pid, 0) else { return Ok(()) };
+        map.insert(pid, class | more, BPF_EXIST).map_err(|error| LoadError::Refused(error.to_string()))
+    }
+
+    /// Hooks functions of a proxy that is a Go program, all of them or none.
+    fn hook_go(&mut self, pid: u32, purpose: Purpose) -> Visible {
+        let Some(go) = self.go_programs.of(pid) else { return Visible::None };
+        if self.go.iter().any(|attached| attached.pid == pid && attached.purpose == purpose) {
+            return Visible::Hooked(go.name());
+        }
+        let places = match go.places(purpose) {
+            Ok(places) if places.is_empty() => return Visible::None,
+            Ok(places) => places,
+            Err(why) => return Visible::Refused(why.to_string()),
+        };
+        let mut links = Vec::new();
+        for chunk in places.chunk_by(|one, next| one.0 == next.0) {
+            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, purpose.cookie())).collect();
+            match self.hook(chunk[0].0, &Places { pid, file: &go.file, at: &at }) {
+                Ok(more) => links.extend(more),
+                Err(why) => return Visible::Refused(chain(&why)),
+            }
+        }
+        self.go.push(go_program::Attached { pid, purpose, links });
+        Visible::Hooked(go.name())
+    }
+
+    /// Forgets a process that is gone, or has become another program.
+    pub fn forget(&mut self, pid: u32) {
+        let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
+        let mut links: Vec<Link> = tls.flat_map(|attached| attached.links).collect();
+        links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
+        links.extend(self.libc.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
+        if !links.is_empty() {
+            self.detacher.drop_later(links);
+        }
+    }
+}
+
+/// Path of a process's file as we can open it.
+pub(super) fn root_path(pid: u32, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root{path}"))
 }

@@ -15,7 +15,7 @@ use std::io::Read as _;
 use object::{Object as _, ObjectSymbol as _};
 
 use super::inside::Link;
-use super::load::root_path;
+use super::inside::root_path;
 
 /// A hook in one process.
 pub struct Attached {

@@ -1,5 +1,6 @@
 //! Everything that asks the kernel what it is and what it allows, and (only here) loads programs into it.
 
+mod attach;
 pub mod btf;
 pub mod capabilities;
 mod detach;

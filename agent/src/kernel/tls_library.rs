@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inside::Link;
-use super::load::root_path;
+use super::inside::root_path;
 use super::opened::Identity;
 use super::tls_calls::{self, Call, Doing};
 

@@ -225,6 +225,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether the answer to this client has these words; `None` where that cannot be told.
+    pub fn says(&self, words: &str) -> Option<bool> {
+        let said = self.reply_head.windows(words.len()).any(|bytes| bytes == words.as_bytes());
+        let whole = !self.reply_head.is_empty() && self.reply_head.len() as u64 >= self.reply_bytes;
+        let bare = self.request_head.starts_with(b"HEAD ");
+        (said || whole && !bare).then_some(said)
+    }
+
     /// One of which nothing was seen but whose it is: what is known otherwise is filled in by whoever knows it.
     pub fn unseen(owner: Task, comm: &str, phase: Phase) -> Connection {
         Connection {

@@ -1,6 +1,6 @@
 //! Envoy: binds at birth on its worker; closes first and writes on a later pass of its loop.
 
-use super::{Birth, Closes, Protocol, Proxy, Setting};
+use super::{Birth, Closes, Pool, Protocol, Proxy, Setting};
 
 pub static PROXY: Proxy = Proxy {
     name: "envoy",
@@ -18,6 +18,10 @@ pub static PROXY: Proxy = Proxy {
     streams_move: false,
     limit_word: Some("reset reason: overflow"),
     retries_later: false,
+    pool: Some(Pool {
+        tried: "upstream connect error or disconnect/reset before headers",
+        unconnected: &["connection failure", "connection timeout"],
+    }),
     setting,
 };
 

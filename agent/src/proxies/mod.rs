@@ -89,6 +89,16 @@ impl Setting {
     ];
 }
 
+/// What the own answer of a proxy whose requests wait for any connection to their upstream says, unless somebody gave it
+/// another text.
+#[derive(Debug)]
+pub struct Pool {
+    /// An upstream was tried.
+    pub tried: &'static str,
+    /// No connection came about.
+    pub unconnected: &'static [&'static str],
+}
+
 #[derive(Debug)]
 pub struct Proxy {
     /// As the JSON record and the labels call it.
@@ -119,6 +129,8 @@ pub struct Proxy {
     pub limit_word: Option<&'static str>,
     /// It waits before it tries a request again, and does other things meanwhile.
     pub retries_later: bool,
+    /// A connection that it begins for one request may be taken by another, and one that fails takes others with it.
+    pub pool: Option<Pool>,
     /// What it calls a setting.
     pub setting: fn(Setting, Protocol) -> Option<&'static str>,
 }

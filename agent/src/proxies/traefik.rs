@@ -19,6 +19,7 @@ pub static PROXY: Proxy = Proxy {
     streams_move: false,
     limit_word: None,
     retries_later: false,
+    pool: None,
     setting,
 };
 

@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_INET, AF_INET6, AF_UNIX};
 use crate::maps::{PROCS, TARGETS};
-use crate::{conn, emit, sealed, thread};
+use crate::{emit, peer, sealed, thread};
 
 const ECONNREFUSED: i32 = 111;
 const ETIMEDOUT: i32 = 110;
@@ -136,13 +136,13 @@ fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i
         record.errno = errno;
         record.family = to.family;
         record.path_len = 0;
-        record.listener = conn::NO_LISTENER;
+        record.listener = peer::NO_LISTENER;
         if is_unix {
             // sun_path follows the family; what is behind the address is not ours, but harmless.
             let whole = fetch(record.path.as_mut_ptr(), PATH as u32, address + 2, user);
             record.path_len = if whole { PATH as u32 } else { 0 };
         } else {
-            conn::find_listener(&record.tuple, &mut record.listener);
+            peer::find_listener(&record.tuple, &mut record.listener);
         }
     });
     0

@@ -16,7 +16,7 @@ use crate::maps::{
     PROCS,
 };
 use crate::probes::state;
-use crate::{conn, emit, flow};
+use crate::{conn, emit, flow, peer};
 
 /// A socket starts to listen: the hook runs in its owner's context.
 #[inline(never)]
@@ -44,7 +44,7 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     }
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    conn::owner(tgid, class);
+    peer::owner(tgid, class);
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     if class & PROC_PROXY != 0 {
         conn::track(sk, ROLE_LISTENER);
@@ -230,7 +230,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
     let comm = task.comm();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
-    conn::owner(tgid, class);
+    peer::owner(tgid, class);
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     emit::record::<ListenRecord>(Kind::Listen, |record| {
         // SAFETY: reserved room of that size.
@@ -280,7 +280,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
     kernel::tuple(sk.0, &mut tuple);
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
-    conn::find_listener(&kernel::mirror(&tuple), &mut own);
+    peer::find_listener(&kernel::mirror(&tuple), &mut own);
     let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);
     let role = if accepted { ROLE_CLIENT } else { ROLE_UPSTREAM };
     let Some(conn) = conn::track(sk, role) else { return 0 };

@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, fastcgi, flow, sealed, thread};
+use crate::{client, conn, emit, fastcgi, flow, peer, sealed, story, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -113,7 +113,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
             }
             // There is no hook at the end of a unix connection: what it came to so far is kept.
             if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
-                conn::keep(sk, conn);
+                story::keep(sk, conn);
             }
             0
         }
@@ -153,7 +153,7 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let why = client::sent(conn, n, Source::Call(sk, Way::Out));
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
-        conn::client_error(sk, conn, why);
+        story::client_error(sk, conn, why);
         // What was wrapped leaves the connection as it was.
         if why == WHY_GARBLED && conn.status < 100 {
             conn.role = ROLE_OPAQUE;
@@ -190,7 +190,7 @@ fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if !tls && conn.request_len < HEAD as u16 && conn.phase == PHASE_ASKED {
         head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
-            conn::keep(sk, conn);
+            story::keep(sk, conn);
         }
     }
     0
@@ -205,7 +205,7 @@ const UPLOAD: u64 = 1 << 16;
 fn continued(sk: Sock, conn: &Conn, n: u64) {
     let crossed = conn.request_bytes >= UPLOAD && conn.request_bytes - n < UPLOAD;
     if crossed && conn.class & PROC_LATE != 0 && conn.bound != 0 {
-        conn::keep(sk, conn);
+        story::keep(sk, conn);
     }
 }
 
@@ -303,7 +303,7 @@ fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     if failed {
         learnt();
         // The answer itself is the failure: told now, since the connection may go on.
-        conn::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
+        story::hand_over(sk, conn, Kind::Attempt, WHY_ANSWERED | IN_TASK);
         conn.flags |= CONN_TOLD;
     }
     0
@@ -410,7 +410,7 @@ fn adopt_resolver(sk: Sock) -> Option<&'static mut Conn> {
 fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
     let (tgid, _) = emit::current();
     if receiving {
-        conn::unix_read_by(sk, tgid);
+        peer::unix_read_by(sk, tgid);
     }
     let class = class_of(tgid);
     if class & PROC_PROXY == 0 {
@@ -427,7 +427,7 @@ fn adopt_unix(sk: Sock, receiving: bool) -> Option<&'static mut Conn> {
         conn.role = ROLE_CLIENT;
     } else if peer != 0 && kernel::unix_is_bound(peer) && !receiving {
         conn.role = ROLE_UPSTREAM;
-        conn::unix_dialled(sk, peer, conn.cookie);
+        peer::unix_dialled(sk, peer, conn.cookie);
     }
     Some(conn)
 }

@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 use crate::kernel::{self, *};
 use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS};
 use crate::probes::{listen, tls};
-use crate::{conn, emit, flow, thread};
+use crate::{conn, emit, flow, peer, story, thread};
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -63,7 +63,7 @@ pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
 /// A socket that is known starts to connect: what it was before ends here.
 #[inline(never)]
 fn again(sk: Sock, conn: &mut Conn) {
-    // Its addresses are those of the new connection by now; see `conn::compose`.
+    // Its addresses are those of the new connection by now; see `story::compose`.
     conn.last_state = TCP_CLOSE;
     conn::end_upstream(sk, conn, true);
     conn.role = ROLE_OPAQUE;
@@ -205,7 +205,7 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
-        conn::owner(tgid, class);
+        peer::owner(tgid, class);
     }
     if let Some(flow) = flow::linked(sk, conn.bound) {
         flow.peer.tgid = tgid;
@@ -295,7 +295,7 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
                 thread::gone(thread, conn);
             }
             if conn.phase == PHASE_ASKED && conn::is_http1(conn) {
-                conn::client_error(sk, conn, WHY_CLOSED);
+                story::client_error(sk, conn, WHY_CLOSED);
             }
             conn.role = ROLE_OPAQUE;
         }

@@ -18,7 +18,7 @@ use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LAST_ACK};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
 use crate::probes::{go, state};
-use crate::{client, conn, emit, h2, sealed, thread};
+use crate::{client, conn, emit, h2, sealed, story, thread};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
@@ -103,7 +103,7 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     }
     let why = client::sent(conn, n, Source::At(call.buffer));
     if why != 0 {
-        conn::client_error(Sock::NONE, conn, why);
+        story::client_error(Sock::NONE, conn, why);
         if why == WHY_GARBLED {
             conn.role = ROLE_OPAQUE;
         }
@@ -219,7 +219,7 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
                 && conn::is_http1(inside)
             {
                 inside.flags |= CONN_CLOSED_FIRST;
-                conn::client_error(sk, inside, WHY_CLOSED);
+                story::client_error(sk, inside, WHY_CLOSED);
                 inside.role = ROLE_OPAQUE;
             }
         }

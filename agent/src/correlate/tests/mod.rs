@@ -3,6 +3,7 @@
 mod bounds;
 mod concurrency;
 mod dismissed;
+mod pool;
 mod retries;
 mod time;
 

@@ -1,0 +1,155 @@
+//! Who a connection of a proxy ends at on this host: the other end's socket, the listener that it was meant for, and
+//! the processes that own them.
+
+use aya_ebpf::bindings::BPF_ANY;
+use trace502_ebpf::*;
+
+use crate::kernel::{self, Sock};
+use crate::maps::{LISTENERS, LISTENERS_MISSING, ListenKey, PROCS, UNIX_PEERS, UnixPeer};
+use crate::{emit, flow};
+
+/// The other end of the connection, where it lives on this host.
+#[inline(always)]
+pub fn other_end(record: &mut ConnRecord) {
+    // A copy: kernels before 6.2 take no key from the ring buffer's memory.
+    let mut key = record.tuple;
+    let Some(flow) = flow::of(&mut key, record.conn.cookie) else { return };
+    kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
+    if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
+        return;
+    }
+    record.peer.flags |= PEER_LIVE;
+    record.peer.state = kernel::state_at(flow.peer.sk);
+    if kernel::accepted_at(flow.peer.sk) {
+        record.peer.flags |= PEER_ACCEPTED;
+    }
+    if record.peer.flags & PEER_CLOSED_FIRST == 0 {
+        record.peer.unread = kernel::unread(flow.peer.sk as *const u8);
+    }
+}
+
+/// The listener that a connection was meant for, in the same network namespace.
+#[inline(always)]
+pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
+    let mut key = ListenKey { addr: tuple.remote, netns: tuple.netns, port: tuple.remote_port, _pad: 0 };
+    let v4 = kernel::is_mapped(&tuple.remote);
+    // The exact address, then the wildcard of its family, then that of IPv6, which takes IPv4 too unless told otherwise.
+    let mut found = LISTENERS.get_ptr(&key);
+    if found.is_none() && v4 {
+        key.addr = kernel::mapped(0);
+        found = LISTENERS.get_ptr(&key);
+    }
+    if found.is_none() {
+        key.addr = [0; 16];
+        // SAFETY: a value of the map.
+        found = LISTENERS.get_ptr(&key).filter(|state| !v4 || unsafe { (**state).only_v6 } == 0);
+    }
+    to.cookie = 0;
+    to.tgid = 0;
+    to.queue = 0;
+    to.limit = 0;
+    let Some(state) = found else {
+        // Where the table had no room for somebody, that one may be who is looked for.
+        let missing = LISTENERS_MISSING.get_ptr(0);
+        // SAFETY: a number.
+        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
+        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
+        return;
+    };
+    // SAFETY: a value of the map.
+    let state = unsafe { &*state };
+    if state.count > 1 {
+        // The kernel chooses one of them by the connection, and does not tell which: user space asks all of them.
+        to.seen = LISTENER_SHARED;
+        return;
+    }
+    to.seen = LISTENER_PRESENT;
+    let member = &state.members[0];
+    to.cookie = member.cookie;
+    to.tgid = member.tgid;
+    if kernel::cookie_at(member.sk) == member.cookie {
+        (to.queue, to.limit) = kernel::accept_queue(member.sk);
+    }
+}
+
+/// Path and other end of a unix connection.
+#[inline(always)]
+pub fn unix(sk: Sock, record: &mut ConnRecord) {
+    // SAFETY: plain data; zero says "unknown" for each field.
+    unsafe {
+        core::ptr::write_bytes(&raw mut record.tuple, 0, 1);
+        core::ptr::write_bytes(&raw mut record.tcp, 0, 1);
+    }
+    record.tcp.error = sk.error();
+    let peer = kernel::unix_peer(sk.0 as u64);
+    let named = if peer == 0 { sk.0 as u64 } else { peer };
+    record.path_len = kernel::unix_path(named, &mut record.path);
+    if peer == 0 {
+        return;
+    }
+    let tgid = unix_reader(peer, record.conn.cookie);
+    record.peer = Peer {
+        sk: peer,
+        // Unix sockets seldom have a cookie: what it points back at identifies it.
+        cookie: sk.0 as u64,
+        closed: 0,
+        tgid,
+        closed_tgid: 0,
+        unread: kernel::receive_queue(peer),
+        reset_reason: 0,
+        netns: 0,
+        seen: PEER_SEEN,
+        state: kernel::state_at(peer),
+        flags: if kernel::unix_peer(peer) == sk.0 as u64 { PEER_LIVE } else { 0 },
+        _pad: 0,
+    };
+    if tgid != 0 || kernel::accepted_at(peer) {
+        record.peer.flags |= PEER_ACCEPTED;
+    }
+}
+
+/// A proxy sends the first bytes to the other end of a unix connection.
+#[inline(always)]
+pub fn unix_dialled(sk: Sock, peer: u64, cookie: u64) {
+    let dialled = UnixPeer { owner: sk.0 as u64, cookie, tgid: 0, _pad: 0 };
+    let _ = UNIX_PEERS.insert(&peer, &dialled, BPF_ANY.into());
+}
+
+/// A process reads from a unix socket: if that is the other end of a proxy's connection, its process matters.
+#[inline(always)]
+pub fn unix_read_by(sk: Sock, tgid: u32) {
+    let at = sk.0 as u64;
+    let Some(peer) = UNIX_PEERS.get_ptr_mut(&at) else { return };
+    // SAFETY: a value of the map.
+    let peer = unsafe { &mut *peer };
+    if peer.tgid == tgid || kernel::unix_peer(at) != peer.owner {
+        return;
+    }
+    peer.tgid = tgid;
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_OWNER == 0 {
+        owner(tgid, class);
+    }
+}
+
+/// It listens, or reads for a proxy: from now on its process matters.
+#[inline(always)]
+pub fn owner(tgid: u32, class: u32) {
+    if PROCS.insert(&tgid, &(class | PROC_OWNER), BPF_ANY.into()).is_err() {
+        emit::full(Table::Processes);
+    }
+}
+
+/// Who read last from the other end of a unix connection with this cookie.
+#[inline(always)]
+pub fn unix_reader(peer: u64, cookie: u64) -> u32 {
+    match UNIX_PEERS.get_ptr(&peer) {
+        // SAFETY: a value of the map.
+        Some(known) => unsafe { if (*known).cookie == cookie { (*known).tgid } else { 0 } },
+        None => 0,
+    }
+}
+
+pub const NO_LISTENER: Listener =
+    Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: LISTENER_UNKNOWN, _pad: [0; 3] };

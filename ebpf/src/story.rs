@@ -1,0 +1,230 @@
+//! How a connection is told: one record with its request and answer, and what was at its other end; at once, or kept in
+//! case its client gets an error.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use trace502_ebpf::*;
+
+use crate::kernel::{self, Sock};
+use crate::maps::{PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, constant};
+use crate::{emit, peer, thread};
+
+/// Puts a record of this connection together.
+#[inline(always)]
+fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16) {
+    record.header = emit::header(kind, why, size_of::<ConnRecord>());
+    emit::comm(&mut record.comm);
+    record.cgroup = emit::cgroup();
+    kernel::copy((&raw mut record.conn).cast(), (&raw const *conn).cast(), size_of::<Conn>());
+    let keep = constant!(SETTINGS.head) as usize;
+    if keep < LEAST_HEAD {
+        withhold(&mut record.conn, keep);
+    }
+    record.path_len = 0;
+    record.peer.seen = PEER_NONE;
+    record.listener.seen = LISTENER_UNKNOWN;
+    if sk.0.is_null() {
+        nowhere(record, conn);
+    } else if conn.flags & CONN_UNIX != 0 {
+        peer::unix(sk, record);
+    } else {
+        kernel::tuple(sk.0, &mut record.tuple);
+        // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
+        if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
+            record.tuple = conn.tuple;
+        }
+        // SAFETY: no arguments.
+        kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
+            record.tcp.error = sk.soft_error();
+        }
+        if conn.role == ROLE_UPSTREAM {
+            peer::other_end(record);
+            peer::find_listener(&record.tuple, &mut record.listener);
+        }
+    }
+}
+
+/// What was only looked at leaves the kernel with no record.
+#[inline(always)]
+fn withhold(conn: &mut Conn, keep: usize) {
+    const { assert!(size_of::<Thread>() >= HEAD, "there are zeros enough for a head") };
+    conn.request_len = conn.request_len.min(keep as u16);
+    conn.reply_len = conn.reply_len.min(keep as u16);
+    if let Some(zeros) = SCRATCH_THREAD.get_ptr(0) {
+        let (request, reply) = ((&raw mut conn.request_head).cast::<u8>(), (&raw mut conn.reply_head).cast::<u8>());
+        kernel::copy(request.wrapping_add(keep), zeros.cast(), HEAD - keep);
+        kernel::copy(reply.wrapping_add(keep), zeros.cast(), HEAD - keep);
+    }
+}
+
+/// A record made in the owner's own code, where no socket is at hand.
+#[inline(always)]
+fn nowhere(record: &mut ConnRecord, conn: &Conn) {
+    record.tuple = conn.tuple;
+    // SAFETY: plain data; zero says "unknown" for each field.
+    unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
+}
+
+/// A stream of a client's connection got an error: tells it in the same way.
+#[inline(never)]
+pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
+    emit::record::<ConnRecord>(Kind::Client, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        compose(record, Sock::NONE, conn, Kind::Client, why | IN_TASK);
+        let told = &mut record.conn;
+        told.role = ROLE_CLIENT;
+        told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
+        told.flags |= CONN_STREAM;
+        told.bound = 0;
+        told.request = id | STREAM;
+        told.status = status;
+        told.asked = stream.asked;
+        told.tgid = stream.tgid;
+        told.tid = stream.tid;
+        told.request_bytes = stream.bytes.into();
+        told.request_len = stream.len as u16;
+        told.bound_request = stream.inserted;
+        kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+    });
+    last_attempt(conn.cookie, id | STREAM)
+}
+
+/// Hands a connection over to user space.
+#[inline(never)]
+pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
+    emit::record::<ConnRecord>(kind, |record| {
+        // SAFETY: reserved room of that size; user space reads what `seen` and the lengths allow.
+        compose(unsafe { &mut *record }, sk, conn, kind, why);
+    });
+    0
+}
+
+/// Keeps an attempt that looked well, in case its client gets an error after all.
+/// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
+#[inline(never)]
+pub fn keep(sk: Sock, conn: &Conn) -> i32 {
+    let key = recent_key(conn.bound, conn.bound_request);
+    if let Some(record) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: per-CPU scratch, used in task context only.
+        let record = unsafe { &mut *record };
+        compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
+        if conn.flags & CONN_UNIX == 0 && conn.phase == PHASE_ASKED {
+            // SAFETY: see `address`.
+            unsafe { *address(record) = sk.0 as u64 };
+        }
+        let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
+    }
+    0
+}
+
+/// Where the path of a unix socket would be.
+#[inline(always)]
+fn address(record: &mut ConnRecord) -> *mut u64 {
+    const { assert!(core::mem::offset_of!(ConnRecord, path).is_multiple_of(8) && PATH >= 8, "room for an address") };
+    (&raw mut record.path).cast()
+}
+
+/// Its socket's address, which was put where the path of a unix socket would be, is of use only here.
+#[inline(never)]
+fn refresh_tcp(record: &mut ConnRecord) -> i32 {
+    // SAFETY: see `address`.
+    let at = unsafe { core::ptr::replace(address(record), 0) };
+    if kernel::cookie_at(at) == record.conn.cookie {
+        // SAFETY: no arguments.
+        kernel::tcp(Sock(at as kernel::Ptr), unsafe { bpf_jiffies64() }, &mut record.tcp);
+        peer::other_end(record);
+    }
+    0
+}
+
+/// A unix connection has no hook at its end: its story is kept as soon as it matters, and what its other end
+/// did is read again when it is told. So is that of an upload which the upstream does not take: HAProxy leaves it open
+/// for some time after its client has got the error.
+#[inline(always)]
+fn refresh(record: &mut ConnRecord) {
+    if record.conn.phase == PHASE_ASKED {
+        // The client has its error and the upstream has not answered: the owner gave up.
+        record.conn.flags |= CONN_CLOSED_FIRST;
+    } else if record.conn.flags & CONN_UNIX == 0 {
+        return;
+    }
+    record.header.at = emit::now();
+    if record.conn.flags & CONN_UNIX == 0 {
+        refresh_tcp(record);
+        return;
+    }
+    let peer = record.peer.sk;
+    if peer == 0 {
+        return;
+    }
+    record.peer.tgid = peer::unix_reader(peer, record.conn.cookie);
+    // The other end points back at us until it goes, even after we are gone.
+    if kernel::unix_peer(peer) == record.peer.cookie {
+        record.peer.state = kernel::state_at(peer);
+        record.peer.unread = kernel::receive_queue(peer);
+        if kernel::accepted_at(peer) {
+            record.peer.flags |= PEER_ACCEPTED;
+        }
+    } else {
+        record.peer.flags &= !PEER_LIVE;
+    }
+}
+
+/// A client got an error: tell it, and what its last attempt was if that has not been told.
+#[inline(never)]
+pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
+    conn.flags &= !CONN_AFTER_CALL;
+    // The record's only: on the connection it says whose upstream end this is.
+    let bound = conn.bound;
+    closes_next(conn);
+    hand_over(sk, conn, Kind::Client, why | IN_TASK);
+    conn.bound = bound;
+    last_attempt(conn.cookie, conn.request)
+}
+
+/// A proxy that writes first closes next what led to the error. What it did right before says the same: the record
+/// tells that a connect() had failed in the call, or which connection it had closed.
+#[inline(always)]
+fn closes_next(conn: &mut Conn) {
+    conn.bound = 0;
+    let (tgid, tid) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    if class & PROC_LATE == 0 {
+        return;
+    }
+    let Some(thread) = thread::of(tid) else { return };
+    let sleeps = kernel::sleeps();
+    if thread.sleeps == sleeps {
+        conn.bound = thread.ended;
+        if thread.in_call != 0 {
+            conn.flags |= CONN_AFTER_CALL;
+        }
+    }
+    thread::acted(thread);
+    thread.sleeps = sleeps;
+    thread.closing = Waiting { client: conn.cookie, request: conn.request, since: 0 };
+}
+
+/// Under which key the last attempt of a request is kept: a client's, or a stream's of a client.
+#[inline(always)]
+fn recent_key(client: u64, request: u32) -> u64 {
+    if request & STREAM == 0 { client } else { client ^ u64::from(request) << 32 }
+}
+
+/// A request got an error: tells what its last attempt was if that has not been told.
+#[inline(never)]
+pub fn last_attempt(client: u64, request: u32) -> i32 {
+    if let Some(recent) = RECENT.get_ptr_mut(&recent_key(client, request)) {
+        // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
+        let recent = unsafe { &mut *recent };
+        if recent.conn.bound == client && recent.conn.bound_request == request {
+            refresh(recent);
+            emit::copied(Kind::Attempt, &raw const *recent);
+        }
+        let _ = RECENT.remove(&recent_key(client, request));
+    }
+    0
+}
