@@ -1,6 +1,8 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
+// Rust has no compare-and-exchange for BPF, which the instruction set has.
+#![feature(asm_experimental_arch)]
 
 mod client;
 mod conn;

@@ -28,13 +28,13 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     } else if conn.flags & CONN_UNIX != 0 {
         peer::unix(sk, record);
     } else {
-        kernel::tuple(sk.0, &mut record.tuple);
+        sk.tuple(&mut record.tuple);
         // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
         if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
             record.tuple = conn.tuple;
         }
         // SAFETY: no arguments.
-        kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        sk.tcp(unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
             record.tcp.error = sk.soft_error();
         }
@@ -133,7 +133,7 @@ fn refresh_tcp(record: &mut ConnRecord) -> i32 {
     let at = unsafe { core::ptr::replace(address(record), 0) };
     if kernel::cookie_at(at) == record.conn.cookie {
         // SAFETY: no arguments.
-        kernel::tcp(Sock(at as kernel::Ptr), unsafe { bpf_jiffies64() }, &mut record.tcp);
+        kernel::tcp_at(at, unsafe { bpf_jiffies64() }, &mut record.tcp);
         peer::other_end(record);
     }
     0

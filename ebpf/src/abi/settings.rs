@@ -114,6 +114,9 @@ pub struct Settings {
     pub only_v6: u32,
     /// Where a socket of MPTCP keeps the TCP socket that it began with; `u32::MAX` where there is no MPTCP.
     pub mptcp_first: u32,
+    /// Connections that there is room for: a power of two.
+    pub places: u32,
+    pub _pad: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -178,7 +178,7 @@ pub fn link(sk: Sock, conn: &mut Conn) -> i32 {
         return 0;
     }
     conn.flags |= CONN_SECURED;
-    kernel::tuple(sk.0, &mut conn.tuple);
+    sk.tuple(&mut conn.tuple);
     let key = TlsKey { ssl, tgid, _pad: 0 };
     let cookie = conn.cookie;
     if SECURED.insert(&cookie, &*conn, BPF_ANY.into()).is_err()
