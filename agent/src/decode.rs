@@ -78,7 +78,7 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
             };
             (record.header, fact)
         }
-        Kind::Exec | Kind::Fork | Kind::Exit | Kind::Signal | Kind::Oom => {
+        Kind::Exec | Kind::Fork | Kind::Exit | Kind::Signal | Kind::Oom | Kind::Became => {
             let record = whole!(TaskRecord);
             (record.header, task(kind, &record))
         }
@@ -208,6 +208,7 @@ fn connection(record: &ConnRecord) -> Connection {
         secured: has(abi::CONN_SECURED),
         stream,
         blind: has(abi::CONN_BLIND),
+        found: conn.class & abi::PROC_FOUND != 0,
         check: !of_client && has(abi::CONN_CHECK),
         after_call: of_client && has(abi::CONN_AFTER_CALL),
         after: if of_client { NonZero::new(conn.bound) } else { None },
@@ -338,6 +339,7 @@ fn task(kind: Kind, record: &TaskRecord) -> Fact {
     let other = Proc { pid: record.other, comm: text(&record.other_comm), cgroup: 0, is_proxy: false };
     match kind {
         Kind::Exec => Fact::Exec(proc),
+        Kind::Became => Fact::Became(proc),
         Kind::Fork => Fact::Fork { parent: record.other, child: proc },
         Kind::Exit => {
             let parent = (record.other != 0).then_some(record.other);

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 
-use crate::model::Incident;
+use crate::model::{GROUP_PREFIX, GroupPath, Incident};
 
 /// What `--status` takes, and what the `status` label of the metrics holds.
 pub const STATUS_WORDS: [&str; 7] = ["500", "502", "503", "504", "closed", "garbled", "unknown"];
@@ -20,8 +20,9 @@ pub struct Filter {
     /// What the client got: 500, 502, 503, 504, closed (no answer), garbled (no HTTP), unknown (its answer could not be read) [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUS_WORDS), hide_possible_values = true)]
     pub status: Vec<String>,
-    /// Only errors of this proxy: its name (nginx), unit, container name or id, or pid
-    #[arg(long, value_name = "NAME|PID", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    /// Only errors of this proxy: its name (nginx), unit, container name or id, pid, or cgroup:PATH; `live` also
+    /// watches it, where it is none of the well-known ones
+    #[arg(long, value_name = "NAME|PID|cgroup:PATH", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub proxy: Vec<String>,
     /// Only errors with this upstream in play: 10.0.0.7:8000, 10.0.0.7, :8000 or /run/app.sock
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
@@ -92,6 +93,10 @@ fn any<T>(wanted: &[T], test: impl FnMut(&T) -> bool) -> bool {
 
 fn is_proxy(incident: &Incident, who: &str) -> bool {
     let proxy = &incident.proxy;
+    if let Some(path) = who.strip_prefix(GROUP_PREFIX) {
+        let cgroup = proxy.cgroup.as_deref();
+        return GroupPath::parse(path).is_ok_and(|path| cgroup.is_some_and(|cgroup| path.holds(cgroup)));
+    }
     proxy.name == who
         || who.parse().is_ok_and(|pid: u32| pid == proxy.pid)
         || proxy.unit.as_deref().is_some_and(|unit| unit == who || unit.strip_suffix(".service") == Some(who))
@@ -194,6 +199,7 @@ mod tests {
                 unit: Some("nginx.service".into()),
                 container: Some("0123456789ab".into()),
                 container_name: Some("shop-web".into()),
+                cgroup: Some("/system.slice/shop.service/web".into()),
                 ..Process::default()
             },
             client: None,
@@ -239,6 +245,8 @@ mod tests {
             "--proxy shop-web",
             "--proxy 0123456789ab",
             "--proxy 0123456789abcdef0123",
+            "--proxy cgroup:system.slice/shop.service",
+            "--proxy cgroup:/sys/fs/cgroup/system.slice",
             "--upstream 127.0.0.1:8001",
             "--upstream 127.0.0.1",
             "--upstream :8000",
@@ -264,6 +272,7 @@ mod tests {
             "--upstream localhost:80",
             "--upstream /run/app.sock",
             "--cause upstream_reset",
+            "--proxy cgroup:system.slice/shop",
             "--path /cart",
             "--path /api --status 503",
         ];

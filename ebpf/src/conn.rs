@@ -333,8 +333,9 @@ fn failed(conn: &Conn) -> bool {
         PHASE_CONNECTING | PHASE_ASKED => true,
         // Never used: a failure only if the other side ended it.
         PHASE_OPEN => conn.fin != 0 || conn.reset != 0 || conn.errno != 0,
-        // A handshake that led to no request.
-        PHASE_ANSWERED => is_tls(conn) && conn.flags & CONN_APPLICATION == 0,
+        // A handshake that led to no request, or an answer that broke off in its header.
+        PHASE_ANSWERED if is_tls(conn) => conn.flags & CONN_APPLICATION == 0,
+        PHASE_ANSWERED => conn.flags & CONN_UNIX == 0 && head::breaks_off(conn),
         _ => false,
     }
 }

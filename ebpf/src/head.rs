@@ -1,6 +1,6 @@
 //! The first bytes of a request or an answer, put together from the buffers that carry them.
 
-use trace502_ebpf::{CONN_BLIND, HEAD};
+use trace502_ebpf::{CONN_BLIND, Conn, HEAD};
 
 use crate::kernel::{self, Payload, Sock, Way};
 use crate::{conn, emit};
@@ -145,6 +145,27 @@ pub fn after_interim(head: &mut [u8; HEAD], len: u16) -> u16 {
     // To the front, from the front: nothing is overwritten before it was read.
     kernel::copy(at, at.wrapping_add(INTERIM), HEAD - INTERIM);
     len - INTERIM as u16
+}
+
+/// Whether an answer of which every byte was kept has no end of its header. Asked where a connection ends, and no more
+/// than once: most answers do not fit into a head.
+#[inline(never)]
+pub fn breaks_off(conn: &Conn) -> bool {
+    let len = conn.reply_len as usize;
+    if conn.status < 200 || conn.reply_head[0] != b'H' || conn.reply_bytes != len as u64 || len >= HEAD {
+        return false;
+    }
+    for at in 0..HEAD - 3 {
+        if at + 2 > len {
+            return true;
+        }
+        // An empty line, also as those write it who end lines with no more than a line feed.
+        let [first, second, third] = [conn.reply_head[at], conn.reply_head[at + 1], conn.reply_head[at + 2]];
+        if first == b'\n' && (second == b'\n' || second == b'\r' && third == b'\n') {
+            return false;
+        }
+    }
+    false
 }
 
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.

@@ -1,7 +1,7 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
-// Rust has no compare-and-exchange for BPF, which the instruction set has.
+// Rust has no atomic operations that answer for BPF, which the instruction set has.
 #![feature(asm_experimental_arch)]
 
 mod client;
@@ -17,6 +17,7 @@ mod peer;
 mod probes;
 mod sealed;
 mod story;
+mod sum;
 mod thread;
 
 #[cfg(not(test))]

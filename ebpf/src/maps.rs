@@ -1,11 +1,13 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
 use crate::sealed::Story;
+use crate::sum::Sum;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, HEAD, LOSSES, Offsets, Peer, Settings, Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
+    Target, Thread, Tuple,
 };
 
 /// Byte offsets of the running kernel, constant to the verifier.
@@ -24,7 +26,7 @@ pub static SETTINGS: Settings = Settings {
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
     places: 16384,
-    _pad: 0,
+    found: 0,
     drops: [0; 4],
 };
 
@@ -95,9 +97,10 @@ pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 #[btf_map]
 pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
 
-/// Not 0 once a listener was not kept.
+/// Not 0 once a listener was not kept, or may have been counted wrong; the second: while there is one whose port is not
+/// known yet. Then nobody is said not to listen.
 #[btf_map]
-pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
+pub static LISTENERS_MISSING: Array<u32, 2> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -106,6 +109,18 @@ pub static PROCS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = Has
 /// Names of executables that are proxies: `PROC_*` to give them.
 #[btf_map]
 pub static NAMES: HashMap<[u8; COMM], u32, 256, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Cgroups whose processes are proxies. The first one that is all zeros ends them.
+#[btf_map]
+pub static CGROUPS: Array<Group, { GROUPS }> = Array::new();
+
+/// Where in `CGROUPS` the cgroup with this path is, zeros behind it.
+#[btf_map]
+pub static CGROUP_PATHS: HashMap<[u8; GROUP_PATH], u32, { GROUPS }> = HashMap::new();
+
+/// Room for a path: it would be half of the stack.
+#[btf_map]
+pub static SCRATCH_PATH: PerCpuArray<[u8; GROUP_PATH], 1> = PerCpuArray::new();
 
 /// Names under which processes run that listened: their successors are worth watching.
 #[btf_map]
@@ -167,28 +182,17 @@ pub struct ListenKey {
     pub _pad: u16,
 }
 
-/// One of the sockets that listen on an address.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Member {
-    pub sk: u64,
-    pub cookie: u64,
-    pub tgid: u32,
-    pub _pad: u32,
-}
-
-/// Sockets of one address that are known each. Of more only the number is kept. A power of two.
-pub const MEMBERS: usize = 16;
-
-#[derive(Clone, Copy)]
+/// Who listens on an address. Several CPUs add and take away at the same time, so each is a sum: of one socket that is
+/// left, the sums are what it is.
 #[repr(C)]
 pub struct ListenState {
-    /// How many there are, and how many of them `members` has, from its beginning.
-    pub count: u32,
-    pub kept: u32,
+    pub count: Sum,
+    /// Kernel addresses, cookies and processes of the sockets.
+    pub sk: Sum,
+    pub cookie: Sum,
+    pub tgid: Sum,
     /// 1 for a wildcard of IPv6 that does not take IPv4.
     pub only_v6: u64,
-    pub members: [Member; MEMBERS],
 }
 
 #[btf_map]
@@ -198,9 +202,18 @@ pub static LISTENERS: HashMap<ListenKey, ListenState, 32768, { BPF_F_NO_PREALLOC
 #[btf_map]
 pub static NO_LISTENERS: PerCpuArray<ListenState, 1> = PerCpuArray::new();
 
-/// Listening sockets that were counted in `LISTENERS`, by cookie.
+/// A listening socket that was counted in `LISTENERS`: where, and whose it is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Listens {
+    pub key: ListenKey,
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By cookie.
 #[btf_map]
-pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static LISTENER_KEYS: HashMap<u64, Listens, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Who has a listening socket of MPTCP open.
 #[repr(C)]
@@ -263,21 +276,45 @@ pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
 #[btf_map]
 pub static GO_ON: ProgramArray<2> = ProgramArray::new();
 
+/// The head of a frame of HTTP/2.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    pub stream: u32,
+    pub kind: u8,
+    pub flags: u8,
+    pub _pad: u16,
+}
+
 /// One direction of an HTTP/2 connection.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Direction {
-    /// Bytes left of the frame that passes.
+    /// The frame that passes, and the bytes left of it.
+    pub frame: Frame,
     pub skip: u32,
-    /// Bytes there are of the next frame's head.
-    pub have: u32,
+    /// Bytes left of the frame's header block, and of what comes before it.
+    pub block: u32,
+    pub ahead: u32,
+    /// A header block has begun and not come to its end.
+    pub open: u32,
+    /// It is that of the trailers of a request.
+    pub trailers: u32,
     /// Entries that the table of headers has been given.
     pub inserted: u32,
-    pub _pad: u32,
+    /// What there is of the next frame's head, and of the block's beginning.
+    pub have: u32,
+    pub first_len: u32,
     pub head: [u8; 32],
-    /// What is left of the call's bytes.
+    pub first: [u8; 32],
+    /// What is left of the call's bytes, or of the piece of them that is looked at.
     pub at: u64,
     pub left: u64,
+    /// Where the other pieces are told of, which of them is next and how many there are, and their bytes.
+    pub vectors: u64,
+    pub piece: u32,
+    pub pieces: u32,
+    pub rest: u64,
     pub parts: Parts,
 }
 
@@ -285,14 +322,24 @@ pub struct Direction {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Parts {
+    /// The piece of it that is at hand.
     pub at: u64,
     pub left: u32,
     pub inserted: u32,
-    /// Strings that follow before the next representation.
+    /// Strings that follow before the next representation, and bytes left of the one that passes.
     pub strings: u32,
-    /// The block was read to its end.
-    pub whole: u32,
+    pub skip: u32,
+    /// A number, by how many bits its next byte is to be shifted (and one more; 0 where it is whole), and what it tells.
+    pub number: u32,
+    pub shift: u32,
+    pub tells: u32,
+    /// It makes no sense, or could not be read.
+    pub broken: u32,
 }
+
+/// What a header block starts from.
+pub const NO_PARTS: Parts =
+    Parts { at: 0, left: 0, inserted: 0, strings: 0, skip: 0, number: 0, shift: 0, tells: 0, broken: 0 };
 
 /// A status that the owner has put into the table of headers, and as which entry.
 #[derive(Clone, Copy)]

@@ -81,12 +81,17 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         told.request = id | STREAM;
         told.status = status;
         told.asked = stream.asked;
+        // SAFETY: a plain number.
+        told.class = unsafe { PROCS.get(&stream.tgid) }.copied().unwrap_or(0);
         told.tgid = stream.tgid;
         told.tid = stream.tid;
         told.request_bytes = stream.bytes.into();
-        told.request_len = stream.len as u16;
         told.bound_request = stream.inserted;
-        kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+        // What was only looked at stays here, see `withhold`.
+        if constant!(SETTINGS.head) as usize >= LEAST_HEAD {
+            told.request_len = stream.len as u16;
+            kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+        }
     });
     last_attempt(conn.cookie, id | STREAM)
 }
@@ -192,6 +197,7 @@ fn closes_next(conn: &mut Conn) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    conn.class = class;
     if class & PROC_LATE == 0 {
         return;
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::guard;
 
 /// Where a hierarchy is mounted: the unified one, or a v1 controller.
-fn mounted(controller: Option<&str>) -> Option<PathBuf> {
+pub fn mounted(controller: Option<&str>) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');

@@ -44,6 +44,12 @@ pub enum Special {
     MarkedDown,
     /// At most one connection to the upstream at a time.
     OneConnection,
+    /// One request a minute (nginx).
+    Limited,
+    /// A name put together at run time, and nobody to ask for it (nginx).
+    NoResolver,
+    /// A backend with no server in it (HAProxy).
+    NoServers,
 }
 
 impl Route {

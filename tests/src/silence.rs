@@ -102,6 +102,10 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
                 Outcome::Well => {}
                 Outcome::Failed(path) => drop(lock(&failed).insert(path)),
                 Outcome::Closed(path) => drop(lock(&closed).insert(path)),
+                Outcome::Both { closed: path, again } => {
+                    lock(&closed).insert(path);
+                    lock(&failed).insert(again);
+                }
             }
             Ok(())
         });
@@ -159,6 +163,11 @@ enum Outcome {
     Failed(String),
     /// Its kept connection ended instead of an answer, and it went well when asked again.
     Closed(String),
+    /// Its kept connection ended instead of an answer, and it failed when asked again.
+    Both {
+        closed: String,
+        again: String,
+    },
 }
 
 /// One thing that a client does.
@@ -191,7 +200,7 @@ fn ask(proxy: &Proxy, kept: &mut Option<Client>, n: usize) -> Result<Outcome> {
     Ok(match answer {
         Answer::Status(status) if status == wanted && closed => Outcome::Closed(path),
         Answer::Status(status) if status == wanted => Outcome::Well,
-        _ if closed => Outcome::Failed(format!("{path}/again")),
+        _ if closed => Outcome::Both { again: format!("{path}/again"), closed: path },
         _ => Outcome::Failed(path),
     })
 }

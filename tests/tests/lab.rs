@@ -55,6 +55,7 @@ fn may_run() -> bool {
 fn every_cause_has_a_cell() {
     let catalogue: Vec<String> = trace502::causes::CATALOGUE.iter().map(|cause| cause.id.to_owned()).collect();
     assert_eq!(cells::uncovered(&catalogue), Vec::<String>::new(), "causes without a fault that makes them");
+    assert_eq!(cells::uncovered(&["nobodys".to_owned()]), ["nobodys"], "one that no cell makes is found");
 }
 
 #[test]

@@ -88,6 +88,9 @@ struct VmLine {
     /// Memory of the guest in MiB
     #[arg(long, default_value_t = 1024)]
     memory: u32,
+    /// The program to put into the guest, instead of a build of its own
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// A file or folder to put into the guest, with the libraries it needs
     #[arg(long, value_name = "HOST[:GUEST]")]
     file: Vec<String>,
@@ -135,7 +138,10 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
 
 fn boot(line: VmLine) -> anyhow::Result<ExitCode> {
     setup::quietly(&[Group::Build, Group::Vm])?;
-    let agent = build::trace502(true)?;
+    let agent = match &line.agent {
+        Some(built) => std::path::absolute(built)?,
+        None => build::trace502(true)?,
+    };
     let command = if line.command.is_empty() { vec!["trace502".into(), "doctor".into()] } else { line.command };
     let mut code = 0;
     for series in &line.kernel {

@@ -10,7 +10,7 @@ use crate::http::Access;
 use crate::journal;
 use crate::kernel::Options;
 use crate::status::{Probe, Status, Watched};
-use crate::watch::{Choice, Stop, Wanted, Watch, WatchError, places};
+use crate::watch::{Choice, FOUND, Stop, Wanted, Watch, WatchError, WordError, places};
 
 /// Watch always: metrics for Prometheus, and a history of every gateway error on disk
 ///
@@ -38,14 +38,16 @@ impl Agent {
     }
 }
 
-fn wanted(settings: &Settings) -> Wanted {
+fn wanted(settings: &Settings) -> Result<Wanted, WordError> {
     Wanted::new(settings.proxy.iter().map(String::as_str))
 }
 
 fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
-    let kernel = Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, ..Options::default() };
-    let choice = Choice { kernel, proxies: wanted(settings), logs: settings.log.iter().collect() };
+    let found = if settings.any { FOUND } else { 0 };
+    let kernel =
+        Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, found, ..Options::default() };
+    let choice = Choice { kernel, proxies: wanted(settings)?, logs: settings.log.iter().collect() };
     let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
     for line in watch.logs() {
         journal::info(&line);
@@ -71,7 +73,7 @@ impl Source for Watch {
                 outlet.notice(notice);
             }
             if let Some(new) = outlet.reloaded()
-                && let Err(error) = self.want(&wanted(&new))
+                && let Err(error) = wanted(&new).map_err(anyhow::Error::from).and_then(|new| Ok(self.want(&new)?))
             {
                 journal::error(&format!("the new proxies are not watched: {error}"));
             }

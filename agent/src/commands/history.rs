@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{Usage, known_causes, tell};
+use super::{Usage, known_causes, no_cgroups, tell};
 use crate::config::{Config, Flags};
 use crate::filter::Filter;
 use crate::history::{Reader, Span, Summary, Table, ranked};
@@ -105,6 +105,7 @@ pub fn file(history: Option<&Path>, config: Option<&Path>) -> anyhow::Result<Pat
 /// Prints what was asked for. A reader that closes early (`| head`) is no failure.
 pub fn run(args: &History, now: Micros, out: &mut impl Write) -> anyhow::Result<()> {
     known_causes(&args.filter)?;
+    no_cgroups(&args.filter)?;
     let reader = Reader::open(&args.file()?)?;
     let written = match &args.id {
         Some(id) => one(args, &reader, id, out)?,

@@ -18,7 +18,7 @@ use crate::screen;
 use crate::screen::query::Query;
 use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
-use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
+use crate::watch::{Choice, FOUND, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
 /// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost. The channel makes room for all of
@@ -77,18 +77,28 @@ pub struct Tuning {
     /// Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen
     #[arg(long)]
     pub no_tls: bool,
+    /// Treat as a proxy, too, every process that listens on a TCP port and makes TCP connections of its own: finds
+    /// proxies of unknown names, and applications that need other services
+    #[arg(long)]
+    pub any: bool,
 }
 
 impl Tuning {
     pub fn options(&self) -> Options {
-        Options { ring_bytes: self.ring << 20, head: self.head, tls: !self.no_tls, ..Options::default() }
+        Options {
+            ring_bytes: self.ring << 20,
+            head: self.head,
+            tls: !self.no_tls,
+            found: if self.any { FOUND } else { 0 },
+            ..Options::default()
+        }
     }
 }
 
 impl Live {
     /// What prints the incidents of a recording.
     pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
-        let tuning = Tuning { ring: 0, head: 0, no_tls: false };
+        let tuning = Tuning { ring: 0, head: 0, no_tls: false, any: false };
         Live { filter, plain: !json, json, logs: LogWords::default(), duration: None, count, tuning }
     }
 
@@ -100,7 +110,7 @@ impl Live {
             // The screen waits for them itself: it has a terminal to give back.
             stopper.at_signals().context("cannot wait for signals")?;
         }
-        let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str));
+        let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str))?;
         let choice = Choice { kernel: self.tuning.options(), proxies: wanted, logs: self.logs.wanted() };
         let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
         if full_screen {

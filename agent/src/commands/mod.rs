@@ -15,7 +15,9 @@ use std::io::{self, Write as _};
 
 use crate::causes::CATALOGUE;
 use crate::filter::Filter;
+use crate::model::GROUP_PREFIX;
 use crate::text;
+use crate::watch::WordError;
 
 /// What was typed makes no sense together: exit status 2, as for a flag that does not parse.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +61,19 @@ fn known_causes(filter: &Filter) -> Result<(), Usage> {
     filter.unknown_cause(CATALOGUE.iter().map(|cause| cause.id)).map_or(Ok(()), |odd| Err(Usage(odd)))
 }
 
+/// Which cgroup a proxy was in is not kept.
+fn no_cgroups(filter: &Filter) -> Result<(), Usage> {
+    match filter.proxy.iter().any(|word| word.starts_with(GROUP_PREFIX)) {
+        true => {
+            Err(Usage("--proxy cgroup:PATH is for a running watch; the history knows names, units and pids".into()))
+        }
+        false => Ok(()),
+    }
+}
+
 /// The exit status of a failure: 2 for what was typed or configured, 1 for what went wrong.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
-    let typed = error.is::<Usage>() || error.is::<crate::config::ConfigError>();
+    let typed = error.is::<Usage>() || error.is::<WordError>() || error.is::<crate::config::ConfigError>();
     if typed { 2 } else { 1 }
 }
 

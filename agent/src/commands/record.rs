@@ -22,8 +22,8 @@ pub struct Record {
     /// Where to; an existing file is replaced; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Treat these as proxies too: names of executables or process ids
-    #[arg(long, value_name = "NAME|PID", value_delimiter = ',')]
+    /// Treat these as proxies too: names of executables, process ids, or all processes in a cgroup
+    #[arg(long, value_name = "NAME|PID|cgroup:PATH", value_delimiter = ',')]
     pub proxy: Vec<String>,
     /// Also print each error as one JSON object on a line, as `replay --json` will
     #[arg(long)]
@@ -56,7 +56,7 @@ impl Record {
         }
         let (stop, stopper) = Stop::new().context("cannot make a pair of sockets")?;
         stopper.at_signals().context("cannot wait for signals")?;
-        let proxies = Wanted::new(self.proxy.iter().map(String::as_str));
+        let proxies = Wanted::new(self.proxy.iter().map(String::as_str))?;
         let choice = Choice { kernel: self.tuning.options(), proxies, logs: self.logs.wanted() };
         let mut recorder = None;
         let mut watch = Watch::start::<StartError>(&choice, |header| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::history::{self, moment};
-use super::{Usage, known_causes, tell};
+use super::{Usage, known_causes, no_cgroups, tell};
 use crate::filter::Filter;
 use crate::history::{Reader, Span};
 use crate::model::Incident;
@@ -46,6 +46,7 @@ pub struct ReportArgs {
 impl ReportArgs {
     pub fn run(&self) -> Result<u8> {
         known_causes(&self.filter)?;
+        no_cgroups(&self.filter)?;
         let now = when::now_micros();
         let report = match &self.json {
             Some(file) => self.of_json(file, now)?,

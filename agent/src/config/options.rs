@@ -85,10 +85,17 @@ pub const OPTIONS: &[Opt] = &[
     ),
     opt(
         "proxy",
-        Many("NAME|PID"),
+        Many("NAME|PID|cgroup:PATH"),
         &[],
         Live,
-        "Treat these processes as proxies, besides the well-known ones (nginx, haproxy, envoy ...); a reload adds some, a restart takes some away",
+        "Treat these processes, and all in these cgroups, as proxies, besides the well-known ones (nginx, haproxy, envoy ...); a reload adds some, a restart takes some away",
+    ),
+    opt(
+        "any",
+        Switch,
+        &[],
+        Restart,
+        "Treat as a proxy, too, every process that listens on a TCP port and makes TCP connections of its own: finds proxies of unknown names, and applications that need other services",
     ),
     opt(
         "log",

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use trace502_ebpf::GROUPS;
+
 use super::options::{Change, OPTIONS};
 use crate::logs::{SourceError, Word};
+use crate::model::{GROUP_PREFIX, GroupPath};
 use crate::when;
 
 /// Settings of the agent, complete.
@@ -20,6 +23,7 @@ pub struct Settings {
     pub history_max_age: Duration,
     pub history_max_size: u64,
     pub proxy: Vec<String>,
+    pub any: bool,
     pub log: Vec<Word>,
     pub head_bytes: u16,
     pub ring_size: u64,
@@ -50,6 +54,7 @@ impl Settings {
             history_max_age: needed(from, "history-max-age", when::parse_duration),
             history_max_size: needed(from, "history-max-size", |w| at_least(when::parse_size(w)?, 1 << 20, "1MiB")),
             proxy: many(from, "proxy", proxy_name),
+            any: switch(from, "any"),
             log: words(from, "log", log),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
             ring_size: needed(from, "ring-size", ring_size),
@@ -68,6 +73,10 @@ impl Settings {
         if self.tls_cert.is_some() != self.tls_key.is_some() {
             let (has, lacks) = if self.tls_cert.is_some() { ("tls-cert", "tls-key") } else { ("tls-key", "tls-cert") };
             from.refuse(has, format!("it also needs {lacks}"));
+        }
+        let groups = self.proxy.iter().filter(|word| word.starts_with(GROUP_PREFIX)).count();
+        if groups > GROUPS {
+            from.refuse("proxy", format!("{groups} cgroups; at most {GROUPS} can be watched"));
         }
         let open = self.listen.iter().find(|addr| !addr.ip().is_loopback());
         if let Some(addr) = open
@@ -97,6 +106,7 @@ impl Settings {
             "history-max-age" => vec![when::show_duration(self.history_max_age)],
             "history-max-size" => vec![when::show_size(self.history_max_size)],
             "proxy" => self.proxy.clone(),
+            "any" => flag(self.any),
             "log" => self.log.iter().map(ToString::to_string).collect(),
             "head-bytes" => vec![self.head_bytes.to_string()],
             "ring-size" => vec![when::show_size(self.ring_size)],
@@ -240,6 +250,9 @@ fn ring_size(word: &str) -> Result<u64, String> {
 }
 
 fn proxy_name(word: &str) -> Result<String, String> {
+    if let Some(path) = word.strip_prefix(GROUP_PREFIX) {
+        return GroupPath::parse(path).map(|path| format!("{GROUP_PREFIX}{path}"));
+    }
     let plain = !word.is_empty() && word.len() <= 64 && word.chars().all(|c| !c.is_control() && c != '/');
     if plain { Ok(word.to_owned()) } else { Err(format!("`{}` is no process name or pid", word.escape_debug())) }
 }

@@ -31,7 +31,7 @@ fn other_value(key: &str) -> &'static [&'static str] {
         "tls-cert" | "tls-key" => &["/x/pem"],
         "history-max-age" | "series-idle" => &["90m"],
         "history-max-size" => &["3MiB"],
-        "proxy" => &["my-proxy", "4711"],
+        "proxy" => &["my-proxy", "4711", "cgroup:/system.slice/shop.service"],
         "log" => &["nginx:/var/log/nginx/error.log", "off"],
         "head-bytes" => &["64"],
         "ring-size" => &["1MiB"],
@@ -153,6 +153,14 @@ fn broken_toml_names_its_line() {
 }
 
 #[test]
+fn more_cgroups_than_the_kernel_side_looks_at_are_refused() {
+    let groups = |count: usize| (0..count).map(|n| format!("'cgroup:{n}'")).collect::<Vec<_>>().join(", ");
+    assert_eq!(file(&format!("proxy = [{}]", groups(16))).unwrap().settings.proxy[15], "cgroup:15");
+    let error = file(&format!("proxy = [{}]", groups(17))).unwrap_err().to_string();
+    assert!(error.contains("17 cgroups; at most 16"), "{error}");
+}
+
+#[test]
 fn values_that_make_no_sense_are_refused() {
     for text in [
         "listen = ['0.0.0.0:9502']",
@@ -165,6 +173,8 @@ fn values_that_make_no_sense_are_refused() {
         "history-max-age = '5'",
         "history-max-age = 'off'",
         "proxy = ['a/b']",
+        "proxy = ['cgroup:/']",
+        "proxy = ['cgroup:a/../b']",
         "proxy = [\"a\\u001b\"]",
         "instance = 'a b'",
         "max-series = 1",

@@ -34,7 +34,7 @@ impl Engine {
         if served.zip(began).is_some_and(|(error, began)| began > error) {
             attempt.bound = None;
         }
-        let owner = self.owners.of(task.pid, &attempt.conn.comm, host);
+        let owner = self.owners.of(task.pid, &attempt.conn.comm, host).as_seen(&attempt.conn);
         let proven = attempt.bound.is_some_and(|b| b.proven);
         if owner.kind.retries_later && !proven && !in_call {
             self.rebind(task, &mut attempt, owner.group);

@@ -1,6 +1,6 @@
 //! Failed attempts of each proxy in the last minutes, by upstream: what led to an error that has no attempt.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::{Endpoint, Nanos};
 use crate::text::SECOND;
@@ -29,6 +29,15 @@ impl Route {
     }
 }
 
+/// Whether an upstream is one that requests of a kind go to, as far as failures have shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Affinity {
+    /// Only requests of another kind are known to have failed there.
+    Other,
+    Unknown,
+    Own,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     pub count: u64,
@@ -37,8 +46,8 @@ pub struct Failed {
     /// The cause of the last one.
     pub cause: &'static str,
     pub summary: String,
-    /// Requests that it made fail.
-    pub routes: BTreeSet<Route>,
+    /// Requests that it made fail, and whether that is beyond doubt.
+    routes: BTreeMap<Route, bool>,
     /// The last one that came with an error of its own, not by silence.
     pub errored: Option<Nanos>,
     /// The last one served no request: a health check.
@@ -55,7 +64,7 @@ impl Failed {
 
     /// Whether a request like this one failed there.
     pub fn made_fail(&self, route: Option<&Route>) -> bool {
-        route.is_some_and(|r| self.routes.contains(r))
+        route.is_some_and(|r| self.routes.contains_key(r))
     }
 
     /// Whether it may ever have: more routes than are kept may stand for any.
@@ -98,7 +107,7 @@ impl Failures {
             last: at,
             cause,
             summary: String::new(),
-            routes: BTreeSet::new(),
+            routes: BTreeMap::new(),
             errored: None,
             checked,
             ever_checked: false,
@@ -127,12 +136,23 @@ impl Failures {
     }
 
     /// A request of this kind failed because of that upstream.
-    pub fn concerned(&mut self, group: u32, endpoint: &Endpoint, route: Route) {
+    pub fn concerned(&mut self, group: u32, endpoint: &Endpoint, route: Route, sure: bool) {
         let failed = self.groups.get_mut(&group).and_then(|g| g.get_mut(endpoint));
         if let Some(failed) = failed
-            && (failed.routes.len() < ROUTES || failed.routes.contains(&route))
+            && (failed.routes.len() < ROUTES || failed.routes.contains_key(&route))
         {
-            failed.routes.insert(route);
+            *failed.routes.entry(route).or_default() |= sure;
+        }
+    }
+
+    /// Whether requests of this kind go to that upstream, by what is beyond doubt.
+    pub fn affinity(&self, group: u32, endpoint: &Endpoint, route: Option<&Route>) -> Affinity {
+        let failed = self.groups.get(&group).and_then(|g| g.get(endpoint));
+        let Some((failed, route)) = failed.zip(route) else { return Affinity::Unknown };
+        match failed.routes.get(route) {
+            Some(true) => Affinity::Own,
+            _ if failed.routes.len() < ROUTES && failed.routes.values().any(|sure| *sure) => Affinity::Other,
+            _ => Affinity::Unknown,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::content::{Content, compare};
 use super::failures::Failures;
+use super::hint::hinted;
 use super::late;
 use super::lines;
 use super::pending::{Pending, Pendings};
@@ -36,6 +37,8 @@ pub struct Joined {
     pub open: bool,
     /// They were begun for other requests.
     pub shared: bool,
+    /// Nothing but their time speaks for them.
+    pub chance: bool,
 }
 
 impl Joined {
@@ -61,11 +64,11 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
-        (None, _, true) if stream => streamed(pending, tries, others),
+        (None, _, true) if stream => streamed(pending, tries, others, failures),
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) if pending.owner.kind.pool.is_some() => pool::of_pool(pending, tries, others, failures),
         (None, false, true) => exact(pending, tries),
-        (None, false, false) => hinted(pending, tries, others),
+        (None, false, false) => hinted(pending, tries, others, failures),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
     if pending.error.conn.stream {
@@ -79,10 +82,21 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
         if agree(&joined, tries) {
             joined.doubt = None;
         } else {
-            joined.open = moved;
+            joined.open = moved || joined.chance;
         }
     }
+    if pending.error.conn.found && !passed_on(&joined, pending, tries) {
+        joined.doubt.get_or_insert(FOUND);
+    }
     joined
+}
+
+/// An application that needs another service does what a proxy does: only a request that was passed on tells them apart.
+const FOUND: &str = "it is known as a proxy only by what it does, and did not pass the request on";
+
+fn passed_on(joined: &Joined, pending: &Pending, tries: &Tries) -> bool {
+    let last = joined.own.last().and_then(|seq| tries.get(*seq));
+    last.is_some_and(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same)
 }
 
 /// Whether all that could be meant failed the same way: the cause is certain although the owner is not.
@@ -148,7 +162,7 @@ pub(super) fn exact(pending: &Pending, tries: &Tries) -> Joined {
 
 /// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
 /// there was a choice, content must confirm it.
-fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
+fn streamed(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
     let mut joined = Joined::default();
     for t in tries.of_client(pending.key()).filter(|t| !t.used) {
         let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 || b.retry);
@@ -157,7 +171,7 @@ fn streamed(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
             _ => joined.own.push(t.seq),
         }
     }
-    if joined.own.is_empty() { hinted(pending, tries, others) } else { joined }
+    if joined.own.is_empty() { hinted(pending, tries, others, failures) } else { joined }
 }
 
 /// Where nothing was sent to an upstream, only their order tells the streams of a connection apart.
@@ -225,46 +239,6 @@ pub(super) fn within(t: &Try, pending: &Pending) -> bool {
         _ => pending.until(),
     };
     t.began() >= from && t.began() <= pending.at && t.at <= to
-}
-
-/// Goroutines change threads: content decides, the hint of the birth helps, and what is left stays in the set.
-fn hinted(pending: &Pending, tries: &Tries, others: &Pendings) -> Joined {
-    let key = pending.key();
-    // From the newest: nearest to the error first. Those that another incident has may still be ours.
-    let near: Vec<(Content, &Try)> = tries
-        .of_process(pending.pid)
-        .filter(|t| within(t, pending))
-        .map(|t| (compare(&pending.error.conn, &t.attempt), t))
-        .collect();
-    let of = |content: Content| near.iter().filter(move |(c, _)| *c == content).map(|(_, t)| *t);
-    let identical: Vec<u64> = of(Content::Identical).filter(|t| !t.used).map(|t| t.seq).collect();
-    if !identical.is_empty() {
-        return Joined { own: identical, ..Joined::default() };
-    }
-    for (content, doubt, certain_alone) in [
-        (Content::Same, "several requests that look the same were under way", true),
-        (Content::Unknown, "which request this attempt served could only be told by its time", false),
-    ] {
-        let bound: Vec<u64> = of(content).filter(|t| !t.used && t.key() == Some(key)).map(|t| t.seq).collect();
-        let hint = !bound.is_empty();
-        let free = || of(content).find(|t| !t.used && !claimed(t, others)).map(|t| t.seq);
-        let own = if hint { bound } else { free().into_iter().collect() };
-        if own.is_empty() {
-            continue;
-        }
-        let mut rivals: Vec<u64> = of(content).map(|t| t.seq).filter(|seq| !own.contains(seq)).collect();
-        if content == Content::Unknown && own.len() > 1 {
-            // What the thread began for it need not be another try: it may be what another request needed.
-            rivals.extend(&own);
-        }
-        let unsure = !rivals.is_empty() || !(hint || certain_alone);
-        return Joined { own, rivals, doubt: unsure.then_some(doubt), ..Joined::default() };
-    }
-    let alone = |t: &&Try| !t.used && t.key() == Some(key) && t.attempt.bound.is_some_and(|b| b.choices <= 1);
-    let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|t| t.seq).collect();
-    let doubt =
-        (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
-    Joined { own: mapped, doubt, ..Joined::default() }
 }
 
 /// Another error that waits has the better right to it.

@@ -12,6 +12,7 @@ pub mod failures;
 #[cfg(test)]
 pub mod fixture;
 pub mod flows;
+mod hint;
 pub mod history;
 mod join;
 mod judging;
@@ -127,6 +128,9 @@ impl Engine {
             Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
+                if let Some(flow) = &attempt.conn.flow {
+                    self.past.flows.own(at, flow);
+                }
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
                 let open_end = attempt.handover == Handover::Asked && attempt.conn.flow.is_none();
                 let at = if open_end { self.clock } else { at };
@@ -145,6 +149,7 @@ impl Engine {
             Fact::Rescued { client } => self.rescued(*client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
+            Fact::Listening(listening) if listening.unnamed() => {}
             Fact::Listening(listening) => self.past.history.listening(at, listening),
             Fact::ListenerClosed(listening) => {
                 self.past.history.listener_closed(at, listening, seen.task.map(|t| t.pid));
@@ -153,6 +158,7 @@ impl Engine {
                 self.owners.forget(proc.pid);
                 self.past.history.exec(at, proc);
             }
+            Fact::Became(proc) => self.owners.forget(proc.pid),
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
                 self.past.history.fork(at, *parent, child);
@@ -249,7 +255,7 @@ impl Engine {
         // A close may be seen in the context of whoever runs just then.
         let reader = error.conn.owner;
         let task = task.filter(|t| t.pid == reader.pid || reader.pid == 0).unwrap_or(reader);
-        let owner = self.owners.of(task.pid, &error.conn.comm, host);
+        let owner = self.owners.of(task.pid, &error.conn.comm, host).as_seen(&error.conn);
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
         let line = None;
@@ -348,7 +354,7 @@ impl Engine {
             if failed {
                 self.count_failure(seq);
                 if let Some(route) = Route::of(&pending.error.conn.request_head) {
-                    self.past.failures.concerned(group, &endpoint, route);
+                    self.past.failures.concerned(group, &endpoint, route, joined.doubt.is_none());
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::host::Host;
+use crate::model::Connection;
 use crate::proxies::{self, Proxy};
 use crate::text;
 
@@ -17,6 +18,14 @@ pub struct Owner {
     pub name: String,
     /// The process that its workers have in common: their master, or itself.
     pub group: u32,
+}
+
+impl Owner {
+    /// Of a process that nobody called a proxy less is assumed.
+    pub fn as_seen(self, conn: &Connection) -> Owner {
+        let unnamed = conn.found && std::ptr::eq(self.kind, proxies::OTHER);
+        Owner { kind: if unnamed { proxies::FOUND } else { self.kind }, ..self }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -96,9 +96,10 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
 /// Attempts of the same moment failed in different ways, and nothing tells which was this request's.
 fn of_several(pending: &Pending) -> Judgement {
     let name = &pending.owner.name;
-    let at_once = match pending.error.conn.stream {
-        true => "served several requests of the connection at once, on other threads",
-        false => "lets requests wait for connections that it began for others",
+    let at_once = match (pending.error.conn.stream, &pending.owner.kind.pool) {
+        (true, _) => "served several requests of the connection at once, on other threads",
+        (false, Some(_)) => "lets requests wait for connections that it began for others",
+        (false, None) => "served several requests at once, and its threads pass them around",
     };
     let why = format!("{name} {at_once}: which attempt was this one's cannot be told");
     Judgement { cause: None, timeline: Vec::new(), server: None, why: Some(("ambiguous", why)) }
@@ -419,6 +420,7 @@ fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
         unit: clip(facts.unit),
         container: clip(facts.container),
         container_name: clip(facts.container_name),
+        cgroup: facts.cgroup,
     }
 }
 
@@ -433,6 +435,7 @@ fn process(case: &Case<'_>, pid: u32) -> Process {
         unit: clip(facts.unit),
         container: clip(facts.container),
         container_name: clip(facts.container_name),
+        cgroup: facts.cgroup,
     }
 }
 

@@ -137,6 +137,11 @@ impl Mount {
 }
 
 impl Mounts {
+    /// Where the hierarchy of version 2 is mounted.
+    pub fn unified(&self) -> Option<&Path> {
+        self.unified.as_ref().map(|mount| mount.at.as_path())
+    }
+
     pub fn read(procfs: &Path) -> Self {
         read_some(&procfs.join("self/mountinfo"), 4 << 20).map(|bytes| Self::parse(&bytes)).unwrap_or_default()
     }
@@ -252,6 +257,23 @@ pub fn members(dir: &Path, most: usize) -> Vec<u32> {
         }
     }
     pids.truncate(most);
+    pids
+}
+
+/// Every process in a group and the groups below it.
+pub fn everybody(dir: &Path) -> Vec<u32> {
+    let mut pids = Vec::new();
+    let mut dirs = vec![(dir.to_owned(), 0)];
+    while let Some((dir, depth)) = dirs.pop() {
+        // What is gone meanwhile has nobody in it; a group of threads alone has its processes above it.
+        let listed = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+        if depth < DEPTH {
+            let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            dirs.extend(below.map(|entry| (entry.path(), depth + 1)));
+        }
+    }
     pids
 }
 

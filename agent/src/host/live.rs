@@ -1,18 +1,20 @@
 //! The host this program runs on, asked directly.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
 
+use super::cgroup::{self, Mounts};
 use super::kept::Kept;
 use super::netns::Namespaces;
 use super::owners::Owners;
 use super::proc::Procfs;
 use super::processes::Processes;
 use super::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts, files};
-use crate::model::{Cookie, Fact, Nanos, Observation};
+use crate::model::{Cookie, Fact, GroupPath, Nanos, Observation};
 
 /// Names the kernel function at an address.
 pub type Symbols = Box<dyn FnMut(u64) -> Option<String> + Send>;
@@ -141,6 +143,17 @@ impl LiveHost {
     pub fn hint_owner(&mut self, cookie: Cookie, pid: u32) {
         self.owners.hint(cookie, pid);
         self.remember(pid);
+    }
+
+    /// The number of the cgroup with this path (of version 2), 0 where there is none, and every process in it.
+    pub fn group(&self, path: &GroupPath) -> (u64, Vec<u32>) {
+        let mounts = Mounts::read(Path::new("/proc"));
+        let Some(mount) = mounts.unified() else { return (0, Vec::new()) };
+        let dir = mount.join(path.as_str().trim_start_matches('/'));
+        match std::fs::metadata(&dir) {
+            Ok(about) => (about.ino(), cgroup::everybody(&dir)),
+            Err(_) => (0, Vec::new()),
+        }
     }
 
     /// Files that a process appends to: its logs are among them. See [`crate::logs::discover`].

@@ -4,10 +4,10 @@
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use trace502_ebpf::{COMM, GO_READ, GO_WRITES, HEAD, LOSSES, Offsets, Settings};
+use trace502_ebpf::{COMM, GO_READ, GO_WRITES, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Settings};
 
 use super::attach::{Means, attach, chain, detach, verify, wanted};
 use super::btf::{self, Btf, BtfError};
@@ -39,11 +39,21 @@ pub struct Options {
     pub verbose: bool,
     /// Look inside the TLS libraries of proxies.
     pub tls: bool,
+    /// What a process is that listens and dials; 0: nothing.
+    pub found: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { ring_bytes: 8 << 20, head: HEAD as u32, room: None, places: None, verbose: false, tls: true }
+        Options {
+            ring_bytes: 8 << 20,
+            head: HEAD as u32,
+            room: None,
+            places: None,
+            verbose: false,
+            tls: true,
+            found: 0,
+        }
     }
 }
 
@@ -63,6 +73,13 @@ pub enum LoadError {
     #[error("a map of the kernel side is missing: {0}")]
     Map(&'static str),
 }
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct GroupRow(Group);
+
+// SAFETY: integers without padding.
+unsafe impl aya::Pod for GroupRow {}
 
 /// Programs and maps in the kernel. They go with it.
 pub struct Kernel {
@@ -103,6 +120,7 @@ impl Kernel {
             if let Some(places) = options.places {
                 settings.places = places.next_power_of_two().max(WAYS);
             }
+            settings.found = options.found;
             (offsets, settings, Names::read(&btf), missing)
         };
         // The same bytes: to read them takes longer than to understand them.
@@ -182,6 +200,30 @@ impl Kernel {
         Ok(())
     }
 
+    /// Processes in these cgroups are proxies from now on: paths below the root, with what is known of each. Asked
+    /// again with its id, one that exists already is known.
+    pub fn set_groups(&mut self, groups: &[(&str, Group)]) -> Result<(), LoadError> {
+        let refused = |error: MapError| LoadError::Refused(error.to_string());
+        let map = self.bpf.map_mut("CGROUP_PATHS").ok_or(LoadError::Map("CGROUP_PATHS"))?;
+        let mut paths: HashMap<_, [u8; GROUP_PATH], u32> = HashMap::try_from(map).map_err(refused)?;
+        let before: Vec<_> = paths.keys().flatten().collect();
+        for path in before {
+            paths.remove(&path).map_err(refused)?;
+        }
+        for (slot, (path, _)) in groups.iter().enumerate() {
+            let mut key = [0; GROUP_PATH];
+            let len = path.len().min(GROUP_PATH - 1);
+            key[..len].copy_from_slice(&path.as_bytes()[..len]);
+            paths.insert(key, slot as u32, 0).map_err(refused)?;
+        }
+        let map = self.bpf.map_mut("CGROUPS").ok_or(LoadError::Map("CGROUPS"))?;
+        let mut slots: Array<_, GroupRow> = Array::try_from(map).map_err(refused)?;
+        for (slot, (_, group)) in groups.iter().enumerate().take(GROUPS) {
+            slots.set(slot as u32, GroupRow(*group), 0).map_err(refused)?;
+        }
+        Ok(())
+    }
+
     /// This process is a proxy, or listens for one.
     pub fn track(&mut self, pid: u32, class: u32) -> Result<(), LoadError> {
         let map = self.bpf.map_mut("PROCS").ok_or(LoadError::Map("PROCS"))?;
@@ -192,6 +234,26 @@ impl Kernel {
     /// Tells of listeners that exist already, then of connections of tracked proxies.
     pub fn find_existing(&mut self) {
         for name in ["found_listening", "found_beneath", "found_connected", "found_peers"] {
+            self.walk(name);
+        }
+    }
+
+    /// Looks for listeners whose ports were not known when they were told of.
+    pub fn find_listeners(&mut self) {
+        self.walk("found_listening");
+        self.walk("found_beneath");
+        // One that came meanwhile is told, and looked for then.
+        if let Some(map) = self.bpf.map_mut("LISTENERS_MISSING")
+            && let Ok(mut missing) = Array::<_, u32>::try_from(map)
+        {
+            // It stays as it is where that fails: then nobody is said to be absent, which is never wrong.
+            let _ = missing.set(1, 0, 0);
+        }
+    }
+
+    /// The same for processes that have become proxies since then.
+    pub fn find_more(&mut self) {
+        for name in ["found_connected", "found_peers"] {
             self.walk(name);
         }
     }

@@ -50,9 +50,9 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         cpus,
         jiffy_us: jiffy_us(),
         only_v6: btf.bit_offset("sock_common", "skc_ipv6only").unwrap_or(u32::MAX),
+        found: 0,
         mptcp_first: btf.member_offset("mptcp_sock", "first").unwrap_or(u32::MAX),
         places: places(),
-        _pad: 0,
         drops: news(&Names::read(btf).drop),
     }
 }

@@ -160,6 +160,24 @@ pub const PROBES: &[Probe] = &[
         lost: "exits and crashes of upstreams",
     },
     Probe {
+        name: "cgroup",
+        required: false,
+        providers: &[&[
+            ("cgroup_made", Hook::TpBtf("cgroup_mkdir")),
+            ("cgroup_joined", Hook::TpBtf("cgroup_attach_task")),
+        ]],
+        needs: &[
+            "task_cgroups",
+            "css_set_group",
+            "group_node",
+            "node_id",
+            "group_level",
+            "group_root",
+            "group_ancestors",
+        ],
+        lost: "processes that come later into a cgroup that --proxy names",
+    },
+    Probe {
         name: "signal",
         required: false,
         providers: &[&[("signalled", Hook::TpBtf("signal_generate"))]],

@@ -112,6 +112,9 @@ pub struct Process {
     pub container: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
+    /// Its cgroup, to choose by: not part of the record.
+    #[serde(skip)]
+    pub cgroup: Option<String>,
 }
 
 impl Process {

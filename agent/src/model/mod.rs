@@ -2,8 +2,10 @@
 //!
 //! [`observation`] is what the kernel said, [`incident`] what we make of it.
 
+mod group;
 pub mod incident;
 pub mod observation;
 
+pub use group::{GroupPath, PREFIX as GROUP_PREFIX};
 pub use incident::*;
 pub use observation::*;

@@ -49,6 +49,8 @@ pub enum Fact {
     /// The listening socket with this cookie closed.
     ListenerClosed(Listening),
     Exec(Proc),
+    /// A running process is a proxy from now on, or is none any more: by its cgroup, or by what it does.
+    Became(Proc),
     /// `parent` forked `child`.
     Fork {
         parent: u32,
@@ -197,6 +199,8 @@ pub struct Connection {
     pub blind: bool,
     /// The proxy opened it for itself, to see whether the upstream is well.
     pub check: bool,
+    /// Its owner is known as a proxy only by what it does.
+    pub found: bool,
     /// A connection to a client: right before its error, a connect() of the thread had failed in the call.
     pub after_call: bool,
     /// A connection to a client: the upstream connection that the thread had closed right before its error.
@@ -252,6 +256,7 @@ impl Connection {
             stream: false,
             blind: false,
             check: false,
+            found: false,
             after_call: false,
             after: None,
             last_state: 0,
@@ -372,6 +377,13 @@ pub struct Listening {
     pub queue: u32,
     pub limit: u32,
     pub is_proxy: bool,
+}
+
+impl Listening {
+    /// It was never bound: its port was not known when it began to listen, and is told once it has been looked for.
+    pub fn unnamed(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp(at) if at.port() == 0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

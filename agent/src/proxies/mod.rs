@@ -150,6 +150,9 @@ pub static PROXIES: &[&Proxy] = &[
 /// A process that proxies and is none of the known ones.
 pub static OTHER: &Proxy = &other::PROXY;
 
+/// A process that does what a proxy does, and may be an application that needs others.
+pub static FOUND: &Proxy = &other::FOUND;
+
 /// The proxy that goes by this name of an executable or a thread.
 pub fn by_name(name: &str) -> Option<&'static Proxy> {
     PROXIES.iter().copied().find(|proxy| {

@@ -14,7 +14,7 @@ use trace502_ebpf::{Kind, LOSSES, Table};
 
 use self::logs::Logs;
 use self::proxies::Tracked;
-pub use self::proxies::{Wanted, running};
+pub use self::proxies::{FOUND, Wanted, WordError, running};
 pub use self::stop::{Stop, Stopper};
 use crate::correlate::{Counters, Engine};
 use crate::decode;
@@ -190,7 +190,8 @@ impl Watch {
     /// Takes in at most a batch of records; returns how many.
     fn take_in(&mut self) -> usize {
         let Watch { kernel, ring, host, engine, tape, tracked, logs, totals, .. } = self;
-        ring.drain(BATCH, |record| {
+        let (mut became, mut unnamed) = (false, false);
+        let taken = ring.drain(BATCH, |record| {
             if let Some(tape) = tape {
                 tape.event(record);
             }
@@ -205,8 +206,18 @@ impl Watch {
             *totals.events.entry(kind_of(record)).or_default() += 1;
             host.inner().observe(&seen);
             follow(tracked, kernel, logs, &seen);
+            unnamed |= matches!(&seen.fact, Fact::Listening(listening) if listening.unnamed());
+            became |= matches!(&seen.fact, Fact::Became(proc) if proc.is_proxy);
             engine.observe(&seen, host);
-        })
+        });
+        if unnamed {
+            kernel.find_listeners();
+        }
+        if became {
+            // They have connections and listeners already.
+            kernel.find_more();
+        }
+        taken
     }
 
     /// Takes in what proxies' logs say.
@@ -386,7 +397,7 @@ fn header(kernel: &Kernel) -> Header {
 /// Keeps to proxies as they come and go.
 fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Observation) {
     match &seen.fact {
-        Fact::Exec(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
+        Fact::Exec(proc) | Fact::Became(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
             if matches!(seen.fact, Fact::Exec(_)) {
                 // What was hooked is the program that it was.
                 kernel.forget(proc.pid);
@@ -402,7 +413,7 @@ fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Ob
             kernel.watch_tls(listening.pid);
         }
         // Gone, or become something that is no proxy: a helper that a proxy runs, a log that it pipes into.
-        Fact::Exit { proc, .. } | Fact::Exec(proc) if tracked.went(proc.pid) => {
+        Fact::Exit { proc, .. } | Fact::Exec(proc) | Fact::Became(proc) if tracked.went(proc.pid) => {
             kernel.forget(proc.pid);
             logs.went(proc.pid);
         }

@@ -1,12 +1,15 @@
 //! Which processes are proxies: the well-known names, what the user named, and their children.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use trace502_ebpf::{PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY, PROC_WHOLE};
+use trace502_ebpf::{
+    GROUPS, Group, PROC_CGROUP, PROC_FOUND, PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY, PROC_WHOLE,
+};
 
 use crate::host::LiveHost;
 use crate::kernel::{Kernel, LoadError};
+use crate::model::{GROUP_PREFIX, GroupPath};
 use crate::proxies::{Birth, Closes, OTHER, PROXIES, Proxy, by_name};
 
 /// Proxies that the user named, besides the well-known ones.
@@ -14,19 +17,31 @@ use crate::proxies::{Birth, Closes, OTHER, PROXIES, Proxy, by_name};
 pub struct Wanted {
     pub names: Vec<String>,
     pub pids: Vec<u32>,
+    /// Every process in these is one.
+    pub groups: Vec<GroupPath>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--proxy: {0}")]
+pub struct WordError(String);
+
 impl Wanted {
-    /// Each word is a process id or the name of an executable.
-    pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Wanted {
+    /// Each word is a process id, the name of an executable, or the path of a cgroup.
+    pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Wanted, WordError> {
         let mut wanted = Wanted::default();
         for word in words {
-            match word.parse() {
-                Ok(pid) => wanted.pids.push(pid),
-                Err(_) => wanted.names.push(word.into()),
+            match (word.strip_prefix(GROUP_PREFIX), word.parse()) {
+                (Some(path), _) => wanted.groups.push(GroupPath::parse(path).map_err(WordError)?),
+                (None, Ok(pid)) => wanted.pids.push(pid),
+                (None, Err(_)) => wanted.names.push(word.into()),
             }
         }
-        wanted
+        wanted.groups.sort();
+        wanted.groups.dedup();
+        match wanted.groups.len() {
+            more if more > GROUPS => Err(WordError(format!("{more} cgroups; at most {GROUPS} can be watched"))),
+            _ => Ok(wanted),
+        }
     }
 }
 
@@ -59,10 +74,12 @@ impl Tracked {
         let own = wanted.names.iter().map(|name| (name.as_str(), class_of(name)));
         let names: Vec<(&str, u32)> = known.chain(own).collect();
         kernel.set_names(&names)?;
+        let inside = watch_groups(kernel, &wanted.groups, host)?;
         for (pid, comm) in processes() {
             let named = names.iter().find(|(name, _)| same_name(name, &comm)).map(|(_, class)| *class);
             let asked = wanted.pids.contains(&pid).then(|| class_of(&comm));
-            if let Some(class) = named.or(asked) {
+            let grouped = inside.contains(&pid).then_some(IN_GROUP);
+            if let Some(class) = named.or(asked).or(grouped) {
                 kernel.track(pid, class)?;
                 kernel.watch_connect(pid);
                 kernel.watch_tls(pid);
@@ -98,10 +115,37 @@ impl Tracked {
     }
 }
 
+/// Tells the kernel side which cgroups matter, and returns who is in them already.
+fn watch_groups(kernel: &mut Kernel, groups: &[GroupPath], host: &LiveHost) -> Result<BTreeSet<u32>, LoadError> {
+    let rows = |ids: &[u64]| -> Vec<(&str, Group)> {
+        let row = |(path, id): (&GroupPath, &u64)| Group { id: *id, level: path.level(), class: IN_GROUP };
+        groups.iter().zip(ids).map(|pair| (pair.0.as_str(), row(pair))).collect()
+    };
+    let ids = || groups.iter().map(|path| host.group(path).0).collect::<Vec<u64>>();
+    // One that is made between the look and the telling is looked at again.
+    let mut told = ids();
+    for _ in 0..SETTLING {
+        kernel.set_groups(&rows(&told))?;
+        let now = ids();
+        if now == told {
+            break;
+        }
+        told = now;
+    }
+    Ok(groups.iter().flat_map(|path| host.group(path).1).collect())
+}
+
+/// Looks at cgroups that come and go while they are told.
+const SETTLING: usize = 8;
+/// What a process is that is nothing else, in a cgroup of proxies.
+const IN_GROUP: u32 = class(OTHER) | PROC_CGROUP;
+/// What a process is that listens and dials, where such are wanted.
+pub const FOUND: u32 = class(OTHER) | PROC_FOUND;
+
 /// How the kernel side binds the attempts of a proxy.
-fn class(proxy: &Proxy) -> u32 {
+const fn class(proxy: &Proxy) -> u32 {
     let mut class = PROC_PROXY;
-    if proxy.birth == Birth::Hint {
+    if matches!(proxy.birth, Birth::Hint) {
         class |= PROC_LOOSE;
     }
     if proxy.oldest_first {
@@ -110,7 +154,7 @@ fn class(proxy: &Proxy) -> u32 {
     if proxy.whole_first {
         class |= PROC_WHOLE;
     }
-    if proxy.closes != Closes::BeforeWrite {
+    if !matches!(proxy.closes, Closes::BeforeWrite) {
         class |= PROC_LATE;
     }
     class
@@ -144,9 +188,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_pids_or_names() {
-        let wanted = Wanted::new(["812", "my-proxy"]);
+    fn words_are_pids_names_or_cgroups() {
+        let wanted = Wanted::new(["812", "my-proxy", "cgroup:/system.slice/shop.service"]).unwrap();
         assert_eq!((wanted.pids, wanted.names), (vec![812], vec!["my-proxy".to_owned()]));
+        assert_eq!(wanted.groups, [GroupPath::parse("system.slice/shop.service").unwrap()]);
+        assert!(Wanted::new(["cgroup:/"]).unwrap_err().to_string().starts_with("--proxy: "));
+        let many: Vec<String> = (0..=GROUPS).map(|n| format!("cgroup:{n}")).collect();
+        assert!(Wanted::new(many.iter().map(String::as_str)).unwrap_err().to_string().contains("at most 16"));
     }
 
     #[test]

@@ -34,10 +34,12 @@ pub enum Kind {
     Dns = 14,
     /// [`FlowRecord`]: an upstream answered a client that an unseen error had been told of.
     Rescued = 15,
+    /// [`TaskRecord`]: a running process became a proxy, or is none any more (class 0): by its cgroup, or by what it does.
+    Became = 16,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Client,
         Kind::Attempt,
         Kind::Connect,
@@ -53,10 +55,11 @@ impl Kind {
         Kind::Oom,
         Kind::Dns,
         Kind::Rescued,
+        Kind::Became,
     ];
 
     /// One past the largest number, for tables indexed by kind.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 
     /// The word used in `trace502_events_total{kind}`.
     pub const fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Kind {
             Kind::Oom => "oom",
             Kind::Dns => "dns",
             Kind::Rescued => "rescued",
+            Kind::Became => "became",
         }
     }
 }

@@ -86,6 +86,9 @@ offsets! {
     css_set_group = "css_set"."dfl_cgrp",
     group_node = "cgroup"."kn",
     node_id = "kernfs_node"."id",
+    group_level = "cgroup"."level",
+    group_root = "cgroup"."root",
+    group_ancestors = "cgroup"."ancestors",
     nsproxy_net = "nsproxy"."net_ns",
     signal_group_exit_code = "signal_struct"."group_exit_code",
     signal_live = "signal_struct"."live",
@@ -116,7 +119,8 @@ pub struct Settings {
     pub mptcp_first: u32,
     /// Connections that there is room for: a power of two.
     pub places: u32,
-    pub _pad: u32,
+    /// `PROC_*` of a process that listens and dials, which makes it a proxy; 0 where that is not asked for.
+    pub found: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -14,6 +14,29 @@ pub const PROC_LATE: u32 = 16;
 pub const PROC_TLS: u32 = 32;
 /// It reads the body of a request to its end before it asks an upstream (nginx).
 pub const PROC_WHOLE: u32 = 64;
+/// It is a proxy because of the cgroup that it is in, and no longer than that.
+pub const PROC_CGROUP: u32 = 128;
+/// It is a proxy because of what it does: it listens, and it dials.
+pub const PROC_FOUND: u32 = 256;
+/// It has, or had, a TCP socket that listens. Kept only where proxies are to be found by what they do.
+pub const PROC_LISTENS: u32 = 512;
+
+/// Cgroups whose processes are proxies: this many may be named.
+pub const GROUPS: usize = 16;
+/// Bytes of the path of one, with the zero at its end.
+pub const GROUP_PATH: usize = 256;
+
+/// A cgroup whose processes are proxies.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Group {
+    /// 0 while there is none of that name.
+    pub id: u64,
+    /// How far below the root it is.
+    pub level: u32,
+    /// `PROC_*` of the processes in it.
+    pub class: u32,
+}
 
 /// A client request that a thread read and that nobody serves yet.
 #[derive(Clone, Copy)]

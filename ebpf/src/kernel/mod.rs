@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_task_pt_regs,
+    bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_task_pt_regs,
 };
 use trace502_ebpf::{PATH, Tcp, Tuple};
 
@@ -151,6 +151,13 @@ pub fn copy_checked(to: *mut u8, len: u32, from: u64) -> i64 {
 pub fn copy_user(to: *mut u8, len: u32, from: u64) -> i64 {
     // SAFETY: `to` is checked by the verifier to have `len` bytes; the helper checks `from`.
     unsafe { bpf_probe_read_user(to.cast(), len, from as *const c_void) as i64 }
+}
+
+/// Reads a text that ends with a zero; what is behind it stays as it was. How long it is with its zero, or an error.
+#[inline(always)]
+pub fn copy_text(to: *mut u8, room: u32, from: u64) -> i64 {
+    // SAFETY: as in `copy`.
+    unsafe { bpf_probe_read_kernel_str(to.cast(), room, from as *const c_void) as i64 }
 }
 
 #[inline(always)]

@@ -28,18 +28,21 @@ impl TaskPtr {
         if parent == 0 { 0 } else { TaskPtr(parent as Ptr).tgid() }
     }
 
+    /// Its group in the hierarchy of version 2; null where this kernel does not let it be read.
+    #[inline(always)]
+    pub fn group(self) -> GroupPtr {
+        let (sets, group) = (offset!(task_cgroups), offset!(css_set_group));
+        if sets == MISSING || group == MISSING {
+            return GroupPtr(0);
+        }
+        let set: u64 = read_or_zero(self.0, sets);
+        GroupPtr(if set == 0 { 0 } else { read_or_zero(set as Ptr, group) })
+    }
+
     /// Its cgroup v2 id, as the current task's helper would say it; 0 where this kernel does not let it be read.
     #[inline(always)]
     pub fn cgroup(self) -> u64 {
-        let (sets, group, node, id) =
-            (offset!(task_cgroups), offset!(css_set_group), offset!(group_node), offset!(node_id));
-        if sets == MISSING || group == MISSING || node == MISSING || id == MISSING {
-            return 0;
-        }
-        let set: u64 = read_or_zero(self.0, sets);
-        let group: u64 = if set == 0 { 0 } else { read_or_zero(set as Ptr, group) };
-        let node: u64 = if group == 0 { 0 } else { read_or_zero(group as Ptr, node) };
-        if node == 0 { 0 } else { read_or_zero(node as Ptr, id) }
+        self.group().id()
     }
 
     /// The wait status of the whole process once it goes.
@@ -72,6 +75,46 @@ impl TaskPtr {
         let shared: i64 = read_or_zero(base, 3 * stride);
         (file.max(0) + anon.max(0) + shared.max(0)) as u64
     }
+}
+
+/// A cgroup.
+#[derive(Clone, Copy)]
+pub struct GroupPtr(pub u64);
+
+impl GroupPtr {
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        let (node, id) = (offset!(group_node), offset!(node_id));
+        if self.0 == 0 || node == MISSING || id == MISSING {
+            return 0;
+        }
+        let node: u64 = read_or_zero(self.0 as Ptr, node);
+        if node == 0 { 0 } else { read_or_zero(node as Ptr, id) }
+    }
+
+    /// The group on its way to the root that is this far below it, itself included.
+    #[inline(always)]
+    pub fn ancestor(self, level: u32) -> GroupPtr {
+        let own: u32 = read_or_zero(self.0 as Ptr, offset!(group_level));
+        if self.0 == 0 || level > own {
+            return GroupPtr(0);
+        }
+        let all = (self.0 as Ptr).wrapping_add(offset!(group_ancestors));
+        GroupPtr(read_or_zero(all, level as usize * size_of::<u64>()))
+    }
+
+    /// Whether both are of one hierarchy.
+    #[inline(always)]
+    pub fn is_kin(self, other: GroupPtr) -> bool {
+        let root = |group: GroupPtr| -> u64 { read_or_zero(group.0 as Ptr, offset!(group_root)) };
+        self.0 != 0 && other.0 != 0 && root(self) == root(other)
+    }
+}
+
+#[inline(always)]
+pub fn current_task() -> TaskPtr {
+    // SAFETY: no arguments.
+    TaskPtr(unsafe { bpf_get_current_task_btf() } as Ptr)
 }
 
 #[inline(always)]

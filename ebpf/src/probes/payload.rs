@@ -12,7 +12,7 @@ use crate::head::{self, Source};
 use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
 use crate::maps::PROCS;
 use crate::probes::{state, tls};
-use crate::{client, conn, emit, fastcgi, flow, peer, sealed, story, thread};
+use crate::{client, conn, emit, fastcgi, flow, h2, peer, sealed, story, thread};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -89,6 +89,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
             sealed::wrote(sk, conn, ret as u64);
             0
         }
+        ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, true),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,
     }
@@ -124,6 +125,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
             0
         }
         ROLE_SECURED if ret > 0 => tls::link(sk, conn),
+        ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, false),
         ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
         _ => 0,
@@ -138,8 +140,11 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let class = if conn.request == 0 { class_of(tgid) } else { 0 };
     // Somebody else who listens on the port of a proxy, in another namespace or for another address.
     if conn.request == 0 && class & PROC_PROXY == 0 && conn.flags & CONN_OLD == 0 {
-        conn.role = if conn.bound != 0 { ROLE_PEER } else { ROLE_OPAQUE };
-        return if conn.bound != 0 { state::read_by(sk, conn, tgid) } else { 0 };
+        if conn.bound == 0 {
+            return conn::gone(conn.cookie);
+        }
+        conn.role = ROLE_PEER;
+        return state::read_by(sk, conn, tgid);
     }
     let new = client::received(conn, n, Source::Call(sk, Way::In));
     if new && conn.request == 1 {
@@ -148,6 +153,10 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         }
         if conn::looks_tls(conn) && class & PROC_TLS != 0 {
             return tls::begin(sk, conn);
+        }
+        if h2::is_preface(conn) {
+            h2::begin_plain(sk, conn);
+            return h2::plain(sk, conn, n, false);
         }
     }
     client::asked(conn, tid, new);

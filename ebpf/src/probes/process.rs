@@ -8,6 +8,7 @@ use trace502_ebpf::*;
 use crate::emit;
 use crate::kernel::{self, TaskPtr};
 use crate::maps::{NAMES, OWNER_NAMES, PROCS, THREADS, constant};
+use crate::probes::cgroup;
 
 const SIGHUP: i32 = 1;
 const SIGQUIT: i32 = 3;
@@ -69,10 +70,11 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
     emit::comm(&mut comm);
     // SAFETY: plain numbers.
     let (named, owner) = unsafe { (NAMES.get(&comm).copied(), OWNER_NAMES.get(&comm).is_some()) };
-    let class = match (named, owner) {
-        (Some(class), _) => class,
-        (None, true) => PROC_OWNER,
-        (None, false) => 0,
+    let class = match (named, cgroup::class_in(kernel::current_task().group()), owner) {
+        (Some(class), ..) => class,
+        (None, class @ 1.., _) => class,
+        (None, 0, true) => PROC_OWNER,
+        (None, 0, false) => 0,
     };
     if class != 0 {
         remember(tgid, class);
@@ -93,20 +95,40 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn forked(ctx: BtfTracePointContext) -> i32 {
     let (tgid, _) = emit::current();
-    let class = class_of(tgid);
-    if class == 0 {
-        return 0;
-    }
     let child = TaskPtr(ctx.arg(1));
     let pid = child.tgid();
     // A new thread is no new process.
     if pid == tgid {
         return 0;
     }
+    let class = inherited(class_of(tgid), child);
+    if class == 0 {
+        return 0;
+    }
     remember(pid, class);
     // Where its parent is, unless it was born elsewhere; it is not there yet when the hook runs.
     let (comm, cgroup) = (child.comm(), emit::cgroup());
     tell(Kind::Fork, About { tgid: pid, other: tgid, comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
+    0
+}
+
+/// What a child is that its parent is: unless it is born into a cgroup that makes it something else.
+#[inline(always)]
+fn inherited(class: u32, child: TaskPtr) -> u32 {
+    let there = cgroup::class_in(child.group());
+    if class & PROC_PROXY != 0 && (class & PROC_CGROUP == 0 || there != 0) {
+        return class;
+    }
+    class & (PROC_OWNER | PROC_LISTENS) | there
+}
+
+/// A running process is from now on what it was not, or is no more.
+#[inline(never)]
+pub fn became(task: TaskPtr, class: u32) -> i32 {
+    let tgid = task.tgid();
+    remember(tgid, class);
+    let (comm, cgroup) = (task.comm(), task.cgroup());
+    tell(Kind::Became, About { tgid, other: task.parent(), comm, cgroup, code: 0, class, rss_pages: 0, si_code: 0 });
     0
 }
 

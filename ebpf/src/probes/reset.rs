@@ -27,7 +27,7 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
                 peer_reset(sk, conn);
             }
         }
-        ROLE_SECURED => {
+        ROLE_SECURED | ROLE_H2 => {
             conn.reset = emit::now();
             tls::left(sk, conn);
         }

@@ -5,9 +5,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
-use crate::kernel::*;
-use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS};
-use crate::probes::{listen, tls};
+use crate::kernel::{self, *};
+use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS, constant};
+use crate::probes::{listen, process, tls};
 use crate::{conn, emit, flow, peer, story, thread};
 
 const IPPROTO_TCP: u16 = 6;
@@ -23,7 +23,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         Some(conn) => match conn.role {
             ROLE_UPSTREAM => upstream(sk, conn, old, new),
             ROLE_CLIENT => client(sk, conn, old, new),
-            ROLE_SECURED => {
+            ROLE_SECURED | ROLE_H2 => {
                 tls::state(sk, conn, old, new);
             }
             ROLE_PEER => peer(sk, conn, old, new),
@@ -86,7 +86,11 @@ fn connecting(sk: Sock) {
     let (tgid, tid) = emit::current();
     // SAFETY: a plain number.
     let Some(&class) = (unsafe { PROCS.get(&tgid) }) else { return };
-    if class & PROC_PROXY == 0 || sk.protocol() != IPPROTO_TCP {
+    if sk.protocol() != IPPROTO_TCP {
+        return;
+    }
+    let class = if class & PROC_PROXY != 0 { class } else { found(kernel::current_task(), class) };
+    if class == 0 {
         return;
     }
     let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
@@ -106,6 +110,18 @@ fn connecting(sk: Sock) {
     }
     sk.tuple(&mut conn.tuple);
     remember_target(&conn.tuple);
+}
+
+/// A process dials that is no proxy so far. Who listens, too, is one where that is asked for. Returns what it is then.
+#[inline(always)]
+pub fn found(task: TaskPtr, class: u32) -> u32 {
+    let made = constant!(SETTINGS.found);
+    if made == 0 || class & PROC_LISTENS == 0 {
+        return 0;
+    }
+    let class = class | made;
+    process::became(task, class);
+    class
 }
 
 #[inline(always)]

@@ -26,6 +26,9 @@ pub const FAULTS: &[Fault] = &[
     fault("ipt-icmp-in", REFUSED, &["firewall_reject"], |s| {
         filtered(s, Rule::iptables(At::HostIn, "icmp-admin-prohibited"))
     }),
+    fault("ipt-icmp-out", REFUSED, &["firewall_reject"], |s| {
+        filtered(s, Rule::iptables(At::NearOut, "icmp-admin-prohibited"))
+    }),
     // The errno does not tell a filter far away from a router that does not know the host.
     fault("far-prohibited", REFUSED, &["firewall_reject", "host_unreachable"], |s| {
         Ok(Plan::get(s.route(format!("{FAR}:2080"))))

@@ -30,6 +30,7 @@ pub const FAULTS: &[Fault] = &[
     fault("fpm-children-busy", "- - - - - 504", &["never_accepted"], children_busy),
     fault("fpm-master-terminated", "- - - - - 502", &["upstream_killed"], master_terminated),
     fault("fpm-socket-missing", "- - - - - 502", &["socket_missing"], |s| dial(s, connect::unix(s, "nofpm"))),
+    fault("fpm-socket-stale", "- - - - - 502", &["no_listener"], |s| dial(s, connect::stale(s)?)),
     fault("fpm-socket-denied", "- - - - - 502", &["permission_denied"], socket_denied),
     fault(
         "fpm-to-http",

@@ -17,7 +17,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use trace502::model::Confidence;
 
 use crate::client::{Answer, Ask, Client};
@@ -230,7 +230,7 @@ impl<'a> Session<'a> {
     }
 
     pub fn connect(&self) -> Result<Client> {
-        Client::connect(self.proxy.addr)
+        Client::connect(self.proxy.addr).with_context(|| self.proxy.state())
     }
 
     /// A request that is to fail for the reason of this cell.
@@ -266,9 +266,9 @@ impl<'a> Session<'a> {
         self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: false, judged });
     }
 
-    /// What a client got that spoke TLS.
-    pub fn note_secure(&self, path: String, client: String, answer: Answer, judged: bool) {
-        self.exchanges.borrow_mut().push(Exchange { path, client, answer, secure: true, judged });
+    /// What a client got that asked in its own way.
+    pub fn note_exchange(&self, exchange: Exchange) {
+        self.exchanges.borrow_mut().push(exchange);
     }
 
     /// A request that may fail on the way to the fault, and is not judged.

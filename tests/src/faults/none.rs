@@ -22,7 +22,16 @@ pub const FAULTS: &[Fault] = &[
     fault("name-missing", "502 503 500 502 503 -", NAMES, |s| name(s, "nx.test")).likely().says(&["nx.test"]),
     fault("name-failing", "502 503 500 502 503 -", NAMES, |s| name(s, "fail.test")).likely().says(&["fail.test"]),
     fault("name-unanswered", "502 503 500 502 503 -", NAMES, |s| name(s, "mute.test")).likely().says(&["mute.test"]),
-    fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
+    fault("no-servers", "- 503 - - - -", &["no_live_upstream"], |s| {
+        Ok(Plan::get(s.route("127.0.0.1:1").special(Special::NoServers)).no_upstream())
+    })
+    .likely(),
+    // Nothing but its log tells these two from any other answer of its own.
+    fault("no-resolver", "502 - - - - -", &["dns_failure"], |s| {
+        Ok(Plan::get(s.route("shop.test:8080").special(Special::NoResolver)).no_upstream())
+    })
+    .says(&["shop.test"]),
+    fault("rate-limit", "503 - - - - -", &["proxy_limit"], rate_limit).says(&["limit_req"]),
     fault("one-connection", "- 503 503 - 503 -", &["proxy_limit"], one_connection).likely(),
     // While the checks of another backend fail: what it says by itself is not about them.
     fault("own-rule-503", "- 503 - - - -", &["unattributed"], |s| {
@@ -35,6 +44,8 @@ pub const FAULTS: &[Fault] = &[
     })
     .unknown()
     .alone(),
+    // The last one: Envoy's health checks and look-ups crash it when they get no descriptor.
+    fault("descriptors", "500|502 503 503 502 503 -", &["proxy_limit"], descriptors).alone(),
 ];
 
 /// Two servers that nobody has; what marks them down differs by proxy.
@@ -58,14 +69,24 @@ fn all_down(setup: &Setup) -> Result<Plan> {
     .no_upstream())
 }
 
+/// A rule of the proxy's own refuses what comes too soon after the first request.
+fn rate_limit(setup: &Setup) -> Result<Plan> {
+    let route = setup.route(setup.world.shared_at(Place::Loopback, "ok")).special(Special::Limited);
+    Ok(Plan::new(route, |session| {
+        session.well(session.get())?;
+        session.fail(session.get())
+    })
+    .no_upstream())
+}
+
 fn name(setup: &Setup, name: &str) -> Result<Plan> {
     let mut route = setup.route(format!("{name}:8080"));
     route.resolve = true;
     let kind = setup.kind;
     Ok(Plan::new(route, move |session| {
         if matches!(kind, Kind::Haproxy | Kind::Envoy) {
-            // It asks by itself from time to time: one look-up must have been seen.
-            std::thread::sleep(Duration::from_millis(1500));
+            // It asks by itself from time to time: one look-up must have been seen, and have had its time.
+            std::thread::sleep(Duration::from_millis(2500));
         }
         session.fail(session.get())
     })

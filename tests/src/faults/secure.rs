@@ -1,10 +1,12 @@
-//! Clients that speak TLS and HTTP/2, by the curl of the distribution: what they ask is seen inside the proxy.
+//! Clients that speak TLS and HTTP/2, by the curl of the distribution: what they ask is seen inside the proxy, and
+//! HTTP/2 without TLS on the wire.
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Fault, Plan, Session, Setup, fault};
 use crate::client::Answer;
 use crate::guard::tool;
+use crate::truth::Exchange;
 use crate::world::Place;
 
 const REFUSED: &str = "502 503 503 502 - -";
@@ -25,8 +27,13 @@ pub const FAULTS: &[Fault] = &[
     fault("h2-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H2)),
     fault("h2-client-own-503", "503 503 503 503 - -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
     fault("h2-client-own-504", "504 504 504 504 - -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
+    fault("plain-h2-refused", "502 503 - 502 503 -", &["no_listener"], |s| nobody(s, PLAIN_H2, 1)).likely(),
+    fault("plain-h2-closed", "502 - 500 502 503 -", &["upstream_closed_early"], |s| shared(s, "close-early", PLAIN_H2)),
+    fault("plain-h2-silent", "504 504 502 504 504 -", &["response_timeout"], |s| shared(s, "silent", PLAIN_H2)),
+    fault("plain-h2-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503", PLAIN_H2)),
 ];
 
+const PLAIN_H2: &str = "--http2-prior-knowledge";
 const H1: &str = "--http1.1";
 const H2: &str = "--http2";
 
@@ -42,8 +49,10 @@ fn shared(setup: &Setup, conduct: &str, protocol: &'static str) -> Result<Plan> 
 
 /// Requests that are to fail, on one connection, one after the other.
 fn curl(session: &Session, protocol: &str, requests: usize) -> Result<()> {
-    let at = format!("https://secure.test:{}", session.proxy.secure);
-    let resolve = format!("secure.test:{}:127.0.0.1", session.proxy.secure);
+    let secure = protocol != PLAIN_H2;
+    let (scheme, port) = if secure { ("https", session.proxy.secure) } else { ("http", session.proxy.plain_h2) };
+    let at = format!("{scheme}://secure.test:{port}");
+    let resolve = format!("secure.test:{port}:127.0.0.1");
     let ca = session.world.certs.cert("ca");
     let mut args = vec!["--silent", "--show-error", "--max-time", "20", "--cacert", &ca, "--resolve", &resolve];
     args.extend([protocol, "--write-out", "%{http_code} %{http_version} %{local_ip}:%{local_port}\n"]);
@@ -60,8 +69,14 @@ fn curl(session: &Session, protocol: &str, requests: usize) -> Result<()> {
         let mut words = line.split(' ');
         let mut word = || words.next().context("curl said too little");
         let (status, version, client) = (word()?, word()?, word()?);
-        ensure!((version == "2") == (protocol == H2), "the proxy spoke HTTP/{version}");
-        session.note_secure(path, client.to_owned(), Answer::Status(status.parse()?), true);
+        ensure!((version == "2") == (protocol != H1), "the proxy spoke HTTP/{version}");
+        session.note_exchange(Exchange {
+            path,
+            client: client.to_owned(),
+            answer: Answer::Status(status.parse()?),
+            secure,
+            judged: true,
+        });
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ const MODULES: [&str; 13] = [
 ];
 
 fn config(site: &Site) -> String {
-    let (dir, port, secure) = (site.dir.display(), site.port, site.secure);
+    let (dir, port, secure, plain_h2) = (site.dir.display(), site.port, site.secure, site.plain_h2);
     let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
     let mut text = String::new();
     for module in MODULES {
@@ -41,7 +41,7 @@ fn config(site: &Site) -> String {
     let _ = write!(
         text,
         "ServerName lab.test\nServerRoot {dir}\nDefaultRuntimeDir {dir}\nPidFile {dir}/apache.pid\nUser www-data\nGroup www-data\n\
-         Listen 127.0.0.1:{port}\nListen 127.0.0.1:{secure}\nListenBacklog 4096\nErrorLog {dir}/error.log\nLogLevel info\n\
+         Listen 127.0.0.1:{port}\nListen 127.0.0.1:{secure}\nListen 127.0.0.1:{plain_h2}\nListenBacklog 4096\nErrorLog {dir}/error.log\nLogLevel info\n\
          LogFormat \"%r %>s\" lab\nCustomLog {dir}/access.log lab\n\
          StartServers {children}\nServerLimit {children}\nThreadsPerChild 128\nThreadLimit 128\nMaxRequestWorkers {}\n\
          MinSpareThreads 1\nMaxSpareThreads {}\n\
@@ -56,7 +56,9 @@ fn config(site: &Site) -> String {
     let _ = writeln!(
         text,
         "<VirtualHost 127.0.0.1:{secure}>\nProtocols h2 http/1.1\nSSLEngine on\nSSLCertificateFile {cert}\n\
-         SSLCertificateKeyFile {key}\nSSLProxyEngine on\nSSLProxyCACertificateFile {ca}\n</VirtualHost>"
+         SSLCertificateKeyFile {key}\nSSLProxyEngine on\nSSLProxyCACertificateFile {ca}\n</VirtualHost>\n\
+         <VirtualHost 127.0.0.1:{plain_h2}>\nProtocols h2c http/1.1\nSSLProxyEngine on\n\
+         SSLProxyCACertificateFile {ca}\n</VirtualHost>"
     );
     text
 }

@@ -19,18 +19,18 @@ pub fn launch(site: &Site) -> Result<Launch> {
 }
 
 fn config(site: &Site) -> String {
-    let port = site.port;
-    let mut text = format!("{{\nadmin off\nauto_https off\n}}\nhttp://:{port} {{\nbind 127.0.0.1\nlog\n");
-    for route in site.routes {
-        handle(&mut text, site, route);
+    let (port, secure, plain_h2) = (site.port, site.secure, site.plain_h2);
+    let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
+    let mut text =
+        format!("{{\nadmin off\nauto_https off\nservers 127.0.0.1:{plain_h2} {{\nprotocols h1 h2c\n}}\n}}\n");
+    let tls = format!("tls {cert} {key}\n");
+    for (scheme, port, more) in [("http", port, ""), ("http", plain_h2, ""), ("https", secure, &tls)] {
+        let _ = writeln!(text, "{scheme}://:{port} {{\nbind 127.0.0.1\nlog\n{more}");
+        for route in site.routes {
+            handle(&mut text, site, route);
+        }
+        text.push_str("}\n");
     }
-    text.push_str("}\n");
-    let (secure, cert, key) = (site.secure, site.world.certs.cert("good"), site.world.certs.key("good"));
-    let _ = writeln!(text, "https://:{secure} {{\nbind 127.0.0.1\nlog\ntls {cert} {key}");
-    for route in site.routes {
-        handle(&mut text, site, route);
-    }
-    text.push_str("}\n");
     text
 }
 
@@ -51,6 +51,7 @@ fn handle(out: &mut String, site: &Site, route: &Route) {
             let _ = writeln!(out, "unhealthy_request_count 1");
         }
         Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
+        Special::Limited | Special::NoResolver | Special::NoServers => {}
     }
     if route.retry {
         let _ = writeln!(out, "lb_policy round_robin\nlb_try_duration 2s\nfail_duration 1s");

@@ -110,6 +110,13 @@ fn cluster(site: &Site, route: &Route) -> Value {
         "type": if route.resolve { "STRICT_DNS" } else { "STATIC" },
         "load_assignment": {"cluster_name": route.id(), "endpoints": [{"lb_endpoints": endpoints}]},
     });
+    if route.resolve {
+        // It asks again while the lab looks on, also where nobody answers.
+        cluster["dns_failure_refresh_rate"] = json!({"base_interval": "0.3s", "max_interval": "0.5s"});
+        cluster["typed_dns_resolver_config"] = json!({"name": "cares", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            "query_timeout_seconds": 1, "query_tries": 1}});
+    }
     let mut protocol = json!({});
     if route.speaks == Speaks::H2 {
         protocol["explicit_http_config"] = json!({"http2_protocol_options": {}});
@@ -138,6 +145,7 @@ fn cluster(site: &Site, route: &Route) -> Value {
             cluster["circuit_breakers"] = json!({"thresholds": limits});
         }
         Special::None | Special::Own502 | Special::Own503 | Special::Redispatch => {}
+        Special::Limited | Special::NoResolver | Special::NoServers => {}
     }
     cluster
 }

@@ -75,7 +75,8 @@ fn backend(out: &mut String, site: &Site, route: &Route) {
         Special::Redispatch => {
             let _ = writeln!(out, "  balance roundrobin\n  option redispatch\n  retries 1");
         }
-        Special::None | Special::Own502 | Special::Own503 => {}
+        Special::NoServers => return,
+        Special::None | Special::Own502 | Special::Own503 | Special::Limited | Special::NoResolver => {}
     }
     for (n, server) in route.servers.iter().enumerate() {
         let at = unix_path(server).map_or_else(|| server.clone(), |path| format!("unix@{path}"));

@@ -66,6 +66,8 @@ pub struct Site<'a> {
     pub port: u16,
     /// The same behind TLS, with HTTP/2 for those who ask for it.
     pub secure: u16,
+    /// The same for HTTP/2 without TLS, for a proxy that needs a port of its own for that.
+    pub plain_h2: u16,
     pub routes: &'a [Route],
     /// Processes or threads that serve.
     pub workers: usize,
@@ -92,6 +94,8 @@ pub struct Proxy {
     pub addr: SocketAddr,
     /// Port of the same routes behind TLS.
     pub secure: u16,
+    /// Port of the same routes for HTTP/2 without TLS.
+    pub plain_h2: u16,
     kid: Kid,
     unit: Option<Unit>,
     dir: PathBuf,
@@ -108,7 +112,9 @@ impl Proxy {
         let dir = world.dir().join(name);
         std::fs::create_dir_all(&dir)?;
         let (port, secure) = (world.port(), world.port());
-        let site = Site { world, dir: dir.clone(), port, secure, routes, workers };
+        let own = matches!(kind, Kind::Nginx | Kind::Apache | Kind::Caddy);
+        let plain_h2 = if own { world.port() } else { port };
+        let site = Site { world, dir: dir.clone(), port, secure, plain_h2, routes, workers };
         let mut launch = match kind {
             Kind::Nginx | Kind::Fpm => nginx::launch(&site),
             Kind::Haproxy => haproxy::launch(&site),
@@ -122,7 +128,7 @@ impl Proxy {
         launch.binds = world.binds();
         let kid = launch.within(Some(world.proxies.handle())).log(&dir.join("output.log"))?.start()?;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let proxy = Self { kind, addr, secure, kid, unit, dir, had: Mutex::default() };
+        let proxy = Self { kind, addr, secure, plain_h2, kid, unit, dir, had: Mutex::default() };
         proxy.wait_ready()?;
         Ok(proxy)
     }
@@ -143,6 +149,14 @@ impl Proxy {
             .filter_map(|name| std::fs::read(self.dir.join(name)).ok())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .collect()
+    }
+
+    /// Whether it runs, and what it said last.
+    pub fn state(&self) -> String {
+        let end = self.kid.ended().map_or_else(|| "runs".to_owned(), |status| format!("ended with {status}"));
+        let logs = self.logs();
+        let last: Vec<&str> = logs.lines().rev().take(3).collect();
+        format!("{} {end}; it said last: {}", self.kind.name(), last.join(" / "))
     }
 
     pub fn pid(&self) -> u32 {

@@ -25,6 +25,11 @@ fn config(site: &Site) -> String {
         location(&mut locations, site, route);
     }
     let (dir, port, secure, workers) = (site.dir.display(), site.port, site.secure, site.workers);
+    // Of PHP-FPM's nginx it is the port itself.
+    let plain_h2 = match site.plain_h2 {
+        same if same == port => String::new(),
+        other => format!("listen 127.0.0.1:{other} http2 backlog=4096;\n"),
+    };
     let wait = pace::seconds(1);
     let (cert, key) = (site.world.certs.cert("good"), site.world.certs.key("good"));
     format!(
@@ -42,11 +47,14 @@ fn config(site: &Site) -> String {
          fastcgi_connect_timeout {wait}s; fastcgi_send_timeout {wait}s; fastcgi_read_timeout {wait}s;\n\
          {upstreams}\
          ssl_certificate {cert}; ssl_certificate_key {key};\n\
-         server {{\nlisten 127.0.0.1:{port} backlog=4096;\nlisten 127.0.0.1:{secure} ssl http2 backlog=4096;\n{locations}}}\n}}\n"
+         server {{\nlisten 127.0.0.1:{port} backlog=4096;\nlisten 127.0.0.1:{secure} ssl http2 backlog=4096;\n{plain_h2}{locations}}}\n}}\n"
     )
 }
 
 fn upstream(out: &mut String, route: &Route) {
+    if route.special == Special::Limited {
+        let _ = writeln!(out, "limit_req_zone $binary_remote_addr zone=l_{}:1m rate=1r/m;", route.id());
+    }
     if route.resolve || route.special == Special::Own502 {
         return;
     }
@@ -68,7 +76,13 @@ fn location(out: &mut String, site: &Site, route: &Route) {
     if route.patient {
         let _ = writeln!(out, "proxy_read_timeout 20s; fastcgi_read_timeout 20s;");
     }
+    if route.special == Special::Limited {
+        let _ = writeln!(out, "limit_req zone=l_{};", route.id());
+    }
     let _ = match route.speaks {
+        _ if route.special == Special::NoResolver => {
+            writeln!(out, "set $name {}; proxy_pass http://$name;", route.server())
+        }
         _ if route.special == Special::Own502 => writeln!(out, "return 502;"),
         _ if route.resolve => {
             let server = route.server();

@@ -48,7 +48,7 @@ impl Scene {
     fn new() -> Scene {
         let dir = std::env::temp_dir().join(format!("t502-following-{}", std::process::id()));
         let logs = logs::Wanted { find: false, ..logs::Wanted::default() };
-        let choice = Choice { proxies: Wanted::new([NAME]), logs, ..Choice::default() };
+        let choice = Choice { proxies: Wanted::new([NAME]).unwrap(), logs, ..Choice::default() };
         let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None)).unwrap();
         let mut command = command(&copy(&dir, "one"));
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use trace502::kernel::tls_library::Visible;
 use trace502::model::*;
 
+use crate::frames::*;
 use crate::rig::*;
 
 const ERROR: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
@@ -255,50 +256,11 @@ fn the_library_in_this_program_is_found() {
     assert_eq!(rig.kernel.watch_tls(std::process::id()), Visible::Hooked(exe));
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let len = (content.len() as u32).to_be_bytes();
-    let mut bytes = vec![len[1], len[2], len[3], kind, flags];
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(content);
-    bytes
-}
-
-const HEADERS: u8 = 1;
-/// The whole block and the whole message.
-const ALL: u8 = 5;
-const WHOLE_BLOCK: u8 = 4;
-
-/// "GET /PATH" to "shop.example": the host is an entry of the table from the second request on.
-fn get(stream: u32, path: &str) -> Vec<u8> {
-    let mut block = vec![0x82, 0x04, path.len() as u8];
-    block.extend_from_slice(path.as_bytes());
-    if stream == 1 {
-        block.extend_from_slice(b"\x41\x0cshop.example");
-    } else {
-        block.push(0xbe);
-    }
-    frame(HEADERS, ALL, stream, &block)
-}
-
 fn opened(client: &mut TcpStream, served: &mut Ssl, requests: &[Vec<u8>]) {
     let settings = frame(4, 0, 0, &[]);
     let all = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &requests.concat()].concat();
     client.write_all(&sealed(&all)).unwrap();
     assert_eq!(served.read() as usize, all.len());
-}
-
-fn path_of(error: &ClientError) -> String {
-    trace502::wire::http::request(&error.conn.request_head).unwrap().path().to_owned()
-}
-
-fn stream_error(rig: &mut Rig, address: std::net::SocketAddr, stream: u32) -> ClientError {
-    rig.wait(&format!("error of stream {stream}"), |seen| match &seen.fact {
-        Fact::Client(error) if error.conn.request == stream && error.conn.flow.is_some_and(|f| f.local == address) => {
-            Some(error.clone())
-        }
-        _ => None,
-    })
 }
 
 #[test]
@@ -351,7 +313,6 @@ fn streams_are_bound_in_the_order_in_which_they_were_read() {
 
 #[test]
 fn a_stream_that_is_reset_is_told_by_whoever_reset_it() {
-    const RESET: u8 = 3;
     let mut rig = rig();
     let (front, address) = listen();
     let (mut client, served) = client_of(&front);

@@ -82,6 +82,30 @@ fn an_error_in_one_piece_with_an_interim_answer_is_the_upstreams() {
     assert_eq!(attempt.conn.reply_head, b"HTTP/1.1 503 Busy\r\n\r\n");
 }
 
+/// Whoever gets the error of it, and whether anybody is bound to it.
+#[test]
+fn an_answer_that_breaks_off_in_its_header_is_told_when_it_ends() {
+    let broken: [&[u8]; 2] = [b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nA: b\r\n"];
+    let whole: [&[u8]; 2] = [b"HTTP/1.1 204 Well\r\nA: b\r\n\r\n", b"HTTP/1.1 200 OK\nA: b\n\nok"];
+    let mut rig = rig();
+    let (listener, at) = listen();
+    for answer in whole.into_iter().chain(broken) {
+        let mut proxy = ask(at);
+        let (mut upstream, _) = listener.accept().unwrap();
+        read_some(&mut upstream);
+        upstream.write_all(answer).unwrap();
+        drop(upstream);
+        while read_some(&mut proxy) > 0 {}
+    }
+    let told = rig.attempt(at);
+    assert_eq!((told.handover, told.conn.reply_head.as_slice()), (Handover::Failed, broken[0]));
+    rig.wait("the second one that breaks off", |seen| match &seen.fact {
+        Fact::Attempt(told) if told.conn.reply_head == broken[1] => Some(()),
+        _ => None,
+    });
+    assert_eq!(rig.count_attempts(at), 2, "those that are whole are not told");
+}
+
 #[test]
 fn a_close_with_unread_bytes_is_a_reset_with_its_reason() {
     let mut rig = rig();

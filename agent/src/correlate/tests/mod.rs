@@ -3,6 +3,8 @@
 mod bounds;
 mod concurrency;
 mod dismissed;
+mod found;
+mod hint;
 mod pool;
 mod retries;
 mod time;

@@ -253,6 +253,8 @@ fn this_host_answers_as_its_fixture_does() {
 
 /// Tracepoints whose prototypes the fixtures keep.
 const TRACEPOINTS: &[&str] = &[
+    "cgroup_attach_task",
+    "cgroup_mkdir",
     "inet_sk_error_report",
     "inet_sock_set_state",
     "kfree_skb",
