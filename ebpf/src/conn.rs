@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{MPTCP_LISTENERS, PLACES, TAGS, WAYS, constant};
-use crate::{emit, flow, sealed, story, thread};
+use crate::{emit, flow, sealed, secured, story, thread};
 
 /// Where the cookies of those stand that share places with this one, and the first of these.
 #[inline(always)]
@@ -345,6 +345,14 @@ fn failed(conn: &Conn) -> bool {
 pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     if conn.role != ROLE_UPSTREAM {
         return 0;
+    }
+    if conn.flags & CONN_SECURED != 0 {
+        secured::reveal(conn);
+        secured::forget(conn);
+    }
+    if conn.role != ROLE_UPSTREAM {
+        // Upgraded inside TLS.
+        return flow::forget(conn);
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };

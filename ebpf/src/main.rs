@@ -16,9 +16,11 @@ mod maps;
 mod peer;
 mod probes;
 mod sealed;
+mod secured;
 mod story;
 mod sum;
 mod thread;
+mod upstream;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -233,7 +233,7 @@ pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
-/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+/// What is said inside TLS, by the cookie of the connection. It goes when the connection closes.
 #[btf_map]
 pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -249,6 +249,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How the library calls each of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_NAMES: HashMap<u64, TlsKey, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// A function that a goroutine is in.
 #[derive(Clone, Copy)]
@@ -333,13 +337,37 @@ pub struct Parts {
     pub number: u32,
     pub shift: u32,
     pub tells: u32,
+    /// The last step brought a number to its end.
+    pub told: u32,
+    /// The string is in the code of RFC 7541; the field becomes an entry of the table; its name is that of gRPC's status.
+    pub coded: u32,
+    pub inserts: u32,
+    pub named: u32,
+    /// The status of gRPC that was found, 0 for none.
+    pub grpc: u32,
     /// It makes no sense, or could not be read.
     pub broken: u32,
+    pub _pad: u32,
 }
 
 /// What a header block starts from.
-pub const NO_PARTS: Parts =
-    Parts { at: 0, left: 0, inserted: 0, strings: 0, skip: 0, number: 0, shift: 0, tells: 0, broken: 0 };
+pub const NO_PARTS: Parts = Parts {
+    at: 0,
+    left: 0,
+    inserted: 0,
+    strings: 0,
+    skip: 0,
+    number: 0,
+    shift: 0,
+    tells: 0,
+    told: 0,
+    coded: 0,
+    inserts: 0,
+    named: 0,
+    grpc: 0,
+    broken: 0,
+    _pad: 0,
+};
 
 /// A status that the owner has put into the table of headers, and as which entry.
 #[derive(Clone, Copy)]
@@ -349,8 +377,8 @@ pub struct KnownStatus {
     pub status: u32,
 }
 
-/// Statuses of one connection that are remembered: those that are errors.
-pub const STATUSES: usize = 4;
+/// Statuses of one connection that are remembered: those that are errors, and those of gRPC. A power of two.
+pub const STATUSES: usize = 8;
 
 #[derive(Clone, Copy)]
 #[repr(C)]

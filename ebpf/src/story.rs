@@ -38,10 +38,16 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
             record.tcp.error = sk.soft_error();
         }
-        if conn.role == ROLE_UPSTREAM {
-            peer::other_end(record);
-            peer::find_listener(&record.tuple, &mut record.listener);
-        }
+    }
+}
+
+/// Adds where an upstream connection ends on this host, to what was put together of it. Apart, since streams of clients
+/// are told from deep inside a program, where there is no stack left for what they have no use for.
+#[inline(always)]
+fn add_end(record: &mut ConnRecord, conn: &Conn) {
+    if conn.role == ROLE_UPSTREAM && conn.flags & CONN_UNIX == 0 {
+        peer::other_end(record);
+        peer::find_listener(&record.tuple, &mut record.listener);
     }
 }
 
@@ -101,7 +107,9 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
     emit::record::<ConnRecord>(kind, |record| {
         // SAFETY: reserved room of that size; user space reads what `seen` and the lengths allow.
-        compose(unsafe { &mut *record }, sk, conn, kind, why);
+        let record = unsafe { &mut *record };
+        compose(record, sk, conn, kind, why);
+        add_end(record, conn);
     });
     0
 }
@@ -115,6 +123,7 @@ pub fn keep(sk: Sock, conn: &Conn) -> i32 {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
         compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
+        add_end(record, conn);
         if conn.flags & CONN_UNIX == 0 && conn.phase == PHASE_ASKED {
             // SAFETY: see `address`.
             unsafe { *address(record) = sk.0 as u64 };
