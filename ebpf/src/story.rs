@@ -140,7 +140,8 @@ fn address(record: &mut ConnRecord) -> *mut u64 {
     (&raw mut record.path).cast()
 }
 
-/// Its socket's address, which was put where the path of a unix socket would be, is of use only here.
+/// Its socket's address, which was put where the path of a unix socket would be, is of use only here. Returns whether
+/// the socket is still there.
 #[inline(never)]
 fn refresh_tcp(record: &mut ConnRecord) -> i32 {
     // SAFETY: see `address`.
@@ -148,8 +149,15 @@ fn refresh_tcp(record: &mut ConnRecord) -> i32 {
     if kernel::cookie_at(at) == record.conn.cookie {
         // SAFETY: no arguments.
         kernel::tcp_at(at, unsafe { bpf_jiffies64() }, &mut record.tcp);
-        peer::other_end(record);
+        return 1;
     }
+    0
+}
+
+/// A function of its own: what this needs of the stack and what `refresh_tcp` does is too much in one.
+#[inline(never)]
+fn refresh_peer(record: &mut ConnRecord) -> i32 {
+    peer::other_end(record);
     0
 }
 
@@ -166,7 +174,9 @@ fn refresh(record: &mut ConnRecord) {
     }
     record.header.at = emit::now();
     if record.conn.flags & CONN_UNIX == 0 {
-        refresh_tcp(record);
+        if refresh_tcp(record) != 0 {
+            refresh_peer(record);
+        }
         return;
     }
     let peer = record.peer.sk;
