@@ -103,9 +103,17 @@ fn client(record: &ConnRecord) -> Fact {
         abi::WHY_GARBLED => ClientOutcome::Garbled,
         abi::WHY_CLOSED => ClientOutcome::Closed,
         abi::WHY_UNSEEN => ClientOutcome::Unseen,
+        // What stands for these in HTTP.
+        _ if grpc(&record.conn).is_some() => ClientOutcome::Status(503),
         _ => ClientOutcome::Status(record.conn.status),
     };
     Fact::Client(ClientError { outcome, conn: connection(record) })
+}
+
+/// The status of gRPC that a stream was answered with.
+fn grpc(conn: &abi::Conn) -> Option<u8> {
+    let of_stream = conn.role == abi::ROLE_CLIENT && conn.flags & abi::CONN_STREAM != 0;
+    (of_stream && conn.status == abi::GRPC_UNAVAILABLE).then_some(abi::GRPC_UNAVAILABLE as u8)
 }
 
 fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
@@ -216,6 +224,7 @@ fn connection(record: &ConnRecord) -> Connection {
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
+        grpc: if of_client { grpc(conn) } else { None },
         errno: if conn.errno != 0 { Some(conn.errno.wrapping_neg()) } else { waiting },
         opened: instant(conn.opened),
         established: instant(conn.established),

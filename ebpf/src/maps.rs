@@ -10,6 +10,9 @@ use trace502_ebpf::{
     Target, Thread, Tuple,
 };
 
+mod h2;
+pub use h2::*;
+
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::NONE;
@@ -25,8 +28,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    places: 16384,
     found: 0,
-    _pad: 0,
     drops: [0; 4],
 };
 
@@ -39,30 +42,54 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
+/// A tracked connection. Socket storage would cost two allocations that are accounted for and freed behind a grace
+/// period, some two microseconds for each connection; a place costs nothing.
+#[repr(C)]
+pub struct Place {
+    pub conn: Conn,
+    /// Kernel address of its socket, which tells whether it still lives.
+    pub sk: u64,
+}
+
+/// Connections. How many there is room for is set at load.
+#[btf_map]
+pub static PLACES: Array<Place, 16384> = Array::new();
+
+/// Places that a connection may have, by the last bits of its cookie.
+pub const WAYS: usize = 4;
+
+/// Who has which of some places: cookies, 0 for nobody.
+#[btf_map]
+pub static TAGS: Array<[u64; WAYS], { 16384 / WAYS }> = Array::new();
+
 const BPF_F_CLONE: usize = 1 << 9;
 
-/// Socket storage whose values are copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
-/// That is how an accepted connection of a proxy is known without a look-up by process.
+/// Socket storage that is copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
 #[repr(C)]
-pub struct ConnStorage {
+pub struct ClonedMark {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const Conn,
+    value: *const u32,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; BPF_F_NO_PREALLOC as usize | BPF_F_CLONE],
 }
 
 // SAFETY: the pointers are placeholders for the loader and never dereferenced.
-unsafe impl Sync for ConnStorage {}
+unsafe impl Sync for ClonedMark {}
 
+/// Listeners of MPTCP that are proxies', and what was accepted from them.
 #[btf_map]
-pub static CONNS: ConnStorage = ConnStorage {
+pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
 };
+
+/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+#[btf_map]
+pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]
@@ -255,130 +282,6 @@ pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]
 pub static GO_ON: ProgramArray<2> = ProgramArray::new();
-
-/// The head of a frame of HTTP/2.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Frame {
-    pub stream: u32,
-    pub kind: u8,
-    pub flags: u8,
-    pub _pad: u16,
-}
-
-/// One direction of an HTTP/2 connection.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Direction {
-    /// The frame that passes, and the bytes left of it.
-    pub frame: Frame,
-    pub skip: u32,
-    /// Bytes left of the frame's header block, and of what comes before it.
-    pub block: u32,
-    pub ahead: u32,
-    /// A header block has begun and not come to its end.
-    pub open: u32,
-    /// It is that of the trailers of a request.
-    pub trailers: u32,
-    /// Entries that the table of headers has been given.
-    pub inserted: u32,
-    /// What there is of the next frame's head, and of the block's beginning.
-    pub have: u32,
-    pub first_len: u32,
-    pub head: [u8; 32],
-    pub first: [u8; 32],
-    /// What is left of the call's bytes, or of the piece of them that is looked at.
-    pub at: u64,
-    pub left: u64,
-    /// Where the other pieces are told of, which of them is next and how many there are, and their bytes.
-    pub vectors: u64,
-    pub piece: u32,
-    pub pieces: u32,
-    pub rest: u64,
-    pub parts: Parts,
-}
-
-/// A walk over the representations of a header block.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Parts {
-    /// The piece of it that is at hand.
-    pub at: u64,
-    pub left: u32,
-    pub inserted: u32,
-    /// Strings that follow before the next representation, and bytes left of the one that passes.
-    pub strings: u32,
-    pub skip: u32,
-    /// A number, by how many bits its next byte is to be shifted (and one more; 0 where it is whole), and what it tells.
-    pub number: u32,
-    pub shift: u32,
-    pub tells: u32,
-    /// It makes no sense, or could not be read.
-    pub broken: u32,
-}
-
-/// What a header block starts from.
-pub const NO_PARTS: Parts =
-    Parts { at: 0, left: 0, inserted: 0, strings: 0, skip: 0, number: 0, shift: 0, tells: 0, broken: 0 };
-
-/// A status that the owner has put into the table of headers, and as which entry.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct KnownStatus {
-    pub entry: u32,
-    pub status: u32,
-}
-
-/// Statuses of one connection that are remembered: those that are errors.
-pub const STATUSES: usize = 4;
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct H2 {
-    pub read: Direction,
-    pub wrote: Direction,
-    pub statuses: [KnownStatus; STATUSES],
-    pub next: u32,
-    pub _pad: u32,
-}
-
-/// Connections that speak HTTP/2, by cookie.
-#[btf_map]
-pub static H2S: HashMap<u64, H2, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
-
-/// Never written: what a new connection starts from.
-#[btf_map]
-pub static NO_H2: PerCpuArray<H2, 1> = PerCpuArray::new();
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct StreamKey {
-    pub cookie: u64,
-    pub id: u32,
-    pub _pad: u32,
-}
-
-/// A stream that asked and is not answered yet.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Stream {
-    pub asked: u64,
-    pub tgid: u32,
-    pub tid: u32,
-    pub slot: u32,
-    pub inserted: u32,
-    pub len: u32,
-    pub bytes: u32,
-    pub head: [u8; HEAD],
-}
-
-/// Streams go when they are answered; those of a connection that broke off are pushed out by newer ones.
-#[btf_map]
-pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
-
-/// Never written: what a new stream starts from.
-#[btf_map]
-pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
 
 /// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
 #[btf_map]

@@ -28,6 +28,7 @@ mod pending;
 mod pool;
 mod recent;
 mod report;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tries;

@@ -211,6 +211,8 @@ pub struct Connection {
     pub last_state: u8,
     /// Status of the answer, if one was recognised.
     pub status: Option<u16>,
+    /// A stream: the status of gRPC that its answer ends with, which has nothing but headers.
+    pub grpc: Option<u8>,
     /// Positive errno that the owner learnt or that waited for it.
     pub errno: Option<i32>,
     /// connect() began; it was established; the current request began; the one before it did.
@@ -293,6 +295,7 @@ impl Connection {
             after: None,
             last_state: 0,
             status: None,
+            grpc: None,
             errno: None,
             opened: None,
             established: None,

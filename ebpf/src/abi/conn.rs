@@ -4,8 +4,6 @@ use super::{HEAD, Tuple};
 
 /// What a connection is to us.
 pub const ROLE_NONE: u8 = 0;
-/// A listening socket of a proxy; accepted sockets inherit a copy.
-pub const ROLE_LISTENER: u8 = 1;
 /// A proxy's connection to a client.
 pub const ROLE_CLIENT: u8 = 2;
 /// A proxy's connection to an upstream.
@@ -88,6 +86,8 @@ pub const ALERT_SENT: u32 = 2000;
 
 /// Set in the number of a request that is a stream of HTTP/2.
 pub const STREAM: u32 = 1 << 31;
+/// Status of such a request whose answer says in HTTP that all is well, and in gRPC that it is not.
+pub const GRPC_UNAVAILABLE: u16 = 14;
 /// What `inserted` is where it is not known.
 pub const UNCOUNTED: u32 = u32::MAX;
 
