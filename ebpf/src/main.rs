@@ -1,6 +1,7 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
+// Rust has no atomic operations that answer for BPF, which the instruction set has.
 #![feature(asm_experimental_arch)]
 
 mod client;

@@ -28,8 +28,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    places: 16384,
     found: 0,
-    _pad: 0,
     drops: [0; 4],
 };
 
@@ -42,30 +42,54 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
+/// A tracked connection. Socket storage would cost two allocations that are accounted for and freed behind a grace
+/// period, some two microseconds for each connection; a place costs nothing.
+#[repr(C)]
+pub struct Place {
+    pub conn: Conn,
+    /// Kernel address of its socket, which tells whether it still lives.
+    pub sk: u64,
+}
+
+/// Connections. How many there is room for is set at load.
+#[btf_map]
+pub static PLACES: Array<Place, 16384> = Array::new();
+
+/// Places that a connection may have, by the last bits of its cookie.
+pub const WAYS: usize = 4;
+
+/// Who has which of some places: cookies, 0 for nobody.
+#[btf_map]
+pub static TAGS: Array<[u64; WAYS], { 16384 / WAYS }> = Array::new();
+
 const BPF_F_CLONE: usize = 1 << 9;
 
-/// Socket storage whose values are copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
-/// That is how an accepted connection of a proxy is known without a look-up by process.
+/// Socket storage that is copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
 #[repr(C)]
-pub struct ConnStorage {
+pub struct ClonedMark {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const Conn,
+    value: *const u32,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; BPF_F_NO_PREALLOC as usize | BPF_F_CLONE],
 }
 
 // SAFETY: the pointers are placeholders for the loader and never dereferenced.
-unsafe impl Sync for ConnStorage {}
+unsafe impl Sync for ClonedMark {}
 
+/// Listeners of MPTCP that are proxies', and what was accepted from them.
 #[btf_map]
-pub static CONNS: ConnStorage = ConnStorage {
+pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
 };
+
+/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+#[btf_map]
+pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]

@@ -71,7 +71,7 @@ fn link(conn: &mut Conn) -> Option<&'static mut Conn> {
 #[inline(always)]
 pub fn accepted(sk: Sock, conn: &mut Conn) -> i32 {
     if conn.flags & CONN_SECURED == 0 {
-        kernel::tuple(sk.0, &mut conn.tuple);
+        sk.tuple(&mut conn.tuple);
         if let Some(inside) = link(conn) {
             inside.role = ROLE_CLIENT;
         }

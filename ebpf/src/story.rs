@@ -28,13 +28,13 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     } else if conn.flags & CONN_UNIX != 0 {
         peer::unix(sk, record);
     } else {
-        kernel::tuple(sk.0, &mut record.tuple);
+        sk.tuple(&mut record.tuple);
         // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
         if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
             record.tuple = conn.tuple;
         }
         // SAFETY: no arguments.
-        kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        sk.tcp(unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
             record.tcp.error = sk.soft_error();
         }
@@ -140,16 +140,24 @@ fn address(record: &mut ConnRecord) -> *mut u64 {
     (&raw mut record.path).cast()
 }
 
-/// Its socket's address, which was put where the path of a unix socket would be, is of use only here.
+/// Its socket's address, which was put where the path of a unix socket would be, is of use only here. Returns whether
+/// the socket is still there.
 #[inline(never)]
 fn refresh_tcp(record: &mut ConnRecord) -> i32 {
     // SAFETY: see `address`.
     let at = unsafe { core::ptr::replace(address(record), 0) };
     if kernel::cookie_at(at) == record.conn.cookie {
         // SAFETY: no arguments.
-        kernel::tcp(Sock(at as kernel::Ptr), unsafe { bpf_jiffies64() }, &mut record.tcp);
-        peer::other_end(record);
+        kernel::tcp_at(at, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        return 1;
     }
+    0
+}
+
+/// A function of its own: what this needs of the stack and what `refresh_tcp` does is too much in one.
+#[inline(never)]
+fn refresh_peer(record: &mut ConnRecord) -> i32 {
+    peer::other_end(record);
     0
 }
 
@@ -166,7 +174,9 @@ fn refresh(record: &mut ConnRecord) {
     }
     record.header.at = emit::now();
     if record.conn.flags & CONN_UNIX == 0 {
-        refresh_tcp(record);
+        if refresh_tcp(record) != 0 {
+            refresh_peer(record);
+        }
         return;
     }
     let peer = record.peer.sk;

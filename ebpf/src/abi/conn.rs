@@ -4,8 +4,6 @@ use super::{HEAD, Tuple};
 
 /// What a connection is to us.
 pub const ROLE_NONE: u8 = 0;
-/// A listening socket of a proxy; accepted sockets inherit a copy.
-pub const ROLE_LISTENER: u8 = 1;
 /// A proxy's connection to a client.
 pub const ROLE_CLIENT: u8 = 2;
 /// A proxy's connection to an upstream.

@@ -66,7 +66,7 @@ pub fn begin(conn: &mut Conn) {
 /// A client began to speak HTTP/2 on the wire. Its story is kept like one inside TLS, from where streams are told.
 #[inline(always)]
 pub fn begin_plain(sk: Sock, conn: &mut Conn) {
-    kernel::tuple(sk.0, &mut conn.tuple);
+    sk.tuple(&mut conn.tuple);
     begin(conn);
     let cookie = conn.cookie;
     if conn.role == ROLE_H2 && SECURED.insert(&cookie, &*conn, BPF_ANY.into()).is_err() {

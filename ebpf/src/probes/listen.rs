@@ -13,7 +13,7 @@ use trace502_ebpf::*;
 use crate::kernel::{self, *};
 use crate::maps::{
     BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES, Owner, PROCS,
-    constant,
+    PROXY_PORTS, constant,
 };
 use crate::probes::state;
 use crate::{conn, emit, flow, peer};
@@ -27,7 +27,7 @@ pub fn started(sk: Sock) {
         // SAFETY: a plain number.
         let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
         if class & PROC_PROXY != 0 {
-            conn::track(sk, ROLE_LISTENER);
+            conn::mark_listener(sk);
         }
         return;
     }
@@ -51,11 +51,11 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         return;
     }
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
-    if class & PROC_PROXY != 0 {
-        conn::track(sk, ROLE_LISTENER);
-    }
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
+    if class & PROC_PROXY != 0 {
+        serves(tuple.local_port);
+    }
     let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
     let listens = Listens { key, tgid, _pad: 0 };
     if key.port == 0 {
@@ -71,6 +71,22 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         record.cgroup = cgroup;
         record.proxy = (class & PROC_PROXY != 0) as u16;
     });
+}
+
+/// A proxy listens on this port. It stays marked: who else uses it is asked who they are once for each connection.
+#[inline(always)]
+fn serves(port: u16) {
+    if let Some(mark) = PROXY_PORTS.get_ptr_mut(port.into()) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { *mark = 1 };
+    }
+}
+
+/// Whether a proxy listened on the port that a connection was accepted on, perhaps in another namespace.
+#[inline(always)]
+pub fn is_proxy_port(sk: Sock) -> bool {
+    // SAFETY: a number.
+    PROXY_PORTS.get_ptr(sk.port().into()).is_some_and(|mark| unsafe { *mark } != 0)
 }
 
 /// One more listens on this address. Returns whether it is known for sure.
@@ -204,7 +220,7 @@ const IPPROTO_TCP: u16 = 6;
 #[unsafe(no_mangle)]
 pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
     let Some((sk, task)) = socket_of(ctx) else { return 0 };
-    if kernel::state_at(sk.0 as u64) != TCP_LISTEN {
+    if sk.state() != TCP_LISTEN {
         return 0;
     }
     let family: u16 = sk.family();
@@ -255,8 +271,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Listen, 0, size_of::<ListenRecord>());
         record.header.tgid = tgid;
-        record.tuple =
-            Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: kernel::netns(sk.0) };
+        record.tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.netns() };
         record.comm = comm;
         record.cgroup = task.cgroup();
         record.cookie = conn::cookie(sk);
@@ -284,7 +299,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     if other || !named && class & PROC_LISTENS == 0 {
         return 0;
     }
-    let state = kernel::state_at(sk.0 as u64);
+    let state = sk.state();
     if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT && state != TCP_LISTEN {
         return 0;
     }
@@ -301,13 +316,13 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     }
     if state == TCP_LISTEN {
         if named {
-            conn::track(sk, ROLE_LISTENER);
+            serves(sk.port());
         }
         return 0;
     }
     // A connection whose own address is listened on was accepted; all others were dialled.
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
     peer::find_listener(&kernel::mirror(&tuple), &mut own);
     let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);

@@ -119,12 +119,21 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
     let (tgid, tid) = emit::current();
     conn.tgid = tgid;
     conn.tid = tid;
+    let class = if conn.request == 0 { upstream::class_of(tgid) } else { 0 };
+    // Somebody else who listens on the port of a proxy, in another namespace or for another address.
+    if conn.request == 0 && class & PROC_PROXY == 0 && conn.flags & CONN_OLD == 0 {
+        if conn.bound == 0 {
+            return conn::gone(conn.cookie);
+        }
+        conn.role = ROLE_PEER;
+        return state::read_by(sk, conn, tgid);
+    }
     let new = client::received(conn, n, Source::Call(sk, Way::In));
     if new && conn.request == 1 {
         if conn.bound != 0 {
             state::read_by(sk, conn, tgid);
         }
-        if conn::looks_tls(conn) && upstream::class_of(tgid) & PROC_TLS != 0 {
+        if conn::looks_tls(conn) && class & PROC_TLS != 0 {
             return tls::begin(sk, conn);
         }
         if h2::is_preface(conn) {
@@ -256,7 +265,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Dns, IN_TASK, size_of::<DnsRecord>());
-        kernel::tuple(sk.0, &mut record.tuple);
+        sk.tuple(&mut record.tuple);
         if let Some(server) = server {
             record.tuple.remote = server.remote;
             record.tuple.remote_port = server.remote_port;
