@@ -103,9 +103,17 @@ fn client(record: &ConnRecord) -> Fact {
         abi::WHY_GARBLED => ClientOutcome::Garbled,
         abi::WHY_CLOSED => ClientOutcome::Closed,
         abi::WHY_UNSEEN => ClientOutcome::Unseen,
+        // What stands for these in HTTP.
+        _ if grpc(&record.conn).is_some() => ClientOutcome::Status(503),
         _ => ClientOutcome::Status(record.conn.status),
     };
     Fact::Client(ClientError { outcome, conn: connection(record) })
+}
+
+/// The status of gRPC that a stream was answered with.
+fn grpc(conn: &abi::Conn) -> Option<u8> {
+    let of_stream = conn.role == abi::ROLE_CLIENT && conn.flags & abi::CONN_STREAM != 0;
+    (of_stream && conn.status == abi::GRPC_UNAVAILABLE).then_some(abi::GRPC_UNAVAILABLE as u8)
 }
 
 fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
@@ -124,6 +132,7 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         tcp: (!is_unix).then(|| tcp(&record.tcp)),
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
+        handshake: (conn.flags & abi::CONN_SECURED != 0).then(|| handshake(conn.slot)),
     }
 }
 
@@ -215,6 +224,7 @@ fn connection(record: &ConnRecord) -> Connection {
         last_state: conn.last_state,
         // 1 marks bytes that are no HTTP: no status.
         status: (conn.status >= 100 && conn.status < 1000).then_some(conn.status),
+        grpc: if of_client { grpc(conn) } else { None },
         errno: if conn.errno != 0 { Some(conn.errno.wrapping_neg()) } else { waiting },
         opened: instant(conn.opened),
         established: instant(conn.established),
@@ -227,6 +237,23 @@ fn connection(record: &ConnRecord) -> Connection {
         reply_bytes: conn.reply_bytes,
         request_head,
         reply_head,
+    }
+}
+
+fn handshake(made: u32) -> Handshake {
+    let reason = made >> abi::SHOOK_REASON & abi::SHOOK_REASONS;
+    let trouble = match reason {
+        0 => None,
+        abi::ALERT_SENT.. => Some(Trouble::AlertSent((reason - abi::ALERT_SENT) as u8)),
+        abi::ALERT_RECEIVED.. => Some(Trouble::AlertReceived((reason - abi::ALERT_RECEIVED) as u8)),
+        own => Some(Trouble::Library(own as u16)),
+    };
+    Handshake {
+        done: made & abi::SHOOK != 0,
+        verified: (made & abi::SHOOK_VERIFIED) as u8,
+        told: (made >> abi::SHOOK_TOLD & abi::SHOOK_VERIFIED) as u8,
+        other_name: made & abi::SHOOK_NAME != 0,
+        trouble,
     }
 }
 
@@ -378,5 +405,21 @@ fn dns(record: &DnsRecord) -> Dns {
         local: flow.local,
         received: record.received != 0,
         message: record.message[..abi::DNS.min(record.kept as usize)].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_made_of_a_handshake_is_taken_apart() {
+        assert_eq!(handshake(0), Handshake::default());
+        let told = abi::SHOOK | abi::SHOOK_NAME | 18 | 10 << abi::SHOOK_TOLD | 134 << abi::SHOOK_REASON;
+        let trouble = Some(Trouble::Library(134));
+        assert_eq!(handshake(told), Handshake { done: true, verified: 18, told: 10, other_name: true, trouble });
+        let alert = |code: u32| handshake(code << abi::SHOOK_REASON).trouble;
+        assert_eq!(alert(abi::ALERT_RECEIVED + 116), Some(Trouble::AlertReceived(116)));
+        assert_eq!(alert(abi::ALERT_SENT + 42), Some(Trouble::AlertSent(42)));
     }
 }

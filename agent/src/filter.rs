@@ -10,14 +10,14 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use crate::model::{GROUP_PREFIX, GroupPath, Incident};
 
 /// What `--status` takes, and what the `status` label of the metrics holds.
-pub const STATUS_WORDS: [&str; 7] = ["500", "502", "503", "504", "closed", "garbled", "unknown"];
+pub const STATUS_WORDS: [&str; 8] = ["500", "502", "503", "504", "grpc", "closed", "garbled", "unknown"];
 
 /// Flags that choose incidents. Each flag may be given several times or as a list; an incident must match one
 /// value of every flag that was given. Nothing given: every incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Which errors")]
 pub struct Filter {
-    /// What the client got: 500, 502, 503, 504, closed (no answer), garbled (no HTTP), unknown (its answer could not be read) [default: all]
+    /// What the client got: 500, 502, 503, 504, grpc (an answer of gRPC with UNAVAILABLE), closed (no answer), garbled (no HTTP), unknown (its answer could not be read) [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUS_WORDS), hide_possible_values = true)]
     pub status: Vec<String>,
     /// Only errors of this proxy: its name (nginx), unit, container name or id, pid, or cgroup:PATH; `live` also
@@ -192,6 +192,7 @@ mod tests {
             id: "1".into(),
             time: "2026-11-21T03:00:00.123456Z".into(),
             status: Some(502),
+            grpc_status: None,
             seen: Seen::Wire,
             proxy: Process {
                 name: "nginx".into(),

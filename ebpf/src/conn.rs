@@ -1,7 +1,7 @@
 //! The life of a tracked connection: its request and answer as they go through the owner's system calls,
 //! and whether it failed; how it is told is in `story`.
 //!
-//! While all goes well nothing leaves the kernel: the story of the current request lies in socket storage.
+//! While all goes well nothing leaves the kernel: the story of the current request lies in a place of its own.
 
 use core::ffi::c_void;
 
@@ -11,50 +11,196 @@ use trace502_ebpf::*;
 
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
-use crate::maps::{CONNS, constant};
-use crate::{emit, flow, sealed, story, thread};
+use crate::maps::{MPTCP_LISTENERS, PLACES, TAGS, WAYS, constant};
+use crate::{emit, flow, sealed, secured, story, thread};
 
+/// Where the cookies of those stand that share places with this one, and the first of these.
 #[inline(always)]
-fn storage(sk: Sock, flags: u64) -> *mut Conn {
-    let map = (&raw const CONNS).cast_mut().cast::<c_void>();
-    // SAFETY: `sk` is the hook's own argument; the helper checks it and returns null or a value of the map.
-    unsafe { bpf_sk_storage_get(map, sk.0.cast_mut().cast(), core::ptr::null_mut(), flags).cast() }
+fn group(cookie: u64) -> Option<(*mut [u64; WAYS], u32)> {
+    let group = cookie as u32 & (constant!(SETTINGS.places) / WAYS as u32 - 1);
+    TAGS.get_ptr_mut(group).map(|tags| (tags, group * WAYS as u32))
 }
 
-/// What we know of this socket.
+/// 1 if they are not the same. Written as a comparison it would be a jump, and what the verifier walks through after it
+/// would be walked through once for each place.
+#[inline(always)]
+fn differ(a: u64, b: u64) -> u64 {
+    let bits = a ^ b;
+    let differ;
+    // SAFETY: arithmetic.
+    unsafe {
+        core::arch::asm!(
+            "{differ} = {bits}",
+            "{differ} = -{differ}",
+            "{differ} |= {bits}",
+            "{differ} >>= 63",
+            bits = in(reg) bits,
+            differ = out(reg) differ,
+            options(pure, nomem, nostack),
+        );
+    }
+    differ
+}
+
+/// What we know of this socket. One that has no cookie costs one load.
 #[inline(always)]
 pub fn get(sk: Sock) -> Option<&'static mut Conn> {
-    // SAFETY: null or a value of the map that lives as long as the socket.
-    unsafe { storage(sk, 0).as_mut() }
+    let cookie = sk.known_cookie();
+    if cookie == 0 {
+        return None;
+    }
+    let (tags, first) = group(cookie)?;
+    // SAFETY: a value of the map; numbers that are written as a whole.
+    let tags = unsafe { &*tags };
+    let (mut way, mut none) = (0, 1);
+    for (place, tag) in tags.iter().enumerate() {
+        let other = differ(*tag, cookie);
+        way |= (place as u64) & other.wrapping_sub(1);
+        none &= other;
+    }
+    if none != 0 {
+        return None;
+    }
+    conn_at(first + way as u32)
+}
+
+#[inline(always)]
+fn conn_at(place: u32) -> Option<&'static mut Conn> {
+    // SAFETY: a value of the map. It belongs to one connection from `claim` to `gone`, both of which run while its
+    // socket is there, as does whoever is between.
+    PLACES.get_ptr_mut(place).map(|place| unsafe { &mut (*place).conn })
 }
 
 /// Starts to track a socket.
 #[inline(always)]
 pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
-    // SAFETY: as above.
-    let conn = unsafe { storage(sk, BPF_SK_STORAGE_GET_F_CREATE.into()).as_mut() }?;
+    let cookie = cookie(sk);
+    let place = claim(cookie, sk.0 as u64);
+    let Some(conn) = conn_at(place) else {
+        emit::full(Table::Connections);
+        return None;
+    };
+    clear(conn);
+    conn.cookie = cookie;
     conn.role = role;
-    conn.cookie = cookie(sk);
     Some(conn)
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+/// Takes a place for the socket at this address.
+#[inline(never)]
+fn claim(cookie: u64, sk: u64) -> u32 {
+    let Some((tags, first)) = group(cookie) else { return NOWHERE };
+    // SAFETY: a value of the map.
+    let tags = unsafe { &mut *tags };
+    for (way, tag) in tags.iter_mut().enumerate() {
+        if *tag == 0 && exchanged(tag, 0, cookie) {
+            return taken(first + way as u32, sk);
+        }
+    }
+    // Not every end is seen: sockets of other families have no hook there.
+    for (way, tag) in tags.iter_mut().enumerate() {
+        let owner = *tag;
+        let Some(place) = PLACES.get_ptr_mut(first + way as u32) else { return NOWHERE };
+        // SAFETY: a value of the map.
+        let gone = unsafe { kernel::cookie_at((*place).sk) } != owner;
+        if gone && exchanged(tag, owner, cookie) {
+            return taken(first + way as u32, sk);
+        }
+    }
+    NOWHERE
+}
+
+#[inline(always)]
+fn taken(place: u32, sk: u64) -> u32 {
+    if let Some(place) = PLACES.get_ptr_mut(place) {
+        // SAFETY: a value of the map, ours by now.
+        unsafe { (*place).sk = sk };
+    }
+    place
+}
+
+/// Writes `new` where `old` is, in one step; whether it was.
+#[inline(always)]
+fn exchanged(place: &mut u64, old: u64, new: u64) -> bool {
+    let mut found = old;
+    // SAFETY: eight bytes of a map value, aligned; the instruction is of Linux 5.12.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({at} + 0, r0, {new})",
+            at = in(reg) &raw mut *place,
+            new = in(reg) new,
+            inout("r0") found,
+        );
+    }
+    found == old
+}
+
+/// Nothing is known of a connection. What follows the fields is covered by its lengths, but for what is
+/// looked at first.
+#[inline(always)]
+fn clear(conn: &mut Conn) {
+    const FIELDS: usize = core::mem::offset_of!(Conn, request_head) / 8;
+    const { assert!(FIELDS == 20) };
+    let words = (&raw mut *conn).cast::<u64>();
+    for word in 0..FIELDS {
+        // SAFETY: within the fields. Volatile, or the stores become a loop over bytes in a function of its own.
+        unsafe { core::ptr::write_volatile(words.add(word), 0) };
+    }
+    // SAFETY: both heads are longer, and aligned.
+    unsafe {
+        core::ptr::write_volatile((&raw mut conn.request_head).cast::<u64>(), 0);
+        core::ptr::write_volatile((&raw mut conn.reply_head).cast::<u64>(), 0);
+    }
+}
+
+/// The socket of a connection is destroyed: its place is free.
+#[inline(never)]
+pub fn gone(cookie: u64) -> i32 {
+    let Some((tags, _)) = group(cookie) else { return 0 };
+    // SAFETY: a value of the map.
+    for tag in unsafe { &mut *tags } {
+        if *tag == cookie {
+            exchanged(tag, cookie, 0);
+        }
+    }
+    0
+}
+
+/// What is accepted from this listener of MPTCP is a proxy's.
+#[inline(always)]
+pub fn mark_listener(sk: Sock) {
+    mark(sk, BPF_SK_STORAGE_GET_F_CREATE.into());
+}
+
+/// Whether a socket of MPTCP was accepted from such a listener.
+#[inline(always)]
+pub fn is_marked(sk: Sock) -> bool {
+    !mark(sk, 0).is_null()
+}
+
+#[inline(always)]
+fn mark(sk: Sock, flags: u64) -> *mut u32 {
+    let map = (&raw const MPTCP_LISTENERS).cast_mut().cast::<c_void>();
+    // SAFETY: `sk` is the hook's own argument; the helper checks it and returns null or a value of the map.
+    unsafe { bpf_sk_storage_get(map, sk.0.cast_mut().cast(), core::ptr::null_mut(), flags).cast() }
 }
 
 #[inline(always)]
 pub fn cookie(sk: Sock) -> u64 {
-    // SAFETY: as in `storage`.
+    let known = sk.known_cookie();
+    if known != 0 {
+        return known;
+    }
+    // SAFETY: as in `mark`.
     unsafe { bpf_get_socket_cookie(sk.0.cast_mut().cast()) }
 }
 
-/// A socket accepted from a proxy's listener carries a copy of the listener's state: make it a client connection.
+/// A client was accepted.
 #[inline(always)]
-pub fn accepted(sk: Sock, conn: &mut Conn) {
-    conn.role = ROLE_CLIENT;
-    conn.cookie = cookie(sk);
+pub fn accepted(conn: &mut Conn) {
     conn.phase = PHASE_OPEN;
-    conn.request = 0;
-    conn.flags = 0;
-    conn.fin = 0;
-    conn.reset = 0;
-    conn.errno = 0;
     conn.last_state = kernel::TCP_ESTABLISHED;
 }
 
@@ -199,6 +345,14 @@ fn failed(conn: &Conn) -> bool {
 pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     if conn.role != ROLE_UPSTREAM {
         return 0;
+    }
+    if conn.flags & CONN_SECURED != 0 {
+        secured::reveal(conn);
+        secured::forget(conn);
+    }
+    if conn.role != ROLE_UPSTREAM {
+        // Upgraded inside TLS.
+        return flow::forget(conn);
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };

@@ -27,7 +27,7 @@ pub const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port:
 /// Makes a connection known by its addresses.
 #[inline(never)]
 pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
-    kernel::tuple(sk.0, &mut conn.tuple);
+    sk.tuple(&mut conn.tuple);
     let mut key = conn.tuple;
     let numbered = kernel::flow_key(&mut key);
     let state = FlowState { sk: sk.0 as u64, cookie: conn.cookie, peer: NO_PEER };
@@ -112,7 +112,7 @@ pub fn forget(conn: &Conn) -> i32 {
 #[inline(never)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
     tuple = kernel::mirror(&tuple);
     find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
 }
@@ -121,7 +121,7 @@ pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
 #[inline(never)]
 pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
     let mut tuple = NO_TUPLE;
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
     tuple = kernel::mirror(&tuple);
     of(&mut tuple, bound)
 }

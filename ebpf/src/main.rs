@@ -1,6 +1,8 @@
 //! The kernel side of trace502: probes record facts; nothing here judges.
 #![no_std]
 #![no_main]
+// Rust has no atomic operations that answer for BPF, which the instruction set has.
+#![feature(asm_experimental_arch)]
 
 mod client;
 mod conn;
@@ -14,8 +16,11 @@ mod maps;
 mod peer;
 mod probes;
 mod sealed;
+mod secured;
 mod story;
+mod sum;
 mod thread;
+mod upstream;
 
 #[cfg(not(test))]
 #[panic_handler]

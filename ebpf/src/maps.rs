@@ -1,6 +1,7 @@
 //! Every map and every global of the kernel side. Sizes are defaults; user space may override them before load.
 
 use crate::sealed::Story;
+use crate::sum::Sum;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
@@ -8,6 +9,9 @@ use trace502_ebpf::{
     COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
     Target, Thread, Tuple,
 };
+
+mod h2;
+pub use h2::*;
 
 /// Byte offsets of the running kernel, constant to the verifier.
 #[unsafe(no_mangle)]
@@ -24,8 +28,8 @@ pub static SETTINGS: Settings = Settings {
     jiffy_us: 4000,
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
+    places: 16384,
     found: 0,
-    _pad: 0,
     drops: [0; 4],
 };
 
@@ -38,30 +42,54 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
+/// A tracked connection. Socket storage would cost two allocations that are accounted for and freed behind a grace
+/// period, some two microseconds for each connection; a place costs nothing.
+#[repr(C)]
+pub struct Place {
+    pub conn: Conn,
+    /// Kernel address of its socket, which tells whether it still lives.
+    pub sk: u64,
+}
+
+/// Connections. How many there is room for is set at load.
+#[btf_map]
+pub static PLACES: Array<Place, 16384> = Array::new();
+
+/// Places that a connection may have, by the last bits of its cookie.
+pub const WAYS: usize = 4;
+
+/// Who has which of some places: cookies, 0 for nobody.
+#[btf_map]
+pub static TAGS: Array<[u64; WAYS], { 16384 / WAYS }> = Array::new();
+
 const BPF_F_CLONE: usize = 1 << 9;
 
-/// Socket storage whose values are copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
-/// That is how an accepted connection of a proxy is known without a look-up by process.
+/// Socket storage that is copied from a listener to the sockets accepted from it (`BPF_F_CLONE`, 5.4).
 #[repr(C)]
-pub struct ConnStorage {
+pub struct ClonedMark {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const Conn,
+    value: *const u32,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; BPF_F_NO_PREALLOC as usize | BPF_F_CLONE],
 }
 
 // SAFETY: the pointers are placeholders for the loader and never dereferenced.
-unsafe impl Sync for ConnStorage {}
+unsafe impl Sync for ClonedMark {}
 
+/// Listeners of MPTCP that are proxies', and what was accepted from them.
 #[btf_map]
-pub static CONNS: ConnStorage = ConnStorage {
+pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
 };
+
+/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+#[btf_map]
+pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]
@@ -72,9 +100,10 @@ pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
 #[btf_map]
 pub static LOST: PerCpuArray<u64, { LOSSES }> = PerCpuArray::new();
 
-/// Not 0 once a listener was not kept.
+/// Not 0 once a listener was not kept, or may have been counted wrong; the second: while there is one whose port is not
+/// known yet. Then nobody is said not to listen.
 #[btf_map]
-pub static LISTENERS_MISSING: Array<u32, 1> = Array::new();
+pub static LISTENERS_MISSING: Array<u32, 2> = Array::new();
 
 /// Processes that matter, by process id: `PROC_*`.
 #[btf_map]
@@ -156,28 +185,17 @@ pub struct ListenKey {
     pub _pad: u16,
 }
 
-/// One of the sockets that listen on an address.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Member {
-    pub sk: u64,
-    pub cookie: u64,
-    pub tgid: u32,
-    pub _pad: u32,
-}
-
-/// Sockets of one address that are known each. Of more only the number is kept. A power of two.
-pub const MEMBERS: usize = 16;
-
-#[derive(Clone, Copy)]
+/// Who listens on an address. Several CPUs add and take away at the same time, so each is a sum: of one socket that is
+/// left, the sums are what it is.
 #[repr(C)]
 pub struct ListenState {
-    /// How many there are, and how many of them `members` has, from its beginning.
-    pub count: u32,
-    pub kept: u32,
+    pub count: Sum,
+    /// Kernel addresses, cookies and processes of the sockets.
+    pub sk: Sum,
+    pub cookie: Sum,
+    pub tgid: Sum,
     /// 1 for a wildcard of IPv6 that does not take IPv4.
     pub only_v6: u64,
-    pub members: [Member; MEMBERS],
 }
 
 #[btf_map]
@@ -187,9 +205,18 @@ pub static LISTENERS: HashMap<ListenKey, ListenState, 32768, { BPF_F_NO_PREALLOC
 #[btf_map]
 pub static NO_LISTENERS: PerCpuArray<ListenState, 1> = PerCpuArray::new();
 
-/// Listening sockets that were counted in `LISTENERS`, by cookie.
+/// A listening socket that was counted in `LISTENERS`: where, and whose it is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Listens {
+    pub key: ListenKey,
+    pub tgid: u32,
+    pub _pad: u32,
+}
+
+/// By cookie.
 #[btf_map]
-pub static LISTENER_KEYS: HashMap<u64, ListenKey, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static LISTENER_KEYS: HashMap<u64, Listens, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Who has a listening socket of MPTCP open.
 #[repr(C)]
@@ -209,7 +236,7 @@ pub static BENEATH: LruHashMap<u64, Owner, 1024> = LruHashMap::new();
 #[btf_map]
 pub static RECENT: LruHashMap<u64, ConnRecord, 4096> = LruHashMap::new();
 
-/// What clients say inside TLS, by the cookie of their connection. It goes when the connection closes.
+/// What is said inside TLS, by the cookie of the connection. It goes when the connection closes.
 #[btf_map]
 pub static SECURED: HashMap<u64, Conn, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -225,6 +252,10 @@ pub struct TlsKey {
 /// Cookies of the connections in `SECURED`.
 #[btf_map]
 pub static TLS_KEYS: HashMap<TlsKey, u64, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// How the library calls each of the connections in `SECURED`.
+#[btf_map]
+pub static TLS_NAMES: HashMap<u64, TlsKey, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// A function that a goroutine is in.
 #[derive(Clone, Copy)]
@@ -251,130 +282,6 @@ pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]
 pub static GO_ON: ProgramArray<2> = ProgramArray::new();
-
-/// The head of a frame of HTTP/2.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Frame {
-    pub stream: u32,
-    pub kind: u8,
-    pub flags: u8,
-    pub _pad: u16,
-}
-
-/// One direction of an HTTP/2 connection.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Direction {
-    /// The frame that passes, and the bytes left of it.
-    pub frame: Frame,
-    pub skip: u32,
-    /// Bytes left of the frame's header block, and of what comes before it.
-    pub block: u32,
-    pub ahead: u32,
-    /// A header block has begun and not come to its end.
-    pub open: u32,
-    /// It is that of the trailers of a request.
-    pub trailers: u32,
-    /// Entries that the table of headers has been given.
-    pub inserted: u32,
-    /// What there is of the next frame's head, and of the block's beginning.
-    pub have: u32,
-    pub first_len: u32,
-    pub head: [u8; 32],
-    pub first: [u8; 32],
-    /// What is left of the call's bytes, or of the piece of them that is looked at.
-    pub at: u64,
-    pub left: u64,
-    /// Where the other pieces are told of, which of them is next and how many there are, and their bytes.
-    pub vectors: u64,
-    pub piece: u32,
-    pub pieces: u32,
-    pub rest: u64,
-    pub parts: Parts,
-}
-
-/// A walk over the representations of a header block.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Parts {
-    /// The piece of it that is at hand.
-    pub at: u64,
-    pub left: u32,
-    pub inserted: u32,
-    /// Strings that follow before the next representation, and bytes left of the one that passes.
-    pub strings: u32,
-    pub skip: u32,
-    /// A number, by how many bits its next byte is to be shifted (and one more; 0 where it is whole), and what it tells.
-    pub number: u32,
-    pub shift: u32,
-    pub tells: u32,
-    /// It makes no sense, or could not be read.
-    pub broken: u32,
-}
-
-/// What a header block starts from.
-pub const NO_PARTS: Parts =
-    Parts { at: 0, left: 0, inserted: 0, strings: 0, skip: 0, number: 0, shift: 0, tells: 0, broken: 0 };
-
-/// A status that the owner has put into the table of headers, and as which entry.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct KnownStatus {
-    pub entry: u32,
-    pub status: u32,
-}
-
-/// Statuses of one connection that are remembered: those that are errors.
-pub const STATUSES: usize = 4;
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct H2 {
-    pub read: Direction,
-    pub wrote: Direction,
-    pub statuses: [KnownStatus; STATUSES],
-    pub next: u32,
-    pub _pad: u32,
-}
-
-/// Connections that speak HTTP/2, by cookie.
-#[btf_map]
-pub static H2S: HashMap<u64, H2, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
-
-/// Never written: what a new connection starts from.
-#[btf_map]
-pub static NO_H2: PerCpuArray<H2, 1> = PerCpuArray::new();
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct StreamKey {
-    pub cookie: u64,
-    pub id: u32,
-    pub _pad: u32,
-}
-
-/// A stream that asked and is not answered yet.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Stream {
-    pub asked: u64,
-    pub tgid: u32,
-    pub tid: u32,
-    pub slot: u32,
-    pub inserted: u32,
-    pub len: u32,
-    pub bytes: u32,
-    pub head: [u8; HEAD],
-}
-
-/// Streams go when they are answered; those of a connection that broke off are pushed out by newer ones.
-#[btf_map]
-pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
-
-/// Never written: what a new stream starts from.
-#[btf_map]
-pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
 
 /// What became of the last attempt for a client whose bytes cannot be read, by the client's cookie.
 #[btf_map]

@@ -49,27 +49,36 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
     to.queue = 0;
     to.limit = 0;
     let Some(state) = found else {
-        // Where the table had no room for somebody, that one may be who is looked for.
-        let missing = LISTENERS_MISSING.get_ptr(0);
-        // SAFETY: a number.
-        let all = missing.is_some_and(|missing| unsafe { *missing } == 0);
-        to.seen = if all { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
+        to.seen = if all_known() { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
     };
     // SAFETY: a value of the map.
     let state = unsafe { &*state };
-    if state.count > 1 {
+    to.seen = match state.count.get() {
+        1 => LISTENER_PRESENT,
         // The kernel chooses one of them by the connection, and does not tell which: user space asks all of them.
-        to.seen = LISTENER_SHARED;
-        return;
+        2..MANY => LISTENER_SHARED,
+        // One is being added, or taken away.
+        _ => LISTENER_UNKNOWN,
+    };
+    let (sk, cookie) = (state.sk.get(), state.cookie.get());
+    if to.seen == LISTENER_PRESENT && kernel::cookie_at(sk) == cookie {
+        to.cookie = cookie;
+        to.tgid = state.tgid.get() as u32;
+        (to.queue, to.limit) = kernel::accept_queue(sk);
     }
-    to.seen = LISTENER_PRESENT;
-    let member = &state.members[0];
-    to.cookie = member.cookie;
-    to.tgid = member.tgid;
-    if kernel::cookie_at(member.sk) == member.cookie {
-        (to.queue, to.limit) = kernel::accept_queue(member.sk);
-    }
+}
+
+/// More sockets do not share an address.
+const MANY: u64 = 1 << 32;
+
+/// Whether everybody is known who listens. Where the table had no room for somebody, or a port is not known yet, that one
+/// may be who is looked for.
+#[inline(always)]
+fn all_known() -> bool {
+    // SAFETY: a number.
+    let none = |place| LISTENERS_MISSING.get_ptr(place).is_some_and(|missing| unsafe { *missing } == 0);
+    none(0) && none(1)
 }
 
 /// Path and other end of a unix connection.

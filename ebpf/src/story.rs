@@ -28,20 +28,26 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     } else if conn.flags & CONN_UNIX != 0 {
         peer::unix(sk, record);
     } else {
-        kernel::tuple(sk.0, &mut record.tuple);
+        sk.tuple(&mut record.tuple);
         // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
         if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
             record.tuple = conn.tuple;
         }
         // SAFETY: no arguments.
-        kernel::tcp(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        sk.tcp(unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
             record.tcp.error = sk.soft_error();
         }
-        if conn.role == ROLE_UPSTREAM {
-            peer::other_end(record);
-            peer::find_listener(&record.tuple, &mut record.listener);
-        }
+    }
+}
+
+/// Adds where an upstream connection ends on this host, to what was put together of it. Apart, since streams of clients
+/// are told from deep inside a program, where there is no stack left for what they have no use for.
+#[inline(always)]
+fn add_end(record: &mut ConnRecord, conn: &Conn) {
+    if conn.role == ROLE_UPSTREAM && conn.flags & CONN_UNIX == 0 {
+        peer::other_end(record);
+        peer::find_listener(&record.tuple, &mut record.listener);
     }
 }
 
@@ -101,7 +107,9 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
     emit::record::<ConnRecord>(kind, |record| {
         // SAFETY: reserved room of that size; user space reads what `seen` and the lengths allow.
-        compose(unsafe { &mut *record }, sk, conn, kind, why);
+        let record = unsafe { &mut *record };
+        compose(record, sk, conn, kind, why);
+        add_end(record, conn);
     });
     0
 }
@@ -115,6 +123,7 @@ pub fn keep(sk: Sock, conn: &Conn) -> i32 {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
         compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
+        add_end(record, conn);
         if conn.flags & CONN_UNIX == 0 && conn.phase == PHASE_ASKED {
             // SAFETY: see `address`.
             unsafe { *address(record) = sk.0 as u64 };
@@ -131,16 +140,24 @@ fn address(record: &mut ConnRecord) -> *mut u64 {
     (&raw mut record.path).cast()
 }
 
-/// Its socket's address, which was put where the path of a unix socket would be, is of use only here.
+/// Its socket's address, which was put where the path of a unix socket would be, is of use only here. Returns whether
+/// the socket is still there.
 #[inline(never)]
 fn refresh_tcp(record: &mut ConnRecord) -> i32 {
     // SAFETY: see `address`.
     let at = unsafe { core::ptr::replace(address(record), 0) };
     if kernel::cookie_at(at) == record.conn.cookie {
         // SAFETY: no arguments.
-        kernel::tcp(Sock(at as kernel::Ptr), unsafe { bpf_jiffies64() }, &mut record.tcp);
-        peer::other_end(record);
+        kernel::tcp_at(at, unsafe { bpf_jiffies64() }, &mut record.tcp);
+        return 1;
     }
+    0
+}
+
+/// A function of its own: what this needs of the stack and what `refresh_tcp` does is too much in one.
+#[inline(never)]
+fn refresh_peer(record: &mut ConnRecord) -> i32 {
+    peer::other_end(record);
     0
 }
 
@@ -157,7 +174,9 @@ fn refresh(record: &mut ConnRecord) {
     }
     record.header.at = emit::now();
     if record.conn.flags & CONN_UNIX == 0 {
-        refresh_tcp(record);
+        if refresh_tcp(record) != 0 {
+            refresh_peer(record);
+        }
         return;
     }
     let peer = record.peer.sk;

@@ -14,6 +14,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Status(u16),
+    /// A status of gRPC behind an HTTP status that says that all is well.
+    Grpc(u8),
     /// Bytes that are no HTTP response, up to the end of the connection.
     Garbled(Vec<u8>),
     /// The connection ended with the request unanswered.
@@ -23,10 +25,11 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// As the agent's filters name it: a number, `garbled`, `closed`.
+    /// As the agent's filters name it: a number, `grpc`, `garbled`, `closed`.
     pub fn word(&self) -> String {
         match self {
             Self::Status(status) => status.to_string(),
+            Self::Grpc(_) => "grpc".into(),
             Self::Garbled(_) => "garbled".into(),
             Self::Closed => "closed".into(),
             Self::Silence => "silence".into(),

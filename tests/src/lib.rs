@@ -20,6 +20,7 @@ pub mod podman;
 pub mod proxies;
 pub mod recordings;
 pub mod route;
+pub mod secure_silence;
 pub mod service;
 pub mod silence;
 pub mod truth;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::proxies::Kind;
 use trace502_tests::truth::Verdict;
-use trace502_tests::{exact, guard, recordings, silence};
+use trace502_tests::{exact, guard, recordings, secure_silence, silence};
 
 /// What a proxy must reach.
 struct Level {
@@ -129,6 +129,21 @@ fn health_is_silent() {
         assert!(result.alarms.len() <= level.alarms, "{result}\n{:#?}", result.alarms);
         // Nearly all of it must have been health.
         assert!(result.failed * 20 < result.requests, "{result}");
+    }
+}
+
+#[test]
+fn health_inside_tls_and_http2_is_silent() {
+    if !may_run() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    // Envoy's TLS is not read.
+    for kind in [Kind::Nginx, Kind::Haproxy, Kind::Apache, Kind::Caddy] {
+        let result = secure_silence::run(kind, 1000, true).unwrap();
+        println!("{result}");
+        assert!(result.failed * 20 < result.requests, "{result}");
+        assert!(result.alarms.len() <= result.failed + 1, "{result}\n{:#?}", result.alarms);
     }
 }
 

@@ -42,6 +42,8 @@ pub const TOOLS: &[Tool] = &[
     tool(Group::Tests, "iptables", "iptables"),
     tool(Group::Tests, "ip", "iproute2"),
     tool(Group::Tests, "promtool", "prometheus"),
+    tool(Group::Tests, "curl", "curl"),
+    tool(Group::Tests, "h2load", "nghttp2-client"),
     tool(Group::Tests, "podman", "podman"),
     tool(Group::Tests, "runc", "runc"),
 ];

@@ -9,7 +9,8 @@ use crate::correlate::{Counted, Owner, Past};
 use crate::host::{self, Activity, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::logs::{Hint, LogError};
 use crate::model::{
-    Attempt, ClientError, Connection, Endpoint, Flow, Handover, ListenerSeen, Nanos, Packet, Peer, Phase, Tcp,
+    Attempt, ClientError, Connection, Endpoint, Flow, Handover, Handshake, ListenerSeen, Nanos, Packet, Peer, Phase,
+    Tcp,
 };
 use crate::proxies::Protocol;
 use crate::text;
@@ -136,6 +137,11 @@ impl<'a> Case<'a> {
 
     pub fn peer(&self) -> Option<&'a Peer> {
         self.attempt.and_then(|attempt| attempt.peer.as_ref())
+    }
+
+    /// What the proxy's TLS library made of the handshake.
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.attempt.and_then(|attempt| attempt.handshake)
     }
 
     pub fn endpoint(&self) -> Option<&'a Endpoint> {

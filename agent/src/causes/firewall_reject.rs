@@ -73,5 +73,5 @@ pub fn silenced(case: &Case<'_>) -> bool {
 /// Somebody else's stack reset us: the packet was sent on to it (DNAT).
 pub fn redirected(case: &Case<'_>) -> bool {
     let since = case.began();
-    case.flow().is_some_and(|flow| case.past.flows.resets_toward(flow.local, since).next().is_some())
+    case.flow().is_some_and(|flow| case.past.flows.resets_toward(&flow, since).next().is_some())
 }

@@ -49,7 +49,7 @@ fn unread(case: &Case<'_>, conn: &Connection, asked: u64) -> Option<bool> {
         let seen = |closed: u64| conn.fin.is_some() || asked.saturating_sub(closed) <= UNDER_WAY;
         let before = peer.closed_first && peer.closed.is_some_and(|at| at <= asked && seen(at));
         // It had not read it when it closed, so its stack reset the connection.
-        let ignored = peer.closed.is_some_and(|at| at >= asked) && u64::from(peer.unread) >= conn.request_bytes.max(1);
+        let ignored = peer.closed.is_some_and(|at| at >= asked) && conn.none_read(peer.unread.into());
         // The clock is read when the call that sends is over: by then a fast one may have read it all. Only what it
         // never read is answered with a reset.
         let answered = conn.reset.is_some() || peer.sent_reset;

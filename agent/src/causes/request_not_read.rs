@@ -21,7 +21,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let unread = u64::from(peer.unread);
     // A unix socket counts pieces, not bytes: one may have been read in part.
     let pieces = case.is_unix();
-    let none_read = unread >= conn.request_bytes;
+    let none_read = conn.none_read(unread);
     // On a unix socket only who read says that something was: what is left is the rest of it.
     if pieces && peer.read_by.is_some() {
         return Verdict::No;

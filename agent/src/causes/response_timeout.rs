@@ -17,6 +17,9 @@ pub static CAUSE: Cause = Cause {
     rule,
 };
 
+/// The largest close_notify of TLS on the wire; no request fits into it.
+const GOODBYE: u32 = 31;
+
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let tls =
@@ -44,7 +47,9 @@ fn rule(case: &Case<'_>) -> Verdict {
     let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
     // A unix socket does not say how many bytes are unread; who read on its first request read that.
     let begun = |p: &Peer| case.is_unix() && p.read_by.is_some() && !conn.reused;
-    let read = case.peer().is_some_and(|p| p.accepted && (p.unread == 0 || begun(p)));
+    // What is left is the proxy's goodbye.
+    let goodbye = |p: &Peer| conn.secured && p.unread <= GOODBYE;
+    let read = case.peer().is_some_and(|p| p.accepted && (p.unread == 0 || goodbye(p) || begun(p)));
     let taken = read || partial;
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
     let finding = Finding::new(format!("{whose} {what} in {waited}{doing}"));

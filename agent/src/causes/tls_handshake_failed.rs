@@ -1,11 +1,13 @@
 //! `tls_handshake_failed`: the TLS handshake failed.
 
+use std::borrow::Cow;
+
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::logs::Hint;
-use crate::model::{Connection, Group};
+use crate::model::{Connection, Group, Handshake, Trouble};
 use crate::proxies::Setting;
 use crate::text::SECOND;
-use crate::wire::{Looks, tls};
+use crate::wire::{Looks, openssl, tls};
 
 /// Bytes that follow the hello when the proxy ends the handshake with an alert: plain, encrypted, each with or
 /// without a change of cipher before it.
@@ -24,19 +26,26 @@ pub static CAUSE: Cause = Cause {
 
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
-    if case.sent() != Looks::Tls || case.answered() != Looks::Tls || conn.application {
+    if conn.application {
+        return after_the_request(case, conn).map_or(Verdict::No, Finding::yes);
+    }
+    if case.sent() != Looks::Tls || case.answered() != Looks::Tls {
         return Verdict::No;
     }
     let place = case.place();
     let name = tls::server_name(&conn.request_head);
-    let asked = name.map_or_else(String::new, |n| format!(" (asked for {n})"));
+    let asked = name.as_ref().map_or_else(String::new, |n| format!(" (asked for {n})"));
+    if let Some(finding) = case.handshake().and_then(|made| told(case, &made, &asked)) {
+        return finding.yes();
+    }
     if let Some(alert) = tls::alert(case.reply()) {
         return advised(case, Finding::new(format!("{place} ended the TLS handshake{asked}: alert {}", alert.name())))
             .yes();
     }
+    let proxy = &case.owner.name;
+    let done = case.handshake().is_some_and(|made| made.done);
     let after = after_hello(conn).unwrap_or(0);
-    if ALERT_SIZES.contains(&after) && !case.broken() {
-        let proxy = &case.owner.name;
+    if !done && ALERT_SIZES.contains(&after) && !case.broken() {
         let refused = case.said() == Some(&Hint::TlsVerify);
         let why =
             if refused { ": it refused the certificate, says its log" } else { ", most often about the certificate" };
@@ -53,7 +62,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     if case.waited() > 10 * SECOND {
         return Verdict::No;
     }
-    let who = if case.broken() { place.clone() } else { case.owner.name.clone() };
+    if done {
+        return after_the_handshake(case, &asked);
+    }
+    let who = if case.broken() { place.clone() } else { proxy.clone() };
     advised(
         case,
         Finding::new(format!("{who} ended the TLS handshake with {place}{asked} before the request was sent")).note(
@@ -63,6 +75,72 @@ fn rule(case: &Case<'_>) -> Verdict {
         ),
     )
     .yes()
+}
+
+/// What the proxy's TLS library made of it.
+fn told(case: &Case<'_>, made: &Handshake, asked: &str) -> Option<Finding> {
+    let (proxy, place) = (&case.owner.name, case.place());
+    let noted = |finding: Finding, what: String| finding.note(case.at, "tls_library", what);
+    if let Some(why) = refused(made) {
+        let finding = Finding::new(format!("{proxy} refused the certificate of {place}{asked}: {why}"));
+        let finding = noted(finding, format!("{proxy} found of the certificate: {why}"));
+        let finding = match made.other_name {
+            true => finding.fixes(case.advise(Setting::TlsName, "{}")),
+            false => finding,
+        };
+        return Some(advised(case, finding));
+    }
+    let trouble = made.trouble?;
+    let (who, what) = match trouble {
+        Trouble::AlertReceived(_) => (&place, "by an alert of its own"),
+        _ => (proxy, "by itself"),
+    };
+    let why = openssl::trouble(trouble);
+    let finding = Finding::new(format!("{who} ended the TLS handshake between {proxy} and {place}{asked}: {why}"));
+    Some(advised(case, noted(finding, format!("{who} ended it {what}: {why}"))))
+}
+
+/// Why the proxy did not accept the certificate, if it did not.
+fn refused(made: &Handshake) -> Option<Cow<'static, str>> {
+    let failed = made.trouble == Some(Trouble::Library(openssl::VERIFY_FAILED));
+    match (made.told, made.verified) {
+        (1.., _) => Some(openssl::verification(made.told)),
+        _ if made.other_name => Some("it is for another name".into()),
+        (_, 1..) if failed => Some(openssl::verification(made.verified)),
+        _ if failed => Some("it was verified, and not accepted".into()),
+        _ => None,
+    }
+}
+
+/// It came to its end, and no request followed.
+fn after_the_handshake(case: &Case<'_>, asked: &str) -> Verdict {
+    let (proxy, place) = (&case.owner.name, case.place());
+    // Who ended it is told by the causes for those that end.
+    if case.broken() {
+        return Verdict::No;
+    }
+    let refused = case.said() == Some(&Hint::TlsVerify);
+    let why = if refused { ": it refused the certificate, says its log" } else { ", most often about its certificate" };
+    let finding = Finding::new(format!("{proxy} closed the TLS connection to {place}{asked} without a request{why}"));
+    let finding = finding.note(case.at, "handshake", "the TLS library had brought the handshake to its end");
+    advised(case, finding).proven_if(refused, "what the proxy found to be wrong").yes()
+}
+
+/// With TLS 1.3 a server that wants a certificate of the proxy says so when the request is under way.
+fn after_the_request(case: &Case<'_>, conn: &Connection) -> Option<Finding> {
+    const GOODBYES: [u8; 2] = [0, 90];
+    let Some(Trouble::AlertReceived(code)) = case.handshake()?.trouble else { return None };
+    if GOODBYES.contains(&code) || conn.reused || !case.no_answer() {
+        return None;
+    }
+    let (proxy, place) = (&case.owner.name, case.place());
+    let alert = tls::Alert { fatal: true, code: Some(code) }.name();
+    let wants = matches!(code, 40..=49 | 116);
+    let what = if wants { " in place of an answer: it wants a certificate of it" } else { " in place of an answer" };
+    let finding = Finding::new(format!("{place} ended the TLS connection of {proxy} by alert {alert}{what}"));
+    let finding = finding.note(case.at, "tls_library", format!("alert {alert} was received"));
+    let advice = format!("give {proxy} a client certificate that {place} accepts, or let it ask for none");
+    Some(if wants { finding.fix(advice) } else { finding }.proven_if(code == 116, "what it refused, in its own words"))
 }
 
 /// Bytes sent after the client hello.

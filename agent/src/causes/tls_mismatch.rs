@@ -58,7 +58,7 @@ fn header_only(case: &Case<'_>) -> Option<Finding> {
     let (conn, peer) = (case.conn()?, case.peer()?);
     let plain = case.sent() == Looks::HttpRequest && case.no_answer() && case.broken();
     let read = conn.request_bytes.checked_sub(peer.unread.into())?;
-    if !plain || read != RECORD_HEAD || peer.closed.is_none() || case.is_unix() {
+    if !plain || conn.secured || read != RECORD_HEAD || peer.closed.is_none() || case.is_unix() {
         return None;
     }
     let who = case.server_name();

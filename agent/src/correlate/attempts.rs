@@ -153,5 +153,6 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt 
         tcp: None,
         peer: None,
         listener: failed.listener,
+        handshake: None,
     }
 }

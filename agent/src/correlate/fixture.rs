@@ -187,6 +187,7 @@ impl World {
             }),
             peer: None,
             listener: ListenerSeen::Unknown,
+            handshake: None,
         }
     }
 

@@ -7,8 +7,10 @@ use super::content::{Content, compare};
 use super::failures::{Affinity, Failures, Route};
 use super::join::{Joined, claimed, within};
 use super::pending::{Pending, Pendings};
+use super::streams;
 use super::tries::{Tries, Try};
 use crate::model::Nanos;
+use crate::proxies::Birth;
 use crate::text::MILLI;
 
 /// Failures that lie closer together could as well have come in another order.
@@ -47,7 +49,8 @@ pub fn hinted(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fa
     let alone = |n: &&Near| {
         !n.one.used && n.one.key() == Some(key) && n.one.attempt.bound.is_some_and(|bound| bound.choices <= 1)
     };
-    let mapped: Vec<u64> = of(Content::Different).filter(alone).map(|n| n.one.seq).collect();
+    let fits = |n: &&Near| !pending.error.conn.stream || streams::rewritten(pending, n.one);
+    let mapped: Vec<u64> = of(Content::Different).filter(alone).filter(fits).map(|n| n.one.seq).collect();
     let doubt =
         (!mapped.is_empty()).then_some("the request that went to the upstream looks different from the client's");
     Joined { own: mapped, doubt, ..Joined::default() }
@@ -61,6 +64,13 @@ struct Near<'a> {
     one: &'a Try,
 }
 
+/// Go hands an answer that broke off to the goroutine that waits for it, and closes its connection in another: that may
+/// come behind the error.
+fn right_behind(one: &Try, pending: &Pending) -> bool {
+    let by_go = pending.owner.kind.birth == Birth::Hint;
+    by_go && one.at > pending.at && one.at <= pending.until() && pending.asked().is_none_or(|at| one.began() >= at)
+}
+
 /// From the newest: nearest to the error first. Those that another incident has may still be ours.
 fn near<'a>(pending: &Pending, tries: &'a Tries, failures: &Failures) -> Vec<Near<'a>> {
     let route = Route::of(&pending.error.conn.request_head);
@@ -69,8 +79,9 @@ fn near<'a>(pending: &Pending, tries: &'a Tries, failures: &Failures) -> Vec<Nea
         let known = failures.affinity(one.owner.group, &one.attempt.endpoint, route.as_ref());
         Near { content, affinity: if content == Content::Unknown { known } else { Affinity::Unknown }, one }
     };
-    let within = tries.of_process(pending.pid).filter(|t| within(t, pending));
-    let mut near: Vec<Near<'_>> = within.map(meant).collect();
+    let all = tries.of_process(pending.pid).filter(|t| t.began() <= pending.at).map(meant);
+    let meant = |n: &Near| within(n.one, pending) || n.content >= Content::Same && right_behind(n.one, pending);
+    let mut near: Vec<Near<'_>> = all.filter(meant).collect();
     let unknown = near.iter().filter(|n| n.content == Content::Unknown);
     let best = unknown.map(|n| n.affinity).max().unwrap_or(Affinity::Unknown);
     // An upstream that no request like this one has met before may be its own all the same, if the hint says so.

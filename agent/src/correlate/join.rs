@@ -10,6 +10,7 @@ use super::late;
 use super::lines;
 use super::pending::{Pending, Pendings};
 use super::pool;
+use super::streams;
 use super::tries::{End, State, Tries, Try};
 use crate::logs::{Format, LogError};
 use crate::model::{Handover, Nanos, Phase, Seen};
@@ -64,19 +65,18 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
-        (None, _, true) if stream => streamed(pending, tries, others, failures),
+        (None, _, true) if stream && !streams::moved(pending) => streams::in_turn(pending, tries, others, failures),
+        (None, _, _) if stream => hinted(pending, tries, others, failures),
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) if pending.owner.kind.pool.is_some() => pool::of_pool(pending, tries, others, failures),
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others, failures),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
-    if pending.error.conn.stream {
-        doubt_streams(&mut joined, pending, tries);
+    if stream && !streams::moved(pending) {
+        streams::doubt(&mut joined, pending, tries);
     }
-    // Streams whose order their proxy does not keep: without content, which is which is chance.
-    let kind = pending.owner.kind;
-    let moved = pending.error.conn.stream && (kind.streams_move || kind.closes == Closes::AfterWrite);
+    let moved = streams::moved(pending);
     joined.open |= moved && joined.own.is_empty();
     if joined.doubt.is_some() && !joined.rivals.is_empty() {
         if agree(&joined, tries) {
@@ -158,37 +158,6 @@ pub(super) fn exact(pending: &Pending, tries: &Tries) -> Joined {
         }
     }
     if joined.own.is_empty() { unbound(pending, tries) } else { joined }
-}
-
-/// Streams of a connection are read several at once and served in that order, save those that need no upstream: where
-/// there was a choice, content must confirm it.
-fn streamed(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
-    let mut joined = Joined::default();
-    for t in tries.of_client(pending.key()).filter(|t| !t.used) {
-        let alone = t.attempt.bound.is_none_or(|b| b.choices <= 1 || b.retry);
-        match compare(&pending.error.conn, &t.attempt) {
-            Content::Different if !alone => {}
-            _ => joined.own.push(t.seq),
-        }
-    }
-    if joined.own.is_empty() { hinted(pending, tries, others, failures) } else { joined }
-}
-
-/// Where nothing was sent to an upstream, only their order tells the streams of a connection apart.
-fn doubt_streams(joined: &mut Joined, pending: &Pending, tries: &Tries) {
-    let own: Vec<&Try> = joined.own.iter().filter_map(|seq| tries.get(*seq)).collect();
-    let unknown = |t: &Try| compare(&pending.error.conn, &t.attempt) == Content::Unknown;
-    let alone = |t: &&Try| t.attempt.bound.is_some_and(|b| b.choices <= 1 || b.retry);
-    if own.is_empty() || own.iter().any(|t| !unknown(t)) || own.iter().all(alone) {
-        return;
-    }
-    let client = pending.error.conn.cookie;
-    let other = |t: &&Try| t.attempt.bound.is_none_or(|b| b.client == client && b.request != pending.key().1);
-    let near = tries.of_process(pending.pid).filter(other).filter(|t| within(t, pending) && unknown(t));
-    joined.rivals = near.map(|t| t.seq).filter(|seq| !joined.own.contains(seq)).collect();
-    if !joined.rivals.is_empty() {
-        joined.doubt = Some("several requests were read at once, and nothing was sent to the upstream");
-    }
 }
 
 /// Attempts that the kernel side could not bind, of the thread that wrote the error.

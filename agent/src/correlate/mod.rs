@@ -28,6 +28,7 @@ mod pending;
 mod pool;
 mod recent;
 mod report;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tries;
@@ -128,6 +129,9 @@ impl Engine {
             Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
+                if let Some(flow) = &attempt.conn.flow {
+                    self.past.flows.own(at, flow);
+                }
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
                 let open_end = attempt.handover == Handover::Asked && attempt.conn.flow.is_none();
                 let at = if open_end { self.clock } else { at };
@@ -146,6 +150,7 @@ impl Engine {
             Fact::Rescued { client } => self.rescued(*client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
+            Fact::Listening(listening) if listening.unnamed() => {}
             Fact::Listening(listening) => self.past.history.listening(at, listening),
             Fact::ListenerClosed(listening) => {
                 self.past.history.listener_closed(at, listening, seen.task.map(|t| t.pid));

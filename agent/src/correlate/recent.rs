@@ -1,6 +1,7 @@
 //! A bounded memory of keys and when they were last seen.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use crate::model::Nanos;
 
@@ -31,6 +32,11 @@ impl<K: Ord + Copy> Recent<K> {
 
     pub fn get(&self, key: &K) -> Option<Nanos> {
         self.seen.get(key).copied()
+    }
+
+    /// Whether this holds for any of these keys.
+    pub fn any_in(&self, keys: RangeInclusive<K>, mut test: impl FnMut(&K) -> bool) -> bool {
+        self.seen.range(keys).any(|(key, _)| test(key))
     }
 
     pub fn forget_before(&mut self, at: Nanos) {

@@ -206,6 +206,10 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
         return false;
     }
     match pending.error.outcome {
+        // An application says so, too: only with a failed attempt, or with none made at all, it is the proxy's word.
+        ClientOutcome::Status(_) if pending.error.conn.grpc.is_some() => {
+            cause.is_some() && last.is_none_or(|t| t.end != End::Well)
+        }
         ClientOutcome::Status(502..=504) => true,
         // The application's own 500 is its own affair, also when another upstream had failed before it.
         ClientOutcome::Status(_) => {
@@ -313,7 +317,9 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         v: RECORD_VERSION,
         id: format!("{wall:x}-{:x}-{}", conn.cookie, conn.request),
         time: text::rfc3339(wall),
+        grpc_status: conn.grpc,
         status: match pending.error.outcome {
+            ClientOutcome::Status(_) if conn.grpc.is_some() => Some(200),
             ClientOutcome::Status(status) => Some(status),
             ClientOutcome::Garbled | ClientOutcome::Closed | ClientOutcome::Unseen => None,
         },
@@ -354,6 +360,9 @@ fn outcome_kind(pending: &Pending) -> &'static str {
 fn outcome(pending: &Pending) -> String {
     let name = &pending.owner.name;
     match pending.error.outcome {
+        ClientOutcome::Status(_) if pending.error.conn.grpc.is_some() => {
+            format!("{name} answered the client with grpc-status 14 (UNAVAILABLE)")
+        }
         ClientOutcome::Status(status) => format!("{name} answered the client with {status}"),
         ClientOutcome::Garbled => format!("{name} handed the client bytes that are no HTTP"),
         ClientOutcome::Closed => format!("{name} closed the client's connection with its request unanswered"),

@@ -27,6 +27,7 @@ pub(crate) mod tests {
             id: format!("{cause}-{pid}"),
             time: "2026-11-21T03:00:00.123456Z".into(),
             status: Some(502),
+            grpc_status: None,
             seen: Seen::Wire,
             proxy: Process { name: "nginx".into(), pid: 7353, ..Process::default() },
             client: Some("127.0.0.1:51234".into()),

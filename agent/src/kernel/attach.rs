@@ -59,7 +59,7 @@ pub(super) fn verify(bpf: &mut Ebpf, means: &Means, missing: &[Missing], options
 
 /// Whether the user left it switched on.
 pub(super) fn wanted(probe: &Probe, options: &Options) -> bool {
-    options.tls || !matches!(probe.name, "tls" | "tls_go")
+    options.tls || !matches!(probe.name, "tls" | "tls_reasons" | "tls_go")
 }
 
 /// The member that a probe needs and this kernel lacks.

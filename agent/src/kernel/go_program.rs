@@ -15,7 +15,7 @@ use super::opened::{self, Identity};
 pub enum Purpose {
     /// Connects that fail in the call.
     Connect,
-    /// What clients say inside TLS.
+    /// What is said inside TLS.
     Tls,
 }
 
@@ -32,17 +32,29 @@ struct Call {
     purpose: Purpose,
     begins: &'static str,
     returns: Option<&'static str>,
+    /// Without it the others tell less, and not something else.
+    optional: bool,
 }
 
-const CALLS: [Call; 4] = [
+const CALLS: [Call; 7] = [
     call("syscall.connect", Purpose::Connect, "go_dials", Some("go_dialled")),
     call("crypto/tls.(*Conn).serverHandshake", Purpose::Tls, "go_shakes", Some("go_shook")),
+    call("crypto/tls.(*Conn).clientHandshake", Purpose::Tls, "go_shakes", Some("go_shook")).optional(),
+    call("crypto/tls.(*Conn).sendAlert", Purpose::Tls, "go_alerts", None).optional(),
+    call("crypto/tls.(*Conn).closeNotify", Purpose::Tls, "go_parts", None).optional(),
     call("crypto/tls.(*Conn).Read", Purpose::Tls, "go_reads", Some("go_read")),
     call("crypto/tls.(*Conn).Write", Purpose::Tls, "go_writes", None),
 ];
 
 const fn call(function: &'static str, purpose: Purpose, begins: &'static str, returns: Option<&'static str>) -> Call {
-    Call { function, purpose, begins, returns }
+    Call { function, purpose, begins, returns, optional: false }
+}
+
+impl Call {
+    const fn optional(mut self) -> Call {
+        self.optional = true;
+        self
+    }
 }
 
 /// Hooks in one process.
@@ -97,7 +109,7 @@ impl Program {
     }
 
     /// Program and offset of each hook for this purpose, the returns first: a call that is seen to begin is seen to
-    /// end. Empty where it has not all of these functions.
+    /// end. Empty where it lacks one that the others are nothing without.
     pub fn places(&self, purpose: Purpose) -> Result<Vec<(&'static str, u64)>, &GoError> {
         let functions = match &*self.functions {
             Ok(functions) => functions.as_deref().unwrap_or_default(),
@@ -105,7 +117,12 @@ impl Program {
         };
         let mut places = Vec::new();
         for (call, function) in CALLS.iter().zip(functions).filter(|(call, _)| call.purpose == purpose) {
-            let Some(function) = function else { return Ok(Vec::new()) };
+            let Some(function) = function else {
+                match call.optional {
+                    true => continue,
+                    false => return Ok(Vec::new()),
+                }
+            };
             if let Some(program) = call.returns {
                 places.extend(function.returns.iter().map(|at| (program, *at)));
             }
@@ -119,29 +136,34 @@ impl Program {
 mod tests {
     use super::*;
 
-    fn program(found: [bool; CALLS.len()]) -> Program {
-        let function = |(place, found): (usize, bool)| {
+    /// One that has these functions.
+    fn with(has: fn(&str) -> bool) -> Program {
+        let function = |(place, call): (usize, &Call)| {
             let at = place as u64 * 100;
-            found.then(|| Function { begins: at, returns: vec![at + 10, at + 20] })
+            has(call.function).then(|| Function { begins: at, returns: vec![at + 10, at + 20] })
         };
-        let functions = found.into_iter().enumerate().map(function).collect();
+        let functions = CALLS.iter().enumerate().map(function).collect();
         Program { file: File::open("/dev/null").unwrap(), functions: Arc::new(Ok(Some(functions))) }
     }
 
     #[test]
     fn returns_are_hooked_before_beginnings() {
-        let program = program([true; CALLS.len()]);
+        let program = with(|_| true);
         let connect = [("go_dialled", 10), ("go_dialled", 20), ("go_dials", 0)];
         assert_eq!(program.places(Purpose::Connect).unwrap(), connect);
         let tls: Vec<&str> = program.places(Purpose::Tls).unwrap().iter().map(|(name, _)| *name).collect();
-        assert_eq!(tls, ["go_shook", "go_shook", "go_shakes", "go_read", "go_read", "go_reads", "go_writes"]);
+        let shakes = ["go_shook", "go_shook", "go_shakes"];
+        let others = ["go_alerts", "go_parts", "go_read", "go_read", "go_reads", "go_writes"];
+        assert_eq!(tls, [&shakes[..], &shakes, &others].concat());
     }
 
     #[test]
     fn a_program_that_lacks_one_of_the_functions_is_left_alone() {
-        let program = program([true, true, false, true]);
-        assert_eq!(program.places(Purpose::Tls).unwrap(), []);
-        assert_eq!(program.places(Purpose::Connect).unwrap().len(), 3);
+        // It never reads, or never dials with TLS.
+        let (mute, serves) = (with(|name| !name.ends_with("Read")), with(|name| !name.ends_with("clientHandshake")));
+        assert_eq!(mute.places(Purpose::Tls).unwrap(), []);
+        assert_eq!(mute.places(Purpose::Connect).unwrap().len(), 3);
+        assert_eq!(serves.places(Purpose::Tls).unwrap().len(), 9);
     }
 
     #[test]

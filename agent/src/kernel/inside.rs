@@ -18,6 +18,7 @@ use super::libc_connect;
 use super::load::{Kernel, LoadError};
 use super::many::{Many, ManyError};
 use super::opened;
+use super::tls_calls::Call;
 use super::tls_library::{self, Library, Visible};
 
 /// Only what is there already is changed.
@@ -102,11 +103,13 @@ impl Kernel {
             return Visible::None;
         }
         let mut refused = None;
-        for library in self.libraries.of(pid) {
-            match self.hook_tls(pid, &library) {
-                Ok(links) => {
+        let libraries = self.libraries.of(pid);
+        for library in libraries.iter().filter(|library| library.reads()) {
+            match self.hook_tls(pid, library, &library.calls) {
+                Ok(mut links) => {
+                    links.extend(self.hook_reasons(pid, &libraries));
                     self.tls.push(tls_library::Attached { pid, name: library.name.clone(), links });
-                    return self.seen(pid, library.name);
+                    return self.seen(pid, library.name.clone());
                 }
                 Err(error) => refused = Some(chain(&error)),
             }
@@ -125,14 +128,22 @@ impl Kernel {
         self.reports.iter().any(|report| report.name == probe && report.attached)
     }
 
-    /// Every call of a library that it has, or none.
-    fn hook_tls(&mut self, pid: u32, library: &Library) -> Result<Vec<Link>, HookError> {
+    /// All of these calls of a library, or none.
+    fn hook_tls(&mut self, pid: u32, library: &Library, calls: &[Call]) -> Result<Vec<Link>, HookError> {
         let mut links = Vec::new();
-        // The returns first: a call that is seen to begin is seen to end.
-        for (program, at) in tls_library::places(&library.calls) {
+        for (program, at) in tls_library::places(calls) {
             links.extend(self.hook(program, &Places { pid, file: &library.file, at: &at })?);
         }
         Ok(links)
+    }
+
+    /// The calls that tell why a handshake failed. Without them it is known that it did.
+    fn hook_reasons(&mut self, pid: u32, libraries: &[Library]) -> Vec<Link> {
+        if !self.attached("tls_reasons") {
+            return Vec::new();
+        }
+        let hook = |library| self.hook_tls(pid, library, &library.reasons).unwrap_or_default();
+        libraries.iter().flat_map(hook).collect()
     }
 
     fn hook(&mut self, program: &str, places: &Places) -> Result<Vec<Link>, HookError> {

@@ -33,6 +33,8 @@ pub struct Options {
     pub head: u32,
     /// Entries of each table that grows with the host, where that is not to be what the programs say.
     pub room: Option<u32>,
+    /// Connections that there is room for, where that is not to follow from the host's memory.
+    pub places: Option<u32>,
     /// Ask the verifier for its log.
     pub verbose: bool,
     /// Look inside the TLS libraries of proxies.
@@ -43,9 +45,20 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { ring_bytes: 8 << 20, head: HEAD as u32, room: None, verbose: false, tls: true, found: 0 }
+        Options {
+            ring_bytes: 8 << 20,
+            head: HEAD as u32,
+            room: None,
+            places: None,
+            verbose: false,
+            tls: true,
+            found: 0,
+        }
     }
 }
+
+/// Places that share one row of `TAGS`.
+const WAYS: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -104,6 +117,9 @@ impl Kernel {
             }
             let mut settings = offsets::settings(&btf, cpus());
             settings.head = options.head.min(HEAD as u32);
+            if let Some(places) = options.places {
+                settings.places = places.next_power_of_two().max(WAYS);
+            }
             settings.found = options.found;
             (offsets, settings, Names::read(&btf), missing)
         };
@@ -222,6 +238,19 @@ impl Kernel {
         }
     }
 
+    /// Looks for listeners whose ports were not known when they were told of.
+    pub fn find_listeners(&mut self) {
+        self.walk("found_listening");
+        self.walk("found_beneath");
+        // One that came meanwhile is told, and looked for then.
+        if let Some(map) = self.bpf.map_mut("LISTENERS_MISSING")
+            && let Ok(mut missing) = Array::<_, u32>::try_from(map)
+        {
+            // It stays as it is where that fails: then nobody is said to be absent, which is never wrong.
+            let _ = missing.set(1, 0, 0);
+        }
+    }
+
     /// The same for processes that have become proxies since then.
     pub fn find_more(&mut self) {
         for name in ["found_connected", "found_peers"] {
@@ -290,7 +319,6 @@ fn cpus() -> u32 {
 fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::Btf) -> Result<Ebpf, LoadError> {
     let page = 4096;
     let ring = options.ring_bytes.clamp(page, 1 << 30).next_power_of_two();
-    let (offsets, settings) = (super::bytes_of(offsets), super::bytes_of(settings));
     let mut loader = EbpfLoader::new();
     // Without any log the kernel answers a retry with the wrong error.
     let level = if options.verbose { VerifierLogLevel::default() } else { VerifierLogLevel::STATS };
@@ -298,9 +326,11 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .btf(Some(types))
         .verifier_log_level(level)
         .allow_unsupported_maps()
-        .override_global("OFFSETS", offsets, true)
-        .override_global("SETTINGS", settings, true)
-        .map_max_entries("EVENTS", ring);
+        .override_global("OFFSETS", super::bytes_of(offsets), true)
+        .override_global("SETTINGS", super::bytes_of(settings), true)
+        .map_max_entries("EVENTS", ring)
+        .map_max_entries("PLACES", settings.places)
+        .map_max_entries("TAGS", settings.places / WAYS);
     if let Some(room) = options.room {
         for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS"] {
             loader.map_max_entries(table, room);

@@ -51,10 +51,19 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         jiffy_us: jiffy_us(),
         only_v6: btf.bit_offset("sock_common", "skc_ipv6only").unwrap_or(u32::MAX),
         found: 0,
-        _pad: 0,
         mptcp_first: btf.member_offset("mptcp_sock", "first").unwrap_or(u32::MAX),
+        places: places(),
         drops: news(&Names::read(btf).drop),
     }
+}
+
+/// Connections that there is room for: one for each half megabyte of memory, within bounds.
+fn places() -> u32 {
+    // SAFETY: no memory is involved.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let memory = u64::try_from(pages).unwrap_or(0) * u64::try_from(size).unwrap_or(0);
+    let places = (memory >> 19).clamp(1 << 14, 1 << 16) as u32;
+    1 << places.ilog2()
 }
 
 /// Drops that every healthy connection may end with, or that only repeat what the sockets tell.

@@ -8,14 +8,23 @@ use std::fs::File;
 
 use object::read::ReadCache;
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
-use trace502_ebpf::{TLS_FIFTH, TLS_SUCCESS, TLS_VAGUE};
+use trace502_ebpf::{TLS_FIFTH, TLS_SUCCESS, TLS_THIRD, TLS_VAGUE};
 
-/// What happens in a call, and so which program stands at its return.
+/// What happens in a call, and so which programs stand there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Doing {
     Handshake,
     Read,
     Write,
+    /// The owner says goodbye.
+    Part,
+    /// An error is noted.
+    Error,
+    /// What the verification of a certificate came to is asked by the library, by its owner.
+    Verified,
+    Asked,
+    /// A certificate is compared with a name.
+    Named,
 }
 
 /// A call of the library.
@@ -29,12 +38,22 @@ pub struct Call {
 }
 
 /// The public calls, and how they answer.
-const CALLS: [(&str, Doing, u64); 5] = [
+const CALLS: [(&str, Doing, u64); 6] = [
     ("SSL_do_handshake", Doing::Handshake, 0),
     ("SSL_read", Doing::Read, 0),
     ("SSL_read_ex", Doing::Read, TLS_SUCCESS | TLS_VAGUE),
     ("SSL_write", Doing::Write, 0),
     ("SSL_write_ex", Doing::Write, TLS_SUCCESS | TLS_VAGUE),
+    ("SSL_shutdown", Doing::Part, 0),
+];
+
+/// The calls that tell why a handshake failed, and how. Some are in a library of their own.
+const REASONS: [(&str, Doing, u64); 5] = [
+    ("ERR_vset_error", Doing::Error, 0),
+    ("ERR_put_error", Doing::Error, TLS_THIRD),
+    ("X509_STORE_CTX_get_error", Doing::Verified, 0),
+    ("SSL_get_verify_result", Doing::Asked, 0),
+    ("X509_check_host", Doing::Named, 0),
 ];
 
 /// A library without these is of no use.
@@ -50,14 +69,7 @@ type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
 pub fn of(file: &File) -> Option<Vec<Call>> {
     let cache = ReadCache::new(file);
     let file = object::File::parse(&cache).ok()?;
-    let mut found = [None; CALLS.len()];
-    for symbol in file.dynamic_symbols().chain(file.symbols()) {
-        let Ok(name) = symbol.name() else { continue };
-        let Some(place) = CALLS.iter().position(|(call, _, _)| *call == name) else { continue };
-        if symbol.is_definition() && symbol.address() != 0 && found[place].is_none() {
-            found[place] = offset_of(&file, symbol.address()).map(|_| symbol.address());
-        }
-    }
+    let found = addresses(&file, &CALLS);
     let has = |call: &&str| CALLS.iter().zip(&found).any(|((name, _, _), at)| name == call && at.is_some());
     if !NEEDED.iter().all(has) {
         return None;
@@ -75,6 +87,31 @@ pub fn of(file: &File) -> Option<Vec<Call>> {
         }
     }
     Some(calls)
+}
+
+/// The calls in an ELF file that tell why a handshake failed.
+pub fn reasons(file: &File) -> Vec<Call> {
+    let cache = ReadCache::new(file);
+    let Ok(file) = object::File::parse(&cache) else { return Vec::new() };
+    let found = addresses(&file, &REASONS);
+    let call = |((_, doing, answers), at): (&(_, Doing, u64), Option<u64>)| {
+        let at = offset_of(&file, at?)?;
+        Some(Call { doing: *doing, at, answers: *answers })
+    };
+    REASONS.iter().zip(found).filter_map(call).collect()
+}
+
+/// Where those of these functions begin that the file defines.
+fn addresses<const N: usize>(file: &Elf<'_>, calls: &[(&str, Doing, u64); N]) -> [Option<u64>; N] {
+    let mut found = [None; N];
+    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        let Ok(name) = symbol.name() else { continue };
+        let Some(place) = calls.iter().position(|(call, _, _)| *call == name) else { continue };
+        if symbol.is_definition() && symbol.address() != 0 && found[place].is_none() {
+            found[place] = offset_of(file, symbol.address()).map(|_| symbol.address());
+        }
+    }
+    found
 }
 
 /// The function that both forms of a call hand their arguments to.

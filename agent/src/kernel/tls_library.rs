@@ -13,19 +13,29 @@ use super::inside::root_path;
 use super::opened::Identity;
 use super::tls_calls::{self, Call, Doing};
 
-/// The program at the beginning of each call, and those at the return of each kind.
-const ENTRY: &str = "tls_called";
-const RETURNS: [(Doing, &str); 3] =
-    [(Doing::Handshake, "tls_shook"), (Doing::Read, "tls_read"), (Doing::Write, "tls_wrote")];
+/// The programs at the return of each kind of call, and those at its beginning: a call that is seen to begin is seen to
+/// end.
+const PROGRAMS: [(&str, &[Doing]); 10] = [
+    ("tls_shook", &[Doing::Handshake]),
+    ("tls_read", &[Doing::Read]),
+    ("tls_wrote", &[Doing::Write]),
+    ("tls_called", &[Doing::Handshake, Doing::Read, Doing::Write]),
+    ("tls_parts", &[Doing::Part]),
+    ("tls_verified", &[Doing::Verified]),
+    ("tls_told", &[Doing::Asked]),
+    ("tls_named", &[Doing::Named]),
+    ("tls_asked", &[Doing::Asked]),
+    ("tls_error", &[Doing::Error]),
+];
 
-/// Each program with the places where it stands and what it is told there; the one at the beginning comes last.
+/// Each program with the places where it stands and what it is told there.
 pub fn places(calls: &[Call]) -> Vec<(&'static str, Vec<(u64, u64)>)> {
-    let of = |wanted: Option<Doing>| {
-        let wanted = calls.iter().filter(|call| wanted.is_none_or(|doing| call.doing == doing));
-        wanted.map(|call| (call.at, call.answers)).collect()
+    let of = |doings: &[Doing]| {
+        let wanted = calls.iter().filter(|call| doings.contains(&call.doing));
+        wanted.map(|call| (call.at, call.answers)).collect::<Vec<_>>()
     };
-    let returns = RETURNS.map(|(doing, program)| (program, of(Some(doing))));
-    returns.into_iter().chain([(ENTRY, of(None))]).collect()
+    let programs = PROGRAMS.iter().map(|(program, doings)| (*program, of(doings)));
+    programs.filter(|(_, places)| !places.is_empty()).collect()
 }
 
 /// Hooks in one process.
@@ -56,12 +66,24 @@ pub struct Library {
     /// The one that was looked into.
     pub file: File,
     pub calls: Arc<[Call]>,
+    /// Calls that tell why a handshake failed. A library may have these alone.
+    pub reasons: Arc<[Call]>,
 }
+
+impl Library {
+    /// Whether what is said inside TLS can be read in it.
+    pub fn reads(&self) -> bool {
+        !self.calls.is_empty()
+    }
+}
+
+/// The calls of a file, and those that tell reasons.
+type Found = (Arc<[Call]>, Arc<[Call]>);
 
 /// Calls by file: the workers of a proxy share their libraries.
 #[derive(Default)]
 pub struct Libraries {
-    known: HashMap<Identity, Option<Arc<[Call]>>>,
+    known: HashMap<Identity, Found>,
 }
 
 /// More files than any host's proxies have; the memory is only to spare work.
@@ -80,9 +102,13 @@ impl Libraries {
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            let calls = self.known.entry(identity).or_insert_with(|| tls_calls::of(&file).map(Arc::from));
-            if let Some(calls) = calls {
-                found.push(Library { name: name.to_owned(), calls: calls.clone(), file });
+            let calls = self
+                .known
+                .entry(identity)
+                .or_insert_with(|| (tls_calls::of(&file).unwrap_or_default().into(), tls_calls::reasons(&file).into()));
+            let (calls, reasons) = calls.clone();
+            if !calls.is_empty() || !reasons.is_empty() {
+                found.push(Library { name: name.to_owned(), calls, reasons, file });
             }
         }
         found
@@ -105,7 +131,8 @@ fn candidates<'a>(maps: &'a str, exe: &str) -> BTreeMap<&'a str, Mapped> {
         let Some(start) = line.find('/') else { continue };
         let name = line[start..].trim_end().trim_end_matches(" (deleted)");
         let file = name.rsplit('/').next().unwrap_or_default();
-        if file.starts_with("libssl.so") || file.starts_with("libssl-") || name == exe.trim_end_matches(" (deleted)") {
+        let library = ["libssl.so", "libssl-", "libcrypto.so", "libcrypto-"].iter().any(|it| file.starts_with(it));
+        if library || name == exe.trim_end_matches(" (deleted)") {
             let inode = inode.parse().unwrap_or(0);
             found.entry(name).or_insert_with(|| Mapped { range: range.to_owned(), inode });
         }
@@ -133,7 +160,7 @@ mod tests {
                     7f00-7f01 r--p 00000000 08:01 12                 /usr/lib/x86_64-linux-gnu/libssl.so.3\n\
                     7f01-7f02 r-xp 00001000 08:01 12                 /usr/lib/x86_64-linux-gnu/libssl.so.3\n\
                     7f03-7f04 r-xp 00000000 08:01 13                 /opt/old lib/libssl.so.1.1 (deleted)\n\
-                    7f05-7f06 r-xp 00000000 08:01 14                 /usr/lib/libcrypto.so.3\n\
+                    7f05-7f06 r-xp 00000000 08:01 14                 /usr/lib/libcap.so.2\n\
                     7f07-7f08 rw-p 00000000 00:00 0 \n";
         let found = candidates(maps, "/usr/sbin/nginx");
         let names: Vec<_> = found.keys().copied().collect();

@@ -1,11 +1,11 @@
 //! What could be seen of the TLS of a running proxy, told without hooking anything.
 
 use super::go_program::{Programs, Purpose};
-use super::tls_library::{Libraries, Visible};
+use super::tls_library::{Libraries, Library, Visible};
 
 /// As the process stands now: a proxy that loads its library with its first certificate has none before.
 pub fn visible(pid: u32) -> Visible {
-    if let Some(library) = Libraries::default().of(pid).into_iter().next() {
+    if let Some(library) = Libraries::default().of(pid).into_iter().find(Library::reads) {
         return Visible::Hooked(library.name);
     }
     let Some(go) = Programs::default().of(pid) else { return Visible::None };

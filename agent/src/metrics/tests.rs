@@ -13,6 +13,7 @@ pub fn incident(upstream: &str, cause: &str) -> Incident {
         id: "0198-7".into(),
         time: "2026-11-21T03:00:00.000000Z".into(),
         status: Some(502),
+        grpc_status: None,
         seen: Seen::Wire,
         proxy: Process { name: "nginx".into(), pid: 7, ..Process::default() },
         client: None,

@@ -15,6 +15,9 @@ pub struct Incident {
     pub time: String,
     /// What the client got; `None` where it got no status.
     pub status: Option<u16>,
+    /// The status of gRPC in an answer whose HTTP status says that all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
     pub seen: Seen,
     pub proxy: Process,
     pub client: Option<String>,
@@ -33,9 +36,12 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// The word of `--status` and of the `status` label: a number, `closed`, `garbled`, or `unknown` where nobody
-    /// could read the answer.
+    /// The word of `--status` and of the `status` label: a number, `grpc`, `closed`, `garbled`, or `unknown` where
+    /// nobody could read the answer.
     pub fn status_word(&self) -> String {
+        if self.grpc_status.is_some() {
+            return "grpc".into();
+        }
         match (self.status, self.seen) {
             (Some(status), _) => status.to_string(),
             (None, Seen::Garbled) => "garbled".into(),

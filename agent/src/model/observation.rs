@@ -154,6 +154,8 @@ pub struct Attempt {
     pub peer: Option<Peer>,
     /// The listener it was meant for, where the kernel side could tell.
     pub listener: ListenerSeen,
+    /// What the owner's TLS library made of the handshake, where it was asked.
+    pub handshake: Option<Handshake>,
 }
 
 /// The client request that an attempt serves, as bound at its birth.
@@ -209,6 +211,8 @@ pub struct Connection {
     pub last_state: u8,
     /// Status of the answer, if one was recognised.
     pub status: Option<u16>,
+    /// A stream: the status of gRPC that its answer ends with, which has nothing but headers.
+    pub grpc: Option<u8>,
     /// Positive errno that the owner learnt or that waited for it.
     pub errno: Option<i32>,
     /// connect() began; it was established; the current request began; the one before it did.
@@ -228,7 +232,37 @@ pub struct Connection {
     pub reply_head: Vec<u8>,
 }
 
+/// What a TLS library made of a handshake. The numbers are those of OpenSSL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// It came to its end.
+    pub done: bool,
+    /// What verification of the certificate came to, whether or not anybody minded.
+    pub verified: u8,
+    /// What the owner was told of it when it asked.
+    pub told: u8,
+    /// The owner found the certificate to be for another name.
+    pub other_name: bool,
+    /// The library's first error.
+    pub trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// An error of the library's own (`SSL_R_*`).
+    Library(u16),
+    AlertReceived(u8),
+    AlertSent(u8),
+}
+
 impl Connection {
+    /// Whether this many unread bytes at the other end are all of the request. Inside TLS it takes more room on the wire,
+    /// piece by piece: that none of a short one was read is certain, of a long one the beginning may have been.
+    pub fn none_read(&self, unread: u64) -> bool {
+        const SHORT: u64 = 4096;
+        unread >= self.request_bytes.max(1) && (!self.secured || self.request_bytes <= SHORT)
+    }
+
     /// Whether the answer to this client has these words; `None` where that cannot be told.
     pub fn says(&self, words: &str) -> Option<bool> {
         let said = self.reply_head.windows(words.len()).any(|bytes| bytes == words.as_bytes());
@@ -261,6 +295,7 @@ impl Connection {
             after: None,
             last_state: 0,
             status: None,
+            grpc: None,
             errno: None,
             opened: None,
             established: None,
@@ -377,6 +412,13 @@ pub struct Listening {
     pub queue: u32,
     pub limit: u32,
     pub is_proxy: bool,
+}
+
+impl Listening {
+    /// It was never bound: its port was not known when it began to listen, and is told once it has been looked for.
+    pub fn unnamed(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Tcp(at) if at.port() == 0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

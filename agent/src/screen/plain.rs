@@ -16,6 +16,9 @@ pub fn request(request: &Request) -> String {
 
 /// What the client got and how that was seen.
 pub fn outcome(incident: &Incident) -> String {
+    if let Some(status) = incident.grpc_status {
+        return format!("the client got grpc-status {status}");
+    }
     match (incident.status, incident.seen) {
         (_, Seen::Garbled) => "the client got bytes that are no HTTP response".into(),
         (None, Seen::Inferred) => "the client got an answer that could not be read, after every attempt failed".into(),

@@ -100,6 +100,7 @@ impl Block {
         let status = match incident.status_word().as_str() {
             "closed" => "closed unanswered".to_owned(),
             "garbled" => "garbled".to_owned(),
+            "grpc" => format!("grpc-status {}", incident.grpc_status.unwrap_or_default()),
             number => number.to_owned(),
         };
         let request = &incident.request;

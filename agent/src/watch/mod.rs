@@ -190,7 +190,7 @@ impl Watch {
     /// Takes in at most a batch of records; returns how many.
     fn take_in(&mut self) -> usize {
         let Watch { kernel, ring, host, engine, tape, tracked, logs, totals, .. } = self;
-        let mut became = false;
+        let (mut became, mut unnamed) = (false, false);
         let taken = ring.drain(BATCH, |record| {
             if let Some(tape) = tape {
                 tape.event(record);
@@ -206,9 +206,13 @@ impl Watch {
             *totals.events.entry(kind_of(record)).or_default() += 1;
             host.inner().observe(&seen);
             follow(tracked, kernel, logs, &seen);
+            unnamed |= matches!(&seen.fact, Fact::Listening(listening) if listening.unnamed());
             became |= matches!(&seen.fact, Fact::Became(proc) if proc.is_proxy);
             engine.observe(&seen, host);
         });
+        if unnamed {
+            kernel.find_listeners();
+        }
         if became {
             // They have connections and listeners already.
             kernel.find_more();

@@ -9,6 +9,7 @@ pub mod h2;
 pub mod hpack;
 pub mod http;
 pub mod looks;
+pub mod openssl;
 pub mod tls;
 
 pub use looks::Looks;

@@ -4,8 +4,6 @@ use super::{HEAD, Tuple};
 
 /// What a connection is to us.
 pub const ROLE_NONE: u8 = 0;
-/// A listening socket of a proxy; accepted sockets inherit a copy.
-pub const ROLE_LISTENER: u8 = 1;
 /// A proxy's connection to a client.
 pub const ROLE_CLIENT: u8 = 2;
 /// A proxy's connection to an upstream.
@@ -71,8 +69,25 @@ pub const CONN_CHECK: u16 = 32768;
 /// fills most of the table that later ones refer to.
 pub const CONN_STREAM: u16 = 16384;
 
+/// In `slot` of an upstream connection whose story its owner's TLS library tells: the handshake came to its end.
+pub const SHOOK: u32 = 1 << 31;
+/// The owner found the certificate to be for another name.
+pub const SHOOK_NAME: u32 = 1 << 30;
+/// What verification of the certificate came to (`X509_V_ERR_*`), 0 if it was not done or found nothing.
+pub const SHOOK_VERIFIED: u32 = 0xff;
+/// What the owner was told of it when it asked, eight bits from here.
+pub const SHOOK_TOLD: u32 = 8;
+/// The library's first error, twelve bits from here: `SSL_R_*`, an alert that was received (they count from 1000 on), or
+/// one that was sent (Go).
+pub const SHOOK_REASON: u32 = 16;
+pub const SHOOK_REASONS: u32 = 0xfff;
+pub const ALERT_RECEIVED: u32 = 1000;
+pub const ALERT_SENT: u32 = 2000;
+
 /// Set in the number of a request that is a stream of HTTP/2.
 pub const STREAM: u32 = 1 << 31;
+/// Status of such a request whose answer says in HTTP that all is well, and in gRPC that it is not.
+pub const GRPC_UNAVAILABLE: u16 = 14;
 /// What `inserted` is where it is not known.
 pub const UNCOUNTED: u32 = u32::MAX;
 
@@ -101,7 +116,8 @@ pub struct Conn {
     pub status: u16,
     /// The error the owner learnt (negative errno of its last failing call), 0 if none.
     pub errno: i32,
-    /// Slot of this request in the thread's list of unserved requests.
+    /// Client: slot of this request in the thread's list of unserved requests. Upstream: what its owner's TLS library
+    /// made of the handshake, `SHOOK_*`.
     pub slot: u32,
     pub opened: u64,
     pub established: u64,

@@ -95,10 +95,12 @@ pub enum Table {
     Listeners,
     /// Processes that matter: without its entry a process's end is not told.
     Processes,
+    /// Connections of proxies and their other ends: of one without a place nothing is told.
+    Connections,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Flows, Table::Threads, Table::Listeners, Table::Processes];
+    pub const ALL: [Table; 5] = [Table::Flows, Table::Threads, Table::Listeners, Table::Processes, Table::Connections];
 
     /// Where it is counted, behind the kinds.
     pub const fn slot(self) -> usize {
@@ -112,6 +114,7 @@ impl Table {
             Table::Threads => "table_threads",
             Table::Listeners => "table_listeners",
             Table::Processes => "table_processes",
+            Table::Connections => "table_connections",
         }
     }
 }

@@ -117,9 +117,10 @@ pub struct Settings {
     pub only_v6: u32,
     /// Where a socket of MPTCP keeps the TCP socket that it began with; `u32::MAX` where there is no MPTCP.
     pub mptcp_first: u32,
+    /// Connections that there is room for: a power of two.
+    pub places: u32,
     /// `PROC_*` of a process that listens and dials, which makes it a proxy; 0 where that is not asked for.
     pub found: u32,
-    pub _pad: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.
     pub drops: [u64; 4],
 }

@@ -74,6 +74,8 @@ pub const TLS_FIFTH: u64 = 2;
 pub const TLS_VAGUE: u64 = 4;
 /// The call is one of Go's crypto/tls.
 pub const TLS_GO: u64 = 8;
+/// The reason of an error is the third argument, not the second (OpenSSL 1.1).
+pub const TLS_THIRD: u64 = 16;
 
 /// Programs that go on with a call of Go, by their place in `GO_ON`.
 pub const GO_READ: u32 = 0;
@@ -114,6 +116,8 @@ pub struct Thread {
     /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
     pub garbled: u64,
     pub call: TlsCall,
+    /// `SSL` whose certificate the thread asked about last, as long as it called nothing else for any.
+    pub verdict: u64,
     pub waiting: [Waiting; WAITING],
     /// Requests whose attempt failed, in order, for a proxy that tries again after a while (`PROC_OLDEST`).
     pub delayed: [Waiting; DELAYED],

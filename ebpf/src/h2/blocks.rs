@@ -1,13 +1,13 @@
-//! Header blocks (RFC 7541). Of one two things are read here: the status, which every server writes first, and how many
-//! entries the block adds to the table of headers, without which later blocks could not be read. The rest is read by
-//! user space, for errors only.
+//! Header blocks (RFC 7541). Of one three things are read here: the status, which every server writes first, that of gRPC
+//! (`grpc`), and how many entries the block adds to the table of headers, without which later blocks could not be read.
+//! The rest is read by user space, for errors only.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use trace502_ebpf::UNCOUNTED;
 
-use super::of;
+use super::{grpc, of};
 use crate::maps::{Direction, H2, KnownStatus, Parts, STATUSES};
 use crate::{emit, kernel};
 
@@ -19,12 +19,14 @@ pub const OTHER: u16 = 1;
 pub const INTERIM: u16 = 2;
 pub const ABANDONED: u16 = 3;
 
-/// What a number tells.
+/// What a number tells: nothing of interest.
 const NOTHING: u32 = 0;
 /// The length of a string.
-const STRING: u32 = 1;
+pub const STRING: u32 = 1;
 /// The name of a field, by its place in the table; 0 where the name follows.
-const FIELD: u32 = 2;
+pub const FIELD: u32 = 2;
+/// A field, by its place in the table.
+pub const INDEX: u32 = 3;
 
 /// Goes through the representations of the next piece of a header block.
 #[inline(always)]
@@ -51,17 +53,26 @@ pub extern "C" fn part_read(_: u32, cookie: *mut c_void) -> i64 {
 
 pub extern "C" fn part_wrote(_: u32, cookie: *mut c_void) -> i64 {
     // SAFETY: as above.
-    of(unsafe { *cookie.cast::<u64>() }).map_or(1, |h2| part(&mut h2.wrote.parts))
+    let Some(h2) = of(unsafe { *cookie.cast::<u64>() }) else { return 1 };
+    let end = part(&mut h2.wrote.parts);
+    if h2.wrote.parts.told != 0 {
+        grpc::look(h2);
+    }
+    end
 }
 
 /// A byte of a number, or the content of a string.
 #[inline(always)]
 fn part(parts: &mut Parts) -> i64 {
+    parts.told = 0;
     if parts.left == 0 {
         return 1;
     }
     if parts.skip > 0 {
-        pass(parts);
+        let step = parts.skip.min(parts.left);
+        parts.at += u64::from(step);
+        parts.left -= step;
+        parts.skip -= step;
         return 0;
     }
     let Some(byte) = kernel::read_user::<u8>(parts.at) else {
@@ -85,16 +96,18 @@ fn part(parts: &mut Parts) -> i64 {
     }
     let mask = if parts.strings > 0 {
         parts.tells = STRING;
+        parts.coded = (byte & 0x80) as u32;
         0x7f
     } else if byte & 0x80 != 0 {
-        parts.tells = NOTHING;
+        parts.tells = INDEX;
         0x7f
     } else if byte & 0xe0 == 0x20 {
         parts.tells = NOTHING;
         0x1f
     } else {
         parts.tells = FIELD;
-        parts.inserted += (byte >> 6) as u32;
+        parts.inserts = (byte >> 6) as u32;
+        parts.inserted += parts.inserts;
         if byte & 0x40 != 0 { 0x3f } else { 0x0f }
     };
     parts.number = (byte & mask).into();
@@ -109,24 +122,15 @@ fn part(parts: &mut Parts) -> i64 {
 /// A number is whole.
 #[inline(always)]
 fn number(parts: &mut Parts) {
+    parts.told = 1;
     match parts.tells {
         STRING => {
             parts.strings -= 1;
             parts.skip = parts.number;
-            pass(parts);
         }
         FIELD => parts.strings = if parts.number == 0 { 2 } else { 1 },
         _ => {}
     }
-}
-
-/// Passes over a string, as far as it is at hand.
-#[inline(always)]
-fn pass(parts: &mut Parts) {
-    let step = parts.skip.min(parts.left);
-    parts.at += u64::from(step);
-    parts.left -= step;
-    parts.skip -= step;
 }
 
 /// Bytes at the beginning of a block that its status lies in: two changes of the table's size may come before it.
@@ -175,12 +179,37 @@ pub fn status(h2: &mut H2) -> u16 {
         return OTHER;
     }
     let status = literal(first(&h2.wrote, at + 1));
-    if inserts && h2.wrote.inserted != UNCOUNTED && matches!(status, 502..=504) {
-        let place = (h2.next & (STATUSES as u32 - 1)) as usize;
-        h2.statuses[place] = KnownStatus { entry: h2.wrote.inserted + 1, status: status.into() };
-        h2.next = h2.next.wrapping_add(1);
+    if inserts && matches!(status, 502..=504) {
+        remember(h2, 1, status);
     }
     status
+}
+
+/// The block's `nth` new entry of the table is this status.
+#[inline(always)]
+pub fn remember(h2: &mut H2, nth: u32, status: u16) {
+    if h2.wrote.inserted != UNCOUNTED {
+        let place = (h2.next & (STATUSES as u32 - 1)) as usize;
+        h2.statuses[place] = KnownStatus { entry: h2.wrote.inserted + nth, status: status.into() };
+        h2.next = h2.next.wrapping_add(1);
+    }
+}
+
+/// The status that is this entry of the table, 0 if it is none that is remembered. `added` is how many the block had
+/// added before it referred to it.
+#[inline(always)]
+pub fn remembered(h2: &H2, index: u32, added: u32) -> u16 {
+    if h2.wrote.inserted == UNCOUNTED {
+        return 0;
+    }
+    // Entries are numbered from 1 in the order in which they were added.
+    let entry = (h2.wrote.inserted + added).wrapping_sub(index.wrapping_sub(STATIC + 1));
+    for known in &h2.statuses {
+        if known.entry == entry && known.status != 0 {
+            return known.status as u16;
+        }
+    }
+    0
 }
 
 /// Four of the first bytes; zeros where there are no more.
@@ -222,7 +251,7 @@ fn literal(bytes: [u8; 4]) -> u16 {
 }
 
 /// Entries of the static table; what follows counts from the newest.
-const STATIC: u32 = 61;
+pub const STATIC: u32 = 61;
 
 #[inline(always)]
 fn indexed(h2: &H2, index: u32) -> u16 {
@@ -234,12 +263,8 @@ fn indexed(h2: &H2, index: u32) -> u16 {
         emit::lost(0);
         return OTHER;
     }
-    // Entries are numbered from 1 in the order in which they were added.
-    let entry = h2.wrote.inserted.wrapping_sub(index - STATIC - 1);
-    for known in &h2.statuses {
-        if known.entry == entry && known.status != 0 {
-            return known.status as u16;
-        }
+    match remembered(h2, index, 0) {
+        0 => OTHER,
+        status => status,
     }
-    OTHER
 }

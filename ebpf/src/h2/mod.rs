@@ -5,6 +5,7 @@
 
 mod blocks;
 mod frames;
+mod grpc;
 mod streams;
 
 use core::ffi::c_void;
@@ -65,7 +66,7 @@ pub fn begin(conn: &mut Conn) {
 /// A client began to speak HTTP/2 on the wire. Its story is kept like one inside TLS, from where streams are told.
 #[inline(always)]
 pub fn begin_plain(sk: Sock, conn: &mut Conn) {
-    kernel::tuple(sk.0, &mut conn.tuple);
+    sk.tuple(&mut conn.tuple);
     begin(conn);
     let cookie = conn.cookie;
     if conn.role == ROLE_H2 && SECURED.insert(&cookie, &*conn, BPF_ANY.into()).is_err() {
@@ -243,7 +244,11 @@ fn block_wrote(walk: &Walk) -> i64 {
     if frames::passed(&mut h2.wrote, n) {
         let stream = h2.wrote.frame.stream;
         // A promise is a request's.
-        let status = if h2.wrote.frame.kind == PUSH_PROMISE { blocks::OTHER } else { blocks::status(h2) };
+        let mut status = if h2.wrote.frame.kind == PUSH_PROMISE { blocks::OTHER } else { blocks::status(h2) };
+        let alone = h2.wrote.frame.flags & END_STREAM != 0;
+        if alone && status == blocks::OTHER && h2.wrote.parts.grpc == grpc::UNAVAILABLE.into() {
+            status = grpc::UNAVAILABLE;
+        }
         blocks::counted(&mut h2.wrote);
         if h2.wrote.frame.kind != PUSH_PROMISE {
             streams::answered(walk.cookie, stream, status);

@@ -6,6 +6,7 @@ use trace502_ebpf::*;
 use super::Walk;
 use super::blocks::{ABANDONED, INTERIM};
 use super::frames::END_STREAM;
+use super::grpc::UNAVAILABLE;
 use crate::kernel::{self, Sock};
 use crate::maps::{Frame, NO_STREAM, PROCS, SECURED, STREAMS, Stream, StreamKey};
 use crate::{conn, emit, story, thread};
@@ -162,7 +163,7 @@ pub fn answered(cookie: u64, id: u32, status: u16) {
     // SAFETY: a map value; one thread at a time writes to a connection.
     let stream = unsafe { &mut *stream };
     let (status, why) = match status {
-        500 | 502..=504 => (status, WHY_STATUS),
+        500 | 502..=504 | UNAVAILABLE => (status, WHY_STATUS),
         ABANDONED => (0, WHY_CLOSED),
         _ => (0, 0),
     };

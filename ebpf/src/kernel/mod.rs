@@ -100,6 +100,38 @@ fn read_or_zero<T: Copy>(base: Ptr, offset: usize) -> T {
     }
 }
 
+/// Where members are read from.
+trait Source: Copy {
+    fn get<T: Copy>(self, offset: usize) -> T;
+}
+
+/// Any address in the kernel, asked through a helper; zero for what cannot be read.
+#[derive(Clone, Copy)]
+struct At(Ptr);
+
+impl Source for At {
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: usize) -> T {
+        read_or_zero(self.0, offset)
+    }
+}
+
+/// What a hook was given, or a helper returned: plain loads. Zero for members that this kernel lacks.
+#[derive(Clone, Copy)]
+struct Own(Ptr);
+
+impl Source for Own {
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: usize) -> T {
+        if offset == MISSING {
+            // SAFETY: every T here is made of integers.
+            return unsafe { core::mem::zeroed() };
+        }
+        // SAFETY: as in `load`.
+        unsafe { direct(self.0, offset) }
+    }
+}
+
 /// Copies between kernel memory (map values, records) without a loop.
 #[inline(always)]
 pub fn copy(to: *mut u8, from: Ptr, len: usize) {

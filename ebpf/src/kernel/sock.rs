@@ -1,5 +1,7 @@
 //! What a socket says of itself.
 
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+
 use super::*;
 
 /// A socket that a hook was given.
@@ -25,6 +27,11 @@ impl Sock {
         load!(self.0, sk_type)
     }
 
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        load!(self.0, sk_num)
+    }
+
     /// Host byte order.
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
@@ -33,7 +40,49 @@ impl Sock {
 
     #[inline(always)]
     pub fn shutdown(self) -> u8 {
-        read_or_zero::<u8>(self.0, offset!(sk_shutdown)) & 3
+        Own(self.0).get::<u8>(offset!(sk_shutdown)) & 3
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        load!(self.0, sk_state)
+    }
+
+    /// Whether an application holds it: an unaccepted one has no `struct socket`.
+    #[inline(always)]
+    pub fn is_accepted(self) -> bool {
+        Own(self.0).get::<u64>(offset!(sk_socket)) != 0
+    }
+
+    /// Its cookie, 0 as long as nobody asked for one.
+    #[inline(always)]
+    pub fn known_cookie(self) -> u64 {
+        load!(self.0, sk_cookie)
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net: Ptr = load!(self.0, sk_net);
+        load!(net, net_ns_inum)
+    }
+
+    /// Addresses of a TCP or UDP socket.
+    #[inline(always)]
+    pub fn tuple(self, to: &mut Tuple) {
+        addresses(Own(self.0), self.0, to);
+        to.netns = self.netns();
+    }
+
+    /// What the kernel knows of a TCP socket.
+    #[inline(always)]
+    pub fn tcp(self, jiffies: u64, to: &mut Tcp) {
+        // SAFETY: the hook's own argument; the helper returns null or the same address with its full type.
+        let whole: Ptr = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast_const().cast();
+        if whole.is_null() {
+            tcp_from(At(self.0), jiffies, to);
+        } else {
+            tcp_from(Own(whole), jiffies, to);
+        }
     }
 
     /// Whether its owner ended it, at the moment of a change of state. One that the kernel gives up (no answer to
@@ -45,7 +94,7 @@ impl Sock {
 
     #[inline(always)]
     pub fn error(self) -> i32 {
-        read_or_zero(self.0, offset!(sk_err))
+        load!(self.0, sk_err)
     }
 
     /// Whether a wildcard of IPv6 takes IPv6 alone.
@@ -86,71 +135,37 @@ impl Sock {
     }
 }
 
-const _: () = assert!(align_of::<Tuple>() >= align_of::<Front>() && size_of::<Front>() == 20);
-
-/// How every socket begins, on all kernels so far: addresses, a hash, ports and the family, read at once.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Front {
-    daddr: u32,
-    saddr: u32,
-    _hash: u32,
-    dport: u16,
-    num: u16,
-    family: u16,
-    _state: u16,
-}
-
-/// Constant to the verifier, which leaves out what this kernel has no use for.
-#[inline(always)]
-fn has_front() -> bool {
-    use core::mem::offset_of;
-    offset!(sk_daddr) == offset_of!(Front, daddr)
-        && offset!(sk_saddr) == offset_of!(Front, saddr)
-        && offset!(sk_dport) == offset_of!(Front, dport)
-        && offset!(sk_num) == offset_of!(Front, num)
-        && offset!(sk_family) == offset_of!(Front, family)
-}
-
-/// In the room of the answer: before 6.13 all functions that call each other share 512 bytes of stack.
-#[inline(always)]
-fn front(sk: Ptr, to: &mut Tuple) -> Front {
-    const PLACE: usize = size_of::<Tuple>() - size_of::<Front>();
-    let front = (&raw mut *to).cast::<u8>().wrapping_add(PLACE).cast::<Front>();
-    if has_front() {
-        copy(front.cast(), sk, size_of::<Front>());
-        // SAFETY: within the tuple, aligned, and written by the helper.
-        return unsafe { *front };
-    }
-    Front {
-        daddr: read_or_zero(sk, offset!(sk_daddr)),
-        saddr: read_or_zero(sk, offset!(sk_saddr)),
-        _hash: 0,
-        dport: read_or_zero(sk, offset!(sk_dport)),
-        num: read_or_zero(sk, offset!(sk_num)),
-        family: read_or_zero(sk, offset!(sk_family)),
-        _state: 0,
-    }
-}
-
 /// Addresses of a TCP or UDP socket, wherever the pointer came from.
 #[inline(always)]
 pub fn tuple(sk: Ptr, to: &mut Tuple) {
-    let Front { daddr, saddr, dport, num, family, .. } = front(sk, to);
+    addresses(At(sk), sk, to);
+    to.netns = netns(sk);
+}
+
+#[inline(always)]
+fn addresses(from: impl Source, sk: Ptr, to: &mut Tuple) {
+    let family: u16 = from.get(offset!(sk_family));
     if family == AF_INET6 {
-        copy((&raw mut to.local).cast(), sk.wrapping_add(offset!(sk_saddr6)), 16);
-        copy((&raw mut to.remote).cast(), sk.wrapping_add(offset!(sk_daddr6)), 16);
+        to.local = wide(from, offset!(sk_saddr6));
+        to.remote = wide(from, offset!(sk_daddr6));
     } else {
-        to.local = mapped(saddr);
-        to.remote = mapped(daddr);
+        to.local = mapped(from.get(offset!(sk_saddr)));
+        to.remote = mapped(from.get(offset!(sk_daddr)));
     }
-    to.local_port = num;
-    if num == 0 {
+    to.local_port = from.get(offset!(sk_num));
+    if to.local_port == 0 {
         // A closed socket has given its port back, but remembers which it was.
         to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
     }
-    to.remote_port = u16::from_be(dport);
-    to.netns = netns(sk);
+    to.remote_port = u16::from_be(from.get(offset!(sk_dport)));
+}
+
+#[inline(always)]
+fn wide(from: impl Source, offset: usize) -> [u8; 16] {
+    let [a, b, c, d]: [u32; 4] = core::array::from_fn(|word| from.get(offset + word * 4));
+    let halves = [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32];
+    // SAFETY: sixteen bytes either way.
+    unsafe { core::mem::transmute(halves) }
 }
 
 /// `::ffff:a.b.c.d` of an IPv4 address in network byte order.
@@ -228,8 +243,11 @@ pub fn accepted_at(sk: u64) -> bool {
 
 #[inline(always)]
 pub fn unread(sk: Ptr) -> u32 {
-    let next: u32 = read_or_zero(sk, offset!(tp_rcv_nxt));
-    let copied: u32 = read_or_zero(sk, offset!(tp_copied_seq));
+    unread_bytes(read_or_zero(sk, offset!(tp_rcv_nxt)), read_or_zero(sk, offset!(tp_copied_seq)))
+}
+
+#[inline(always)]
+fn unread_bytes(next: u32, copied: u32) -> u32 {
     // A received FIN counts as one byte of sequence space; before the handshake both are unset.
     let bytes = next.wrapping_sub(copied);
     if bytes > 1 << 30 { 0 } else { bytes }
@@ -242,20 +260,25 @@ pub fn accept_queue(sk: u64) -> (u32, u32) {
     (read_or_zero(sk, offset!(sk_ack_backlog)), read_or_zero(sk, offset!(sk_max_ack_backlog)))
 }
 
+/// What the kernel knows of a TCP socket at an address that may be stale.
 #[inline(always)]
-pub fn tcp(sk: Sock, jiffies: u64, to: &mut Tcp) {
-    let sk = sk.0;
-    to.state = state_at(sk as u64);
-    to.retransmits = read_or_zero(sk, offset!(icsk_retransmits));
-    to.error = read_or_zero(sk, offset!(sk_err));
-    to.in_flight = read_or_zero(sk, offset!(tp_packets_out));
-    to.unread = unread(sk);
-    to.window = read_or_zero(sk, offset!(tp_snd_wnd));
-    let una: u32 = read_or_zero(sk, offset!(tp_snd_una));
-    let written: u32 = read_or_zero(sk, offset!(tp_write_seq));
+pub fn tcp_at(sk: u64, jiffies: u64, to: &mut Tcp) {
+    tcp_from(At(sk as Ptr), jiffies, to);
+}
+
+#[inline(always)]
+fn tcp_from(from: impl Source, jiffies: u64, to: &mut Tcp) {
+    to.state = from.get(offset!(sk_state));
+    to.retransmits = from.get(offset!(icsk_retransmits));
+    to.error = from.get(offset!(sk_err));
+    to.in_flight = from.get(offset!(tp_packets_out));
+    to.unread = unread_bytes(from.get(offset!(tp_rcv_nxt)), from.get(offset!(tp_copied_seq)));
+    to.window = from.get(offset!(tp_snd_wnd));
+    let una: u32 = from.get(offset!(tp_snd_una));
+    let written: u32 = from.get(offset!(tp_write_seq));
     to.unacked = written.wrapping_sub(una);
-    to.idle_in_ms = idle(jiffies, read_or_zero(sk, offset!(icsk_lrcvtime)));
-    to.idle_out_ms = idle(jiffies, read_or_zero(sk, offset!(tp_lsndtime)));
+    to.idle_in_ms = idle(jiffies, from.get(offset!(icsk_lrcvtime)));
+    to.idle_out_ms = idle(jiffies, from.get(offset!(tp_lsndtime)));
 }
 
 /// Milliseconds since a 32-bit jiffies stamp.

@@ -9,11 +9,11 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use trace502_ebpf::{GO_READ, GO_WRITES, TlsCall};
+use trace502_ebpf::{ALERT_RECEIVED, ALERT_SENT, Conn, GO_READ, GO_WRITES, TlsCall};
 
 use crate::maps::{GO_CALLS, GO_ON, GoCall, GoKey};
-use crate::probes::connect;
-use crate::{emit, kernel};
+use crate::probes::{connect, handshake};
+use crate::{emit, kernel, secured};
 
 /// Which function a goroutine is in.
 const CONNECT: u32 = 0;
@@ -88,16 +88,72 @@ pub fn go_writes(ctx: ProbeContext) -> i32 {
 }
 
 // func (c *Conn) serverHandshake(ctx context.Context) error
+// func (c *Conn) clientHandshake(ctx context.Context) (err error)
 #[uprobe]
 pub fn go_shakes(ctx: ProbeContext) -> i32 {
     begins(ctx.as_ptr(), HANDSHAKE)
 }
 
-/// The return of serverHandshake().
+/// The return of serverHandshake() and clientHandshake().
 #[uprobe]
 pub fn go_shook(ctx: ProbeContext) -> i32 {
-    ends(ctx.as_ptr(), HANDSHAKE);
+    let Some(call) = ends(ctx.as_ptr(), HANDSHAKE) else { return 0 };
+    let tgid = emit::current().0;
+    match kernel::go_registers(ctx.as_ptr()) {
+        [0, _, _] => handshake::done(tgid, call.of),
+        [_, error, _] => refused(error, tgid, call.of),
+    }
     0
+}
+
+// func (c *Conn) sendAlert(err alert) error
+#[uprobe]
+pub fn go_alerts(ctx: ProbeContext) -> i32 {
+    let [of, alert, _] = kernel::go_registers(ctx.as_ptr());
+    handshake::reason(emit::current().0, of, ALERT_SENT + (alert as u8 as u32))
+}
+
+// func (c *Conn) closeNotify() error
+#[uprobe]
+pub fn go_parts(ctx: ProbeContext) -> i32 {
+    let [of, _, _] = kernel::go_registers(ctx.as_ptr());
+    if let Some(conn) = secured::of(emit::current().0, of) {
+        secured::parts(conn);
+    }
+    0
+}
+
+/// The error of a Read() that read nothing.
+#[inline(always)]
+pub fn unread(ctx: *mut c_void, tgid: u32, conn: &mut Conn, call: &TlsCall) {
+    let [_, methods, error] = kernel::go_registers(ctx);
+    if methods == 0 {
+        return;
+    }
+    // There will be no more: a value whose text is "EOF".
+    if kernel::read_user::<[u64; 2]>(error)
+        .is_some_and(|[text, len]| len == 3 && kernel::read_user::<[u8; 3]>(text) == Some(*b"EOF"))
+    {
+        secured::ended(conn);
+        return;
+    }
+    refused(error, tgid, call.ssl);
+}
+
+/// The words of a `net.OpError`: its operation, network, two addresses, and the error behind it.
+const OPERATION: usize = 10;
+
+/// Whether the error is an alert of the other side: `&permanentError{&net.OpError{Op: "remote error", Err: alert(...)}}`.
+#[inline(always)]
+fn refused(error: u64, tgid: u32, of: u64) {
+    let Some([_, inner]) = kernel::read_user::<[u64; 2]>(error) else { return };
+    let Some(words) = kernel::read_user::<[u64; OPERATION]>(inner) else { return };
+    if words[1] == 12
+        && kernel::read_user::<[u8; 12]>(words[0]) == Some(*b"remote error")
+        && let Some(alert) = kernel::read_user::<u8>(words[9])
+    {
+        handshake::reason(tgid, of, ALERT_RECEIVED + u32::from(alert));
+    }
 }
 
 /// What Read() returns from, and how many bytes it read.

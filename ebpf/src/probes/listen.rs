@@ -12,8 +12,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{
-    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, MEMBERS, Member, NO_LISTENERS, OWNER_NAMES, Owner,
-    PROCS, constant,
+    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES, Owner, PROCS,
+    PROXY_PORTS, constant,
 };
 use crate::probes::state;
 use crate::{conn, emit, flow, peer};
@@ -27,7 +27,7 @@ pub fn started(sk: Sock) {
         // SAFETY: a plain number.
         let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
         if class & PROC_PROXY != 0 {
-            conn::track(sk, ROLE_LISTENER);
+            conn::mark_listener(sk);
         }
         return;
     }
@@ -51,19 +51,19 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
         return;
     }
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
-    if class & PROC_PROXY != 0 {
-        conn::track(sk, ROLE_LISTENER);
-    }
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
+    if class & PROC_PROXY != 0 {
+        serves(tuple.local_port);
+    }
     let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
-    let member = Member { sk: sk.0 as u64, cookie, tgid, _pad: 0 };
-    if !join(&key, &member, sk) || LISTENER_KEYS.insert(&cookie, &key, BPF_ANY.into()).is_err() {
+    let listens = Listens { key, tgid, _pad: 0 };
+    if key.port == 0 {
+        // Never bound: it gets its port right after this hook, and is looked for once it has been told.
+        unnamed();
+    } else if !join(&key, cookie, tgid, sk) || LISTENER_KEYS.insert(&cookie, &listens, BPF_ANY.into()).is_err() {
         emit::full(Table::Listeners);
-        if let Some(missing) = LISTENERS_MISSING.get_ptr_mut(0) {
-            // SAFETY: a number that only ever becomes 1.
-            unsafe { *missing = 1 };
-        }
+        doubt();
     }
     tell(Kind::Listen, sk, &tuple, why, |record| {
         record.header.tgid = tgid;
@@ -73,64 +73,93 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     });
 }
 
-/// One more listens on this address. Returns whether there was room to remember it.
+/// A proxy listens on this port. It stays marked: who else uses it is asked who they are once for each connection.
 #[inline(always)]
-fn join(key: &ListenKey, member: &Member, sk: Sock) -> bool {
-    if LISTENERS.get_ptr(key).is_none() {
-        let Some(none) = NO_LISTENERS.get_ptr(0) else { return false };
-        // SAFETY: a slot that nobody writes.
-        let _ = LISTENERS.insert(key, unsafe { &*none }, BPF_NOEXIST.into());
+fn serves(port: u16) {
+    if let Some(mark) = PROXY_PORTS.get_ptr_mut(port.into()) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { *mark = 1 };
     }
-    let Some(state) = LISTENERS.get_ptr_mut(key) else { return false };
-    // SAFETY: a value of the map; those who share an address begin and end one after the other, or nearly so.
-    let state = unsafe { &mut *state };
-    state.count += 1;
-    state.only_v6 = sk.only_v6().into();
-    let place = state.kept as usize;
-    if place < MEMBERS {
-        state.members[core::hint::black_box(place) & (MEMBERS - 1)] = *member;
-        state.kept += 1;
-    }
-    true
 }
 
-/// A socket with this cookie listens no more. Returns whose it was, 0 where that is not known.
+/// Whether a proxy listened on the port that a connection was accepted on, perhaps in another namespace.
 #[inline(always)]
-fn leave(key: &ListenKey, cookie: u64) -> u32 {
-    let Some(state) = LISTENERS.get_ptr_mut(key) else { return 0 };
+pub fn is_proxy_port(sk: Sock) -> bool {
+    // SAFETY: a number.
+    PROXY_PORTS.get_ptr(sk.port().into()).is_some_and(|mark| unsafe { *mark } != 0)
+}
+
+/// One more listens on this address. Returns whether it is known for sure.
+#[inline(always)]
+fn join(key: &ListenKey, cookie: u64, tgid: u32, sk: Sock) -> bool {
+    let Some(none) = NO_LISTENERS.get_ptr(0) else { return false };
+    // Whoever was the last one there may take the entry away as it is added to: then again, in one that is new.
+    for _ in 0..2 {
+        if LISTENERS.get_ptr(key).is_none() {
+            // SAFETY: a slot that nobody writes.
+            let _ = LISTENERS.insert(key, unsafe { &*none }, BPF_NOEXIST.into());
+        }
+        let Some(at) = LISTENERS.get_ptr_mut(key) else { return false };
+        // SAFETY: a value of the map.
+        let state = unsafe { &mut *at };
+        state.only_v6 = sk.only_v6().into();
+        state.tgid.add(tgid.into());
+        state.cookie.add(cookie);
+        state.sk.add(sk.0 as u64);
+        state.count.add(1);
+        if LISTENERS.get_ptr(key).is_some_and(|now| core::ptr::eq(now, at)) {
+            return true;
+        }
+        doubt();
+    }
+    false
+}
+
+/// A socket listens no more.
+#[inline(always)]
+fn leave(listens: &Listens, cookie: u64, sk: Sock) {
+    let Some(at) = LISTENERS.get_ptr_mut(&listens.key) else { return };
     // SAFETY: a value of the map.
-    let state = unsafe { &mut *state };
-    let last = (state.kept as usize).wrapping_sub(1) & (MEMBERS - 1);
-    let last = state.members[core::hint::black_box(last) & (MEMBERS - 1)];
-    let mut tgid = 0;
-    for place in state.members.iter_mut() {
-        if place.cookie == cookie {
-            tgid = place.tgid;
-            // The last one fills the gap; whoever is the only one left is the first.
-            *place = last;
-            state.kept = state.kept.saturating_sub(1);
-            break;
+    let state = unsafe { &*at };
+    state.sk.take(sk.0 as u64);
+    state.cookie.take(cookie);
+    state.tgid.take(listens.tgid.into());
+    if state.count.take(1) == 1 {
+        let _ = LISTENERS.remove(&listens.key);
+        // Somebody joined who was just taken away with it.
+        if state.count.get() != 0 {
+            doubt();
         }
     }
-    if state.kept == 0 {
-        state.members[0].cookie = 0;
-        state.members[0].tgid = 0;
+}
+
+/// Until all listeners have been looked at, nobody is said not to listen.
+#[inline(always)]
+fn unnamed() {
+    if let Some(missing) = LISTENERS_MISSING.get_ptr_mut(1) {
+        // SAFETY: a number; user space makes it 0 when it has looked.
+        unsafe { *missing = 1 };
     }
-    state.count = state.count.saturating_sub(1);
-    if state.count == 0 {
-        let _ = LISTENERS.remove(key);
+}
+
+/// From now on nobody is said not to listen.
+#[inline(always)]
+fn doubt() {
+    if let Some(missing) = LISTENERS_MISSING.get_ptr_mut(0) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { *missing = 1 };
     }
-    tgid
 }
 
 /// A listening socket closes.
 #[inline(never)]
 pub fn stopped(sk: Sock) {
     let cookie = conn::cookie(sk);
-    let Some(key) = LISTENER_KEYS.get_ptr(&cookie) else { return };
+    let Some(listens) = LISTENER_KEYS.get_ptr(&cookie) else { return };
     // SAFETY: a value of the map, copied before it is removed.
-    let key = unsafe { *key };
-    let tgid = leave(&key, cookie);
+    let listens = unsafe { *listens };
+    let Listens { key, tgid, .. } = listens;
+    leave(&listens, cookie, sk);
     let _ = LISTENER_KEYS.remove(&cookie);
     let tuple = Tuple { local: key.addr, remote: [0; 16], local_port: key.port, remote_port: 0, netns: key.netns };
     tell(Kind::Unlisten, sk, &tuple, IN_TASK, |record| {
@@ -191,7 +220,7 @@ const IPPROTO_TCP: u16 = 6;
 #[unsafe(no_mangle)]
 pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
     let Some((sk, task)) = socket_of(ctx) else { return 0 };
-    if kernel::state_at(sk.0 as u64) != TCP_LISTEN {
+    if sk.state() != TCP_LISTEN {
         return 0;
     }
     let family: u16 = sk.family();
@@ -242,8 +271,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Listen, 0, size_of::<ListenRecord>());
         record.header.tgid = tgid;
-        record.tuple =
-            Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: kernel::netns(sk.0) };
+        record.tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.netns() };
         record.comm = comm;
         record.cgroup = task.cgroup();
         record.cookie = conn::cookie(sk);
@@ -271,7 +299,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     if other || !named && class & PROC_LISTENS == 0 {
         return 0;
     }
-    let state = kernel::state_at(sk.0 as u64);
+    let state = sk.state();
     if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT && state != TCP_LISTEN {
         return 0;
     }
@@ -288,13 +316,13 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     }
     if state == TCP_LISTEN {
         if named {
-            conn::track(sk, ROLE_LISTENER);
+            serves(sk.port());
         }
         return 0;
     }
     // A connection whose own address is listened on was accepted; all others were dialled.
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    kernel::tuple(sk.0, &mut tuple);
+    sk.tuple(&mut tuple);
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
     peer::find_listener(&kernel::mirror(&tuple), &mut own);
     let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);

@@ -3,7 +3,8 @@
 mod cgroup;
 mod connect;
 mod drop;
-mod go;
+pub mod go;
+mod handshake;
 mod listen;
 mod payload;
 mod process;

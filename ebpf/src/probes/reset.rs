@@ -18,7 +18,7 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
         ROLE_UPSTREAM => {
             conn.reset = emit::now();
             conn.flags |= CONN_RESET;
-            conn.last_state = kernel::state_at(sk.0 as u64);
+            conn.last_state = sk.state();
         }
         ROLE_CLIENT => {
             conn.reset = emit::now();

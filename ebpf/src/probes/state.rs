@@ -26,18 +26,13 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             ROLE_SECURED | ROLE_H2 => {
                 tls::state(sk, conn, old, new);
             }
-            ROLE_LISTENER if new == TCP_ESTABLISHED => {
-                conn::accepted(sk, conn);
-                // A proxy may be its own upstream.
-                link(sk, conn);
-            }
-            ROLE_LISTENER if new == TCP_CLOSE => listen::stopped(sk),
             ROLE_PEER => peer(sk, conn, old, new),
             _ => {}
         },
+        None if sk.protocol() == IPPROTO_MPTCP && new == TCP_ESTABLISHED && conn::is_marked(sk) => client_of(sk),
         None => match (old, new) {
             (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
-            (TCP_SYN_RECV, TCP_ESTABLISHED) => passive(sk),
+            (TCP_SYN_RECV, TCP_ESTABLISHED) if sk.protocol() == IPPROTO_TCP => accepted(sk),
             (_, TCP_LISTEN) => listen::started(sk),
             // An accepted socket starts as a copy of its listener, state and cookie included: only a close ends one.
             (TCP_LISTEN, TCP_CLOSE) => listen::stopped(sk),
@@ -51,11 +46,12 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroyed(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
-    if let Some(conn) = conn::get(sk)
-        && conn.role == ROLE_UPSTREAM
-    {
-        let (tgid, _) = emit::current();
-        conn::end_upstream(sk, conn, tgid == conn.tgid);
+    if let Some(conn) = conn::get(sk) {
+        if conn.role == ROLE_UPSTREAM {
+            let (tgid, _) = emit::current();
+            conn::end_upstream(sk, conn, tgid == conn.tgid);
+        }
+        conn::gone(conn.cookie);
     }
     0
 }
@@ -97,9 +93,7 @@ fn connecting(sk: Sock) {
     if class == 0 {
         return;
     }
-    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else {
-        return emit::lost(Kind::Attempt as u32);
-    };
+    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
     conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
@@ -114,7 +108,7 @@ fn connecting(sk: Sock) {
         thread.garbled = 0;
         thread::bind(thread, class, conn);
     }
-    kernel::tuple(sk.0, &mut conn.tuple);
+    sk.tuple(&mut conn.tuple);
     remember_target(&conn.tuple);
 }
 
@@ -168,7 +162,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
             conn.phase = PHASE_CONNECTING;
-            kernel::tuple(sk.0, &mut conn.tuple);
+            sk.tuple(&mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
@@ -229,7 +223,25 @@ pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
     0
 }
 
-/// A connection was accepted by some stack of this host: is it the other end of a proxy's?
+/// A connection was accepted by some stack of this host: a client of a proxy, the other end of one, or both, since a
+/// proxy may be its own upstream. Whether it is a proxy that serves the port shows who reads first.
+#[inline(never)]
+fn accepted(sk: Sock) {
+    if !listen::is_proxy_port(sk) {
+        return passive(sk);
+    }
+    client_of(sk);
+}
+
+#[inline(never)]
+fn client_of(sk: Sock) {
+    if let Some(conn) = conn::track(sk, ROLE_CLIENT) {
+        conn::accepted(conn);
+        link(sk, conn);
+    }
+}
+
+/// Is this the other end of a proxy's connection?
 #[inline(never)]
 pub fn passive(sk: Sock) {
     if let Some(flow) = flow::mirrored(sk)
@@ -253,7 +265,7 @@ fn join(sk: Sock, conn: &mut Conn, flow: &mut FlowState) {
     conn.bound = flow.cookie;
     flow.peer.cookie = conn.cookie;
     flow.peer.sk = sk.0 as u64;
-    flow.peer.netns = kernel::netns(sk.0);
+    flow.peer.netns = sk.netns();
     flow.peer.seen = PEER_SEEN;
     flow.peer.state = TCP_ESTABLISHED;
 }
@@ -272,7 +284,7 @@ pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     if old != TCP_ESTABLISHED || flow.peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
         return;
     }
-    if kernel::accepted_at(sk.0 as u64) {
+    if sk.is_accepted() {
         flow.peer.flags |= PEER_ACCEPTED;
     }
     if flow.peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
@@ -332,7 +344,7 @@ pub fn left(sk: Sock, conn: &Conn) -> i32 {
         if sk.0.is_null() {
             record.tuple = conn.tuple;
         } else {
-            kernel::tuple(sk.0, &mut record.tuple);
+            sk.tuple(&mut record.tuple);
         }
         record.cookie = conn.cookie;
         record.location = 0;

@@ -1,14 +1,13 @@
-//! What clients say inside TLS, seen in the owner's own TLS library (OpenSSL and what is called like it).
+//! What is said inside TLS, seen in the owner's own TLS library (OpenSSL and what is called like it).
 //!
 //! The library knows the plain text, the kernel knows the connection. They meet while the library reads from the
-//! socket: the thread is then inside a call whose first argument is the connection's `SSL`. From there on the story
-//! of the connection is kept by its cookie, since a program in the owner's code cannot reach socket storage, and is
-//! told in the same way as one on the wire. Keys are never looked at.
+//! socket or writes to it: the thread is then inside a call whose first argument is the connection's `SSL`. From there
+//! on the story of the connection is kept by its cookie (`secured`), and is told in the same way as one on the wire.
+//! Keys are never looked at.
 
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -16,9 +15,9 @@ use trace502_ebpf::*;
 
 use crate::head::Source;
 use crate::kernel::{self, Sock, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LAST_ACK};
-use crate::maps::{SECURED, THREADS, TLS_KEYS, TlsKey};
-use crate::probes::{go, state};
-use crate::{client, conn, emit, h2, sealed, story, thread};
+use crate::maps::THREADS;
+use crate::probes::{go, handshake, state};
+use crate::{client, conn, emit, h2, sealed, secured, story, thread, upstream};
 
 const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 
@@ -36,14 +35,20 @@ pub fn tls_called(ctx: ProbeContext) -> i32 {
     let (_, tid) = emit::current();
     if let Some(thread) = thread::of(tid) {
         thread.call = TlsCall { ssl, buffer, len, moved };
+        thread.verdict = 0;
     }
     0
 }
 
 // The return of SSL_do_handshake and its kin.
 #[uretprobe]
-pub fn tls_shook(_: RetProbeContext) -> i32 {
-    let _ = returned(emit::current().1);
+pub fn tls_shook(ctx: RetProbeContext) -> i32 {
+    let (tgid, tid) = emit::current();
+    if let Some(call) = returned(tid)
+        && kernel::call_result(ctx.as_ptr()) == 1
+    {
+        handshake::done(tgid, call.ssl);
+    }
     0
 }
 
@@ -53,13 +58,22 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
     let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
     let Some((call, n)) = (if by_go { go::read(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
-    let Some(conn) = of(tgid, &call) else { return 0 };
+    let Some(conn) = secured::of(tgid, call.ssl) else { return 0 };
     if n == 0 {
-        // The end that a client announces comes before that of the connection. What will be read later says -1.
-        if kernel::call_result(ctx.as_ptr()) == 0 && answers(ctx.as_ptr()) & TLS_VAGUE == 0 && conn.role == ROLE_CLIENT
-        {
-            state::left(Sock::NONE, conn);
+        // The end that is announced comes before that of the connection. What will be read later says -1.
+        let announced = kernel::call_result(ctx.as_ptr()) == 0 && answers(ctx.as_ptr()) & TLS_VAGUE == 0;
+        match conn.role {
+            ROLE_CLIENT if announced => {
+                state::left(Sock::NONE, conn);
+            }
+            ROLE_UPSTREAM if by_go => go::unread(ctx.as_ptr(), tgid, conn, &call),
+            ROLE_UPSTREAM if announced => secured::ended(conn),
+            _ => {}
         }
+        return 0;
+    }
+    if conn.role == ROLE_UPSTREAM {
+        upstream::received(Sock::NONE, conn, n, Source::At(call.buffer));
         return 0;
     }
     let before = conn.role;
@@ -87,12 +101,16 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
     let by_go = answers(ctx.as_ptr()) & TLS_GO != 0;
     let Some((call, n)) = (if by_go { go::writes(ctx.as_ptr()) } else { moved(&ctx, tid) }) else { return 0 };
-    let Some(conn) = of(tgid, &call) else { return 0 };
+    let Some(conn) = secured::of(tgid, call.ssl) else { return 0 };
     if n == 0 {
         return 0;
     }
     if conn.role == ROLE_H2 {
         h2::wrote(conn, call.buffer, n);
+        return 0;
+    }
+    if conn.role == ROLE_UPSTREAM {
+        upstream::sent(Sock::NONE, conn, n, Source::At(call.buffer));
         return 0;
     }
     if conn.role == ROLE_SEALED {
@@ -111,6 +129,16 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
     0
 }
 
+// int SSL_shutdown(SSL *s)
+#[uprobe]
+pub fn tls_parts(ctx: ProbeContext) -> i32 {
+    let [ssl, ..] = kernel::call_arguments(ctx.as_ptr());
+    if let Some(conn) = secured::of(emit::current().0, ssl) {
+        secured::parts(conn);
+    }
+    0
+}
+
 /// The call that this thread comes back from.
 #[inline(always)]
 fn returned(tid: u32) -> Option<TlsCall> {
@@ -120,21 +148,9 @@ fn returned(tid: u32) -> Option<TlsCall> {
     (call.ssl != 0).then_some(call)
 }
 
-/// The client connection that a call is about.
-#[inline(always)]
-fn of(tgid: u32, call: &TlsCall) -> Option<&'static mut Conn> {
-    let key = TlsKey { ssl: call.ssl, tgid, _pad: 0 };
-    let cookie = TLS_KEYS.get_ptr(&key)?;
-    // SAFETY: a plain number, which stays readable until the program ends, even if another removes it meanwhile.
-    let conn = SECURED.get_ptr_mut(unsafe { &*cookie })?;
-    // SAFETY: a map value of plain numbers; one thread at a time calls the library for a connection. Its end may come
-    // from elsewhere: what is written after that is lost with it.
-    Some(unsafe { &mut *conn })
-}
-
 /// How the call answers: `TLS_*`, noted where it is attached.
 #[inline(always)]
-fn answers(ctx: *mut c_void) -> u64 {
+pub fn answers(ctx: *mut c_void) -> u64 {
     // SAFETY: the context of this very program.
     unsafe { bpf_get_attach_cookie(ctx) }
 }
@@ -159,42 +175,7 @@ pub fn begin(sk: Sock, conn: &mut Conn) -> i32 {
     conn.phase = PHASE_OPEN;
     conn.request = 0;
     conn.request_len = 0;
-    link(sk, conn)
-}
-
-/// The owner read from such a connection: inside a call of its TLS library it is known from now on.
-#[inline(always)]
-pub fn link(sk: Sock, conn: &mut Conn) -> i32 {
-    if conn.flags & CONN_SECURED != 0 {
-        return 0;
-    }
-    let (tgid, tid) = emit::current();
-    // SAFETY: a map value of this very thread.
-    let mut ssl = THREADS.get_ptr_mut(tid).map_or(0, |thread| unsafe { (*thread).call.ssl });
-    if ssl == 0 {
-        ssl = go::reading(tgid);
-    }
-    if ssl == 0 {
-        return 0;
-    }
-    conn.flags |= CONN_SECURED;
-    kernel::tuple(sk.0, &mut conn.tuple);
-    let key = TlsKey { ssl, tgid, _pad: 0 };
-    let cookie = conn.cookie;
-    if SECURED.insert(&cookie, &*conn, BPF_ANY.into()).is_err()
-        || TLS_KEYS.insert(&key, &cookie, BPF_ANY.into()).is_err()
-    {
-        emit::lost(Kind::Client as u32);
-        return 0;
-    }
-    if let Some(inside) = SECURED.get_ptr_mut(&cookie) {
-        // SAFETY: a map value; the thread that calls the library is this one.
-        let inside = unsafe { &mut *inside };
-        inside.role = ROLE_CLIENT;
-        inside.bound = ssl;
-        inside.tgid = tgid;
-    }
-    0
+    secured::accepted(sk, conn)
 }
 
 /// The connection underneath changes its state.
@@ -213,7 +194,7 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
             left(sk, conn);
         }
         TCP_FIN_WAIT1 | TCP_CLOSE if old == TCP_ESTABLISHED && conn.reset == 0 => {
-            if let Some(inside) = inside(conn)
+            if let Some(inside) = secured::inside(conn)
                 && inside.phase == PHASE_ASKED
                 && inside.role == ROLE_CLIENT
                 && conn::is_http1(inside)
@@ -228,52 +209,21 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
     match new {
         // The owner is done with it, and may have freed what the library knows: a connection to an upstream may be the
         // next to get that address, while this one still waits for its last bytes to be taken.
-        TCP_FIN_WAIT1 | TCP_LAST_ACK => unlink(conn),
-        TCP_CLOSE => forget(conn),
+        TCP_FIN_WAIT1 | TCP_LAST_ACK => secured::unlink(conn),
+        TCP_CLOSE => {
+            secured::forget(conn);
+        }
         _ => {}
     }
     0
 }
 
-#[inline(always)]
-fn inside(conn: &Conn) -> Option<&'static mut Conn> {
-    let cookie = conn.cookie;
-    // SAFETY: a map value; the connection underneath is at its end.
-    SECURED.get_ptr_mut(&cookie).map(|inside| unsafe { &mut *inside })
-}
-
 /// The client is gone, whatever it still waited for.
 #[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
-    match inside(conn) {
+    match secured::inside(conn) {
         Some(inside) if inside.role == ROLE_CLIENT => state::left(sk, inside),
         Some(inside) if inside.role == ROLE_H2 => h2::left(inside.cookie, STREAM),
         _ => 0,
     }
-}
-
-/// The library's connection is no longer this one.
-#[inline(always)]
-fn unlink(conn: &Conn) {
-    let Some(inside) = inside(conn) else { return };
-    let key = TlsKey { ssl: inside.bound, tgid: inside.tgid, _pad: 0 };
-    // The library may have given the address to a newer connection.
-    let same = TLS_KEYS.get_ptr(&key).is_some_and(|cookie| {
-        // SAFETY: a plain number in a map.
-        unsafe { *cookie == conn.cookie }
-    });
-    if same {
-        let _ = TLS_KEYS.remove(&key);
-    }
-}
-
-#[inline(always)]
-fn forget(conn: &Conn) {
-    unlink(conn);
-    let Some(inside) = inside(conn) else { return };
-    let cookie = conn.cookie;
-    if inside.role == ROLE_H2 {
-        h2::forget(cookie);
-    }
-    let _ = SECURED.remove(&cookie);
 }

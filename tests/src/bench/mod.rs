@@ -12,6 +12,7 @@ pub mod limits;
 pub mod programs;
 pub mod requests;
 pub mod rivals;
+pub mod shares;
 pub mod soak;
 pub mod stats;
 pub mod storm;

@@ -24,7 +24,7 @@ const CLIENTS: usize = 4;
 const BODIES: [(&str, usize); 2] = [("200 B", 200), ("64 KB", 65536)];
 
 /// What is asked of whom.
-struct Case<'a> {
+pub struct Case<'a> {
     world: &'a World,
     proxy: &'a Proxy,
     class: u32,
@@ -33,17 +33,25 @@ struct Case<'a> {
     keepalive: bool,
     /// Clients speak TLS and trust this.
     trust: Option<Arc<ClientConfig>>,
-    requests: usize,
+    pub requests: usize,
 }
 
 /// One batch: CPU of the proxy for a request in microseconds, and the latency that 99 of 100 stay below.
-struct Batch {
+pub struct Batch {
     cpu: f64,
     p99: f64,
 }
 
 pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     let (rounds, requests) = effort.pick((4, 1000), (16, 3000));
+    each(requests, |case, name| {
+        report.add(compare(case, rounds, name)?);
+        Ok(())
+    })
+}
+
+/// Every case with its name, one after the other.
+pub fn each(requests: usize, mut take: impl FnMut(&Case, &str) -> Result<()>) -> Result<()> {
     let world = World::new(Ports::Plenty)?;
     let upstream = serve(&world)?;
     let routes = [Route::to("once", upstream.to_string()), Route::to("kept", upstream.to_string()).keepalive()];
@@ -54,10 +62,10 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
                 let path = format!("/{route}/{size}");
                 let case = Case { world: &world, proxy: &proxy, class, path, keepalive, trust: None, requests };
                 let manner = if keepalive { "keepalive" } else { "new connections" };
-                report.add(compare(&case, rounds, &format!("{} {manner} {name}", kind.name()))?);
+                take(&case, &format!("{} {manner} {name}", kind.name()))?;
                 if keepalive && kind == Kind::Nginx {
                     let case = Case { trust: Some(trusting(&world.certs.cert("ca"))?), ..case };
-                    report.add(compare(&case, rounds, &format!("{} keepalive TLS {name}", kind.name()))?);
+                    take(&case, &format!("{} keepalive TLS {name}", kind.name()))?;
                 }
             }
         }
@@ -96,6 +104,12 @@ fn compare(case: &Case, rounds: usize, name: &str) -> Result<Row> {
 impl Case<'_> {
     /// The same with trace502 in the kernel.
     fn watched(&self) -> Result<Batch> {
+        let _kernel = self.watch()?;
+        self.batch()
+    }
+
+    /// trace502 in the kernel, knowing this proxy.
+    pub fn watch(&self) -> Result<Kernel> {
         let mut kernel = Kernel::load(&Options::default())?;
         kernel.complete()?;
         for pid in self.pids() {
@@ -104,7 +118,7 @@ impl Case<'_> {
             kernel.watch_tls(pid);
         }
         kernel.find_existing();
-        self.batch()
+        Ok(kernel)
     }
 
     fn pids(&self) -> Vec<u32> {
@@ -122,7 +136,7 @@ impl Case<'_> {
         }
     }
 
-    fn batch(&self) -> Result<Batch> {
+    pub fn batch(&self) -> Result<Batch> {
         let cpu = || self.pids().into_iter().map(usage::cpu).sum::<u64>();
         let latencies = Mutex::new(Vec::with_capacity(self.requests));
         let before = cpu();

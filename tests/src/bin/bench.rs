@@ -4,21 +4,24 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use trace502_tests::bench::{Effort, Report, call, footprint, growth, hooks, incidents, limits, requests, soak, storm};
+use trace502_tests::bench::{
+    Effort, Report, call, footprint, growth, hooks, incidents, limits, requests, shares, soak, storm,
+};
 use trace502_tests::guard;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--json FILE] [--only NAME]...
   --quick  fewer rounds
   --json   the figures go there too
-  --only   one of: call, hooks, request, storm, incident, footprint, growth, limits, agent; all by default";
+  --only   one of: call, hooks, request, programs, storm, incident, footprint, growth, limits, agent; all by default";
 
 type Measure = fn(Effort, &mut Report) -> Result<()>;
 
-const MEASURES: [(&str, Measure); 9] = [
+const MEASURES: [(&str, Measure); 10] = [
     ("call", call::run),
     ("hooks", hooks::run),
     ("request", requests::run),
+    ("programs", shares::run),
     ("storm", storm::run),
     ("incident", incidents::run),
     ("footprint", footprint::run),

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::exact::Clients;
 use trace502_tests::proxies::Kind;
-use trace502_tests::{exact, guard, pace, recordings, silence};
+use trace502_tests::{exact, guard, pace, recordings, secure_silence, silence};
 
 const USAGE: &str = "\
-usage: cargo xtask lab -- [--measure cells|exact|streams|silence]... [--proxy NAME]... [--fault WORD]... [--quick]
+usage: cargo xtask lab -- [--measure cells|exact|streams|silence|secure]... [--proxy NAME]... [--fault WORD]... [--quick]
                        [--workers N | --serial] [--slow N] [--logs] [--no-agent] [--json] [--record DIR]
-  --measure   one of the four; all but streams by default
+  --measure   one of the five; all but streams and secure (silence of clients with TLS and HTTP/2) by default
   --proxy     nginx, haproxy, apache, caddy, envoy, php-fpm; all by default
   --fault     only cells whose fault has this in its name
   --quick     a tenth of the requests
@@ -96,6 +96,17 @@ fn main() -> Result<()> {
                 for kind in &loaded {
                     let result =
                         silence::run(*kind, if options.quick { 10_000 } else { 100_000 }, options.choice.agent)?;
+                    println!("{result}");
+                    for line in result.alarms.iter().take(10) {
+                        println!("    {line}");
+                    }
+                }
+            }
+            "secure" => {
+                // Not Envoy, whose TLS nobody reads.
+                for kind in loaded.iter().filter(|kind| **kind != Kind::Envoy) {
+                    let count = if options.quick { 1000 } else { 10_000 };
+                    let result = secure_silence::run(*kind, count, options.choice.agent)?;
                     println!("{result}");
                     for line in result.alarms.iter().take(10) {
                         println!("    {line}");

@@ -7,6 +7,7 @@ mod apps;
 mod connect;
 mod firewall;
 mod fpm;
+mod inside;
 mod none;
 mod process;
 mod response;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Fault> {
         wait::FAULTS,
         response::FAULTS,
         secure::FAULTS,
+        inside::FAULTS,
         apps::FAULTS,
         fpm::FAULTS,
         none::FAULTS,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Fault, Plan, Session, Setup, fault};
 use crate::client::Answer;
 use crate::guard::tool;
+use crate::route::Speaks;
 use crate::truth::Exchange;
 use crate::world::Place;
 
@@ -31,6 +32,14 @@ pub const FAULTS: &[Fault] = &[
     fault("plain-h2-closed", "502 - 500 502 503 -", &["upstream_closed_early"], |s| shared(s, "close-early", PLAIN_H2)),
     fault("plain-h2-silent", "504 504 502 504 504 -", &["response_timeout"], |s| shared(s, "silent", PLAIN_H2)),
     fault("plain-h2-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503", PLAIN_H2)),
+    // Only Envoy says it in gRPC's own way.
+    fault("grpc-refused", "502 503 - 502 grpc -", &["no_listener"], |s| {
+        grpc(s, &format!("127.0.0.1:{}", s.world.port()))
+    })
+    .likely(),
+    fault("grpc-closed", "502 - 500|502|503 502 grpc -", &["upstream_closed_early"], |s| {
+        grpc(s, &s.world.shared_at(Place::Loopback, "close-early"))
+    }),
 ];
 
 const PLAIN_H2: &str = "--http2-prior-knowledge";
@@ -47,15 +56,32 @@ fn shared(setup: &Setup, conduct: &str, protocol: &'static str) -> Result<Plan> 
     Ok(Plan::new(route, move |session| curl(session, protocol, 1)))
 }
 
+/// A call of gRPC; of it the type of its body is enough.
+fn grpc(setup: &Setup, server: &str) -> Result<Plan> {
+    let route = setup.route(server).speaking(Speaks::H2);
+    Ok(Plan::new(route, move |session| {
+        curl_with(session, PLAIN_H2, 1, &["--header", "content-type: application/grpc"])
+    }))
+}
+
 /// Requests that are to fail, on one connection, one after the other.
 fn curl(session: &Session, protocol: &str, requests: usize) -> Result<()> {
+    curl_with(session, protocol, requests, &[])
+}
+
+fn curl_with(session: &Session, protocol: &str, requests: usize, more: &[&str]) -> Result<()> {
     let secure = protocol != PLAIN_H2;
     let (scheme, port) = if secure { ("https", session.proxy.secure) } else { ("http", session.proxy.plain_h2) };
     let at = format!("{scheme}://secure.test:{port}");
     let resolve = format!("secure.test:{port}:127.0.0.1");
     let ca = session.world.certs.cert("ca");
     let mut args = vec!["--silent", "--show-error", "--max-time", "20", "--cacert", &ca, "--resolve", &resolve];
-    args.extend([protocol, "--write-out", "%{http_code} %{http_version} %{local_ip}:%{local_port}\n"]);
+    args.extend([
+        protocol,
+        "--write-out",
+        "%{http_code} %{http_version} %{local_ip}:%{local_port} %header{grpc-status}\n",
+    ]);
+    args.extend(more);
     let base = session.path("x");
     let paths: Vec<String> = (0..requests).map(|n| format!("{base}/{n}")).collect();
     let urls: Vec<String> = paths.iter().map(|path| format!("{at}{path}")).collect();
@@ -70,13 +96,11 @@ fn curl(session: &Session, protocol: &str, requests: usize) -> Result<()> {
         let mut word = || words.next().context("curl said too little");
         let (status, version, client) = (word()?, word()?, word()?);
         ensure!((version == "2") == (protocol != H1), "the proxy spoke HTTP/{version}");
-        session.note_exchange(Exchange {
-            path,
-            client: client.to_owned(),
-            answer: Answer::Status(status.parse()?),
-            secure,
-            judged: true,
-        });
+        let answer = match word()? {
+            "" => Answer::Status(status.parse()?),
+            status => Answer::Grpc(status.parse()?),
+        };
+        session.note_exchange(Exchange { path, client: client.to_owned(), answer, secure, judged: true });
     }
     Ok(())
 }

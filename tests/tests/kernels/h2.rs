@@ -124,3 +124,33 @@ fn a_client_that_takes_its_stream_back_is_told_as_that() {
     drop(client);
     rig.wait("client that left", |seen| matches!(seen.fact, Fact::ClientLeft { request: 0, .. }).then_some(()));
 }
+
+/// Proxies say UNAVAILABLE of gRPC in headers that are the whole answer, behind a status that says that all is well.
+#[test]
+fn a_status_of_grpc_that_is_the_whole_answer_is_told() {
+    let mut rig = rig();
+    let requests: Vec<_> = (0..7).map(|n| get(2 * n + 1, &format!("/{n}"))).collect();
+    let (address, _client, mut served) = asked(&requests, usize::MAX);
+    let answers = [
+        // New, with name and value as they are; then in the code of RFC 7541, as an entry of the table.
+        frame(HEADERS, ALL, 1, b"\x88\x00\x0bgrpc-status\x0214"),
+        frame(HEADERS, ALL, 3, b"\x88\x40\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x010"),
+        // By the entry's name with a value of its own, which makes another entry; then that, and the first again.
+        frame(HEADERS, ALL, 5, b"\x88\x7e\x82\x0b\x5f"),
+        frame(HEADERS, ALL, 7, b"\x88\xbe"),
+        frame(HEADERS, ALL, 9, b"\x88\xbf"),
+        // Behind a body these are the words of whoever wrote it.
+        frame(HEADERS, WHOLE_BLOCK, 11, b"\x88"),
+        frame(0, 0, 11, b"body"),
+        frame(HEADERS, ALL, 11, b"\xbe"),
+        frame(HEADERS, ALL, 13, b"\x08\x03503"),
+    ];
+    served.write_all(&answers.concat()).unwrap();
+    is(&stream_error(&mut rig, address, 13), 503, "/6");
+    let of_grpc = |seen: &Observation| match &seen.fact {
+        Fact::Client(e) if e.conn.flow.is_some_and(|f| f.local == address) => e.conn.grpc.map(|s| (e.conn.request, s)),
+        _ => None,
+    };
+    let told: Vec<_> = rig.told().iter().filter_map(of_grpc).collect();
+    assert_eq!(told, [(1, 14), (5, 14), (7, 14)]);
+}

@@ -18,7 +18,11 @@ struct Small {
 
 /// A second kernel side, with little room.
 fn small() -> Small {
-    let mut kernel = Kernel::load(&Options { room: Some(ROOM), ..Options::default() }).unwrap();
+    with(&Options { room: Some(ROOM), ..Options::default() })
+}
+
+fn with(options: &Options) -> Small {
+    let mut kernel = Kernel::load(options).unwrap();
     kernel.track(std::process::id(), PROC_PROXY).unwrap();
     let ring = Ring::new(kernel.take_ring().unwrap());
     Small { kernel, ring }
@@ -74,6 +78,22 @@ fn a_connection_past_the_room_is_counted_and_its_failure_told_without_its_other_
     assert_eq!(attempts.len(), 1);
     assert!(attempts[0].conn.reset.is_some() && attempts[0].peer.is_none(), "{:?}", attempts[0]);
     drop(pairs);
+}
+
+#[test]
+fn connections_past_the_places_are_counted_and_those_that_end_make_room() {
+    let mut small = with(&Options { places: Some(4), ..Options::default() });
+    let (listener, _) = listen();
+    let pairs: Vec<_> = (0..ROOM).map(|_| client_of(&listener)).collect();
+    assert!(small.lost(Table::Connections) >= u64::from(2 * ROOM) - 4);
+    drop(pairs);
+    // Other tests take places as well, and give them back.
+    let nobody = free_port();
+    let told = (0..10_000).any(|_| {
+        assert!(TcpStream::connect(nobody).is_err());
+        !small.attempts(nobody).is_empty()
+    });
+    assert!(told);
 }
 
 #[test]

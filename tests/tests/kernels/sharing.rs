@@ -84,3 +84,52 @@ fn of_more_than_are_known_each_the_last_is_still_somebody() {
     };
     rig.wait("attempt where nobody is left", absent);
 }
+
+#[test]
+fn listeners_that_come_and_go_at_the_same_time_are_counted_right() {
+    let mut rig = rig();
+    let (stays, at) = listen_on(0, 8);
+    let storm = || {
+        for _ in 0..500 {
+            drop(listen_on(at.port(), 8));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(storm);
+        }
+    });
+    drop(ask(at));
+    let told = rig.attempt(at).listener;
+    let ListenerSeen::Present { limit, pid, .. } = told else { panic!("{told:?}") };
+    assert_eq!((limit, pid), (8, std::process::id()));
+    drop(stays);
+}
+
+#[test]
+fn a_listener_that_was_never_bound_is_known_by_its_port_once_it_is_looked_for() {
+    let mut rig = rig();
+    // SAFETY: a new descriptor that is ours alone.
+    let listener: TcpListener = unsafe {
+        let socket = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+        assert_eq!(libc::listen(socket.as_raw_fd(), 8), 0);
+        socket.into()
+    };
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+    rig.wait("listener without a name", |seen| match &seen.fact {
+        Fact::Listening(listening) if listening.unnamed() && listening.pid == std::process::id() => Some(()),
+        _ => None,
+    });
+    // As long as its port is not known, it may be whoever is looked for.
+    let nobody = free_port();
+    assert!(TcpStream::connect(nobody).is_err());
+    assert_eq!(rig.attempt(nobody).listener, ListenerSeen::Unknown);
+    rig.kernel.find_listeners();
+    drop(ask(at));
+    let told = rig.attempt(at).listener;
+    let ListenerSeen::Present { limit, pid, .. } = told else { panic!("{told:?}") };
+    assert_eq!((limit, pid), (8, std::process::id()));
+    let nobody = free_port();
+    assert!(TcpStream::connect(nobody).is_err());
+    assert_eq!(rig.attempt(nobody).listener, ListenerSeen::Absent);
+}

@@ -6,7 +6,7 @@ const ALERT: &[u8] = b"\x15\x03\x03\x00\x02\x02\x46";
 const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
 
 /// The proxy waited a minute for an answer.
-fn waited(w: &mut World, change: impl FnOnce(&mut World, &mut Attempt)) {
+pub(super) fn waited(w: &mut World, change: impl FnOnce(&mut World, &mut Attempt)) {
     let mut a = w.attempt();
     a.conn.opened = Some(w.now - 60 * SECOND - MILLI);
     a.conn.established = Some(w.now - 60 * SECOND - MILLI + 90_000);
@@ -163,7 +163,7 @@ fn a_fresh_connection_that_is_reset_is_not_stale() {
     w.expect("upstream_reset", Likely);
 }
 
-fn asked(a: &mut Attempt, reply: &[u8], bytes: u64) {
+pub(super) fn asked(a: &mut Attempt, reply: &[u8], bytes: u64) {
     a.handover = Handover::Asked;
     a.conn.phase = Phase::Answered;
     a.conn.reply_head = reply.to_vec();
@@ -262,31 +262,6 @@ fn tls_on_both_sides_is_no_mismatch_and_fcgi_is_no_garbage() {
     assert_eq!((fcgi.cause.as_str(), fcgi.confidence), ("upstream_error", Certain));
     assert!(fcgi.evidence.iter().any(|e| e.kind == "stderr" && e.text.ends_with("error stream: no database")));
     assert!(fcgi.evidence.iter().any(|e| e.kind == "response" && e.text.ends_with("Status: 503")));
-}
-
-#[test]
-fn a_certificate_that_the_proxy_refuses() {
-    let mut w = nginx();
-    let mut a = w.attempt();
-    asked(&mut a, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c", 2_400);
-    a.conn.status = None;
-    a.conn.request_head = HELLO.to_vec();
-    a.conn.request_bytes = 517 + 30;
-    w.answered(502).tell(a);
-    w.expect("tls_handshake_failed", Certain);
-}
-
-#[test]
-fn a_request_inside_tls_is_no_failed_handshake() {
-    let mut w = nginx();
-    let mut a = w.attempt();
-    asked(&mut a, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c", 2_400);
-    a.conn.request_head = HELLO.to_vec();
-    a.conn.request_bytes = 300;
-    a.conn.application = true;
-    w.answered(502).tell(a);
-    let i = w.expect("unattributed", Unknown);
-    assert_eq!(i.why.as_deref(), Some("wire_not_visible"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod connect;
 mod connected;
 mod no_attempt;
 mod processes;
+mod secured;
 
 use std::collections::BTreeSet;
 

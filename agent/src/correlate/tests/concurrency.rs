@@ -120,6 +120,81 @@ fn streams_that_only_chance_tells_apart_get_no_cause() {
     assert!(causes("haproxy").iter().all(|(cause, _)| cause == "unattributed"), "{:?}", causes("haproxy"));
 }
 
+/// An upstream's own answer to a request for this path, that the kernel side bound to a stream.
+fn own_answer(w: &mut World, status: u16, path: &str, request: u32) -> Attempt {
+    let mut one = w.attempt();
+    one.handover = Handover::Answered;
+    one.bound = Some(Bound { client: 7, request, choices: 1, retry: false, proven: false });
+    one.conn.phase = Phase::Answered;
+    one.conn.status = Some(status);
+    one.conn.request_head = get(path);
+    one.conn.reply_head = format!("HTTP/1.1 {status} Own\r\n\r\n").into_bytes();
+    one
+}
+
+fn stream_fails(w: &mut World, request: u32, path: &str, status: u16) {
+    let mut e = error(w, 7, path, ClientOutcome::Status(status));
+    (e.conn.request, e.conn.stream, e.conn.asked) = (request, true, Some(w.now - 1_000_000));
+    w.pass(1_000).see(Fact::Client(e));
+}
+
+#[test]
+fn what_was_sent_says_whose_an_attempt_is_and_not_to_which_stream_it_was_bound() {
+    let mut w = World::new("haproxy");
+    // Bound the wrong way round.
+    for (status, path, bound) in [(504, "/late", 3), (502, "/broken", 1)] {
+        let one = own_answer(&mut w, status, path, bound);
+        w.tell(one).pass(10_000);
+    }
+    stream_fails(&mut w, 1, "/late", 504);
+    stream_fails(&mut w, 3, "/broken", 502);
+    stream_fails(&mut w, 5, "/elsewhere", 503);
+    let told: Vec<_> =
+        w.all().into_iter().map(|i| (i.status, i.cause, i.summary.contains("itself answered"))).collect();
+    assert_eq!(told[0], (Some(504), "upstream_error".into(), true), "{told:?}");
+    assert_eq!(told[1], (Some(502), "upstream_error".into(), true), "{told:?}");
+    assert_eq!(told[2].1, "unattributed", "{told:?}");
+}
+
+#[test]
+fn a_stream_is_not_blamed_on_the_answer_to_another_request() {
+    for proxy in ["haproxy", "nginx"] {
+        let mut w = World::new(proxy);
+        let other = own_answer(&mut w, 504, "/late", 1);
+        w.tell(other).pass(10_000);
+        stream_fails(&mut w, 1, "/elsewhere", 503);
+        let causes: Vec<_> = w.all().into_iter().map(|i| i.cause).collect();
+        assert_eq!(causes, ["unattributed"], "{proxy}");
+    }
+}
+
+/// A proxy that rewrites what it hands on is believed, but not without a doubt.
+#[test]
+fn a_stream_whose_request_was_rewritten_keeps_its_attempt() {
+    let mut w = World::new("nginx");
+    let one = own_answer(&mut w, 503, "/within", 1);
+    w.tell(one).pass(10_000);
+    stream_fails(&mut w, 1, "/outside", 503);
+    w.expect("upstream_error", Likely);
+}
+
+#[test]
+fn unavailable_of_grpc_is_the_proxys_word_only_where_an_attempt_failed() {
+    let told = |fails: bool| {
+        let mut w = World::new("envoy");
+        let mut one = if fails { w.refused() } else { own_answer(&mut w, 200, "/a", 1) };
+        one.handover = if fails { one.handover } else { Handover::Asked };
+        one.bound = Some(Bound { client: 7, request: 1, choices: 1, retry: false, proven: false });
+        w.tell(one).pass(10_000);
+        let mut e = error(&mut w, 7, "/a", ClientOutcome::Status(503));
+        (e.conn.request, e.conn.stream, e.conn.grpc) = (1, true, Some(14));
+        w.pass(1_000).see(Fact::Client(e));
+        w.all().into_iter().map(|i| (i.status, i.grpc_status, i.status_word(), i.cause)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(true), [(Some(200), Some(14), "grpc".into(), "no_listener".into())]);
+    assert_eq!(told(false), [], "the application said so itself");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
