@@ -33,11 +33,11 @@ pub const FAULTS: &[Fault] = &[
     fault("plain-h2-silent", "504 504 502 504 504 -", &["response_timeout"], |s| shared(s, "silent", PLAIN_H2)),
     fault("plain-h2-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503", PLAIN_H2)),
     // Only Envoy says it in gRPC's own way.
-    fault("grpc-refused", "502 503 - 502 grpc -", &["no_listener"], |s| {
+    fault("grpc-refused", "502 - - 502 grpc -", &["no_listener"], |s| {
         grpc(s, &format!("127.0.0.1:{}", s.world.port()))
     })
     .likely(),
-    fault("grpc-closed", "502 - 500|502|503 502 grpc -", &["upstream_closed_early"], |s| {
+    fault("grpc-closed", "502 - - 502 grpc -", &["upstream_closed_early"], |s| {
         grpc(s, &s.world.shared_at(Place::Loopback, "close-early"))
     }),
 ];
