@@ -247,6 +247,30 @@ fn what_both_sides_speak() {
 }
 
 #[test]
+fn who_asked_no_http_was_answered_in_what_it_asked() {
+    const FRAMES: &[u8] = b"\0\0\x04\x08\0\0\0\0\0\0\0\x40\0";
+    for (sent, got) in [
+        (&b"SELECT 1\n"[..], &b"1\n"[..]),
+        (b"SELECT 1", b"1"),
+        (b"EHLO shop\r\n", b"220 mail ESMTP\r\n"),
+        (b"GET key\r\n", b"{}"),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", ALERT),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", SETTINGS),
+        (b"\x10\0\0\0\x03SELECT", FRAMES),
+        (b"\x17\x03\x03\x00\x40\0\0\0\0", b"what?"),
+        (b"", b"SSH-2.0-OpenSSH_9\r\n"),
+        (b"", ALERT),
+        (b"SELECT 1\n", b"HTTP/1.1 200 OK\r\nBad\0: x\r\n\r\n"),
+    ] {
+        let i = spoke(sent, got);
+        assert_eq!(i.cause, "unattributed", "{sent:?} {i:#?}");
+    }
+    // A long target, of which only the beginning was kept.
+    let i = spoke(b"GET /a/long/path/that/was/cu", b"SSH-2.0-OpenSSH_9\r\n");
+    assert_eq!(i.cause, "invalid_response", "{i:#?}");
+}
+
+#[test]
 fn tls_on_both_sides_is_no_mismatch_and_fcgi_is_no_garbage() {
     let i = spoke(HELLO, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c");
     assert_ne!(i.cause, "tls_mismatch");
