@@ -71,13 +71,17 @@ pub fn record<T>(kind: Kind, fill: impl FnOnce(*mut T)) {
     }
 }
 
-/// Hands over a record that was put together elsewhere.
+/// The same where `fill` may find that what it reads has meanwhile become somebody else's: then it is lost.
 #[inline(always)]
-pub fn copied<T>(kind: Kind, from: *const T) {
+pub fn record_if<T>(kind: Kind, fill: impl FnOnce(*mut T) -> bool) {
     match EVENTS.reserve_bytes(size_of::<T>(), 0) {
         Some(mut room) => {
-            kernel::copy(room.as_mut_ptr(), from.cast(), size_of::<T>());
-            room.submit(0);
+            if fill(room.as_mut_ptr().cast()) {
+                room.submit(0);
+            } else {
+                room.discard(0);
+                lost(kind as u32);
+            }
         }
         None => lost(kind as u32),
     }

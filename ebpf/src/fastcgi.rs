@@ -23,31 +23,60 @@ pub fn begins_with_errors(conn: &Conn) -> bool {
     conn.reply_len >= RECORD_HEAD as u16 && conn.reply_head[0] == VERSION && conn.reply_head[1] == STDERR
 }
 
-/// The status behind records of the error stream in what was just received; 0 if there is nothing else yet.
+/// Whether these may be the first bytes of such an answer: too few to tell.
+#[inline(always)]
+pub fn may_become(conn: &Conn) -> bool {
+    let short = conn.reply_len < RECORD_HEAD as u16 + STATUS as u16 + 1;
+    short && conn.reply_head[0] == VERSION && !conn::is_http1(conn)
+}
+
+/// Where the next record begins is not known: one's head came in two pieces, or in one that could not be read.
+const LOST: u32 = u32::MAX;
+
+/// The status behind records of the error stream, as soon as it was received; 0 as long as it is not known. `slot` of the
+/// connection says how far into the answer the next record begins.
 #[inline(never)]
-pub fn status_behind_errors(sk: Sock, n: u64) -> i32 {
-    let Some((mut at, len)) = head::buffer(sk, Way::In, n) else { return conn::NO_HTTP.into() };
-    let mut left = len.min(n);
+pub fn status_behind_errors(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+    if conn.slot == 0 {
+        let head = &conn.reply_head;
+        conn.slot = whole(&[head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]]);
+    }
+    let start = conn.reply_bytes.wrapping_sub(n);
+    let Some((at, len)) = head::buffer(sk, Way::In, n) else { return lost(conn) };
+    let end = start + len.min(n);
     for _ in 0..RECORDS {
-        if left < RECORD_HEAD {
+        let next = u64::from(conn.slot);
+        if conn.slot == LOST || next >= start + n {
             return 0;
         }
-        let Some(record) = kernel::read_user::<[u8; RECORD_HEAD as usize]>(at) else { return conn::NO_HTTP.into() };
-        if record[0] != VERSION {
-            return conn::NO_HTTP.into();
+        if next < start || next + RECORD_HEAD > end {
+            return lost(conn);
         }
-        if record[1] == STDOUT {
-            return match kernel::read_user::<[u8; STATUS]>(at + RECORD_HEAD) {
-                Some(line) if line[0] == b'S' && line[6] == b':' => conn::digits(line[8], line[9], line[10]).into(),
-                _ => conn::NO_HTTP.into(),
-            };
+        let at = at + (next - start);
+        let Some(record) = kernel::read_user::<[u8; RECORD_HEAD as usize]>(at) else { return lost(conn) };
+        match (record[0], record[1]) {
+            (VERSION, STDERR) => conn.slot += whole(&record),
+            (VERSION, STDOUT) if next + RECORD_HEAD + STATUS as u64 > end => return lost(conn),
+            (VERSION, STDOUT) => {
+                return match kernel::read_user::<[u8; STATUS]>(at + RECORD_HEAD) {
+                    Some(line) if line[0] == b'S' && line[6] == b':' => conn::digits(line[8], line[9], line[10]).into(),
+                    _ => conn::NO_HTTP.into(),
+                };
+            }
+            _ => return conn::NO_HTTP.into(),
         }
-        if record[1] != STDERR {
-            return conn::NO_HTTP.into();
-        }
-        let whole = RECORD_HEAD + u64::from(u16::from_be_bytes([record[4], record[5]])) + u64::from(record[6]);
-        at += whole;
-        left = left.saturating_sub(whole);
     }
-    conn::NO_HTTP.into()
+    0
+}
+
+/// Bytes of a record with this head.
+#[inline(always)]
+fn whole(head: &[u8; RECORD_HEAD as usize]) -> u32 {
+    RECORD_HEAD as u32 + u32::from(u16::from_be_bytes([head[4], head[5]])) + u32::from(head[6])
+}
+
+#[inline(always)]
+fn lost(conn: &mut Conn) -> i32 {
+    conn.slot = LOST;
+    0
 }

@@ -156,11 +156,11 @@ pub fn owner(tgid: u32, class: u32) {
 /// Who read last from the other end of a unix connection with this cookie.
 #[inline(always)]
 pub fn unix_reader(peer: u64, cookie: u64) -> u32 {
-    match UNIX_PEERS.get_ptr(&peer) {
-        // SAFETY: a value of the map.
-        Some(known) => unsafe { if (*known).cookie == cookie { (*known).tgid } else { 0 } },
-        None => 0,
-    }
+    let Some(known) = UNIX_PEERS.get_ptr(&peer) else { return 0 };
+    // SAFETY: plain numbers of a value of the map, each read once.
+    let (tgid, of) = unsafe { (core::ptr::read_volatile(&raw const (*known).tgid), (*known).cookie) };
+    // The place may have been given to another peer meanwhile.
+    if of == cookie && UNIX_PEERS.get_ptr(&peer).is_some_and(|now| core::ptr::eq(now, known)) { tgid } else { 0 }
 }
 
 pub const NO_LISTENER: Listener =

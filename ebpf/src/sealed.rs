@@ -100,6 +100,10 @@ pub fn wrote(sk: Sock, conn: &mut Conn, n: u64) {
         return;
     }
     story.state = QUIET;
+    // As long as it is this client's: newer ones push out older ones.
+    if !self::story(conn.cookie).is_some_and(|now| core::ptr::eq(now, &raw const *story)) {
+        return;
+    }
     let now = emit::now();
     // What the thread read or began meanwhile may be why it writes, or the next try for this client.
     let alone = story.heard == 0 && story.tid == conn.tid && story.births == births(conn.tid);

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_jiffies64;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Sock};
-use crate::maps::{PROCS, RECENT, SCRATCH, SCRATCH_THREAD, Stream, constant};
+use crate::maps::{PROCS, RECENT, SCRATCH, SCRATCH_THREAD, STREAMS, Stream, StreamKey, constant};
 use crate::{emit, peer, thread};
 
 /// Puts a record of this connection together.
@@ -75,7 +75,8 @@ fn nowhere(record: &mut ConnRecord, conn: &Conn) {
 /// A stream of a client's connection got an error: tells it in the same way.
 #[inline(never)]
 pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16) -> i32 {
-    emit::record::<ConnRecord>(Kind::Client, |record| {
+    let key = StreamKey { cookie: conn.cookie, id, _pad: 0 };
+    emit::record_if::<ConnRecord>(Kind::Client, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         compose(record, Sock::NONE, conn, Kind::Client, why | IN_TASK);
@@ -98,6 +99,8 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
             told.request_len = stream.len as u16;
             kernel::copy(told.request_head.as_mut_ptr(), stream.head.as_ptr(), HEAD);
         }
+        // Newer streams push out older ones, and the place may be another's by now.
+        STREAMS.get_ptr(&key).is_some_and(|now| core::ptr::eq(now, stream))
     });
     last_attempt(conn.cookie, id | STREAM)
 }
@@ -242,14 +245,22 @@ fn recent_key(client: u64, request: u32) -> u64 {
 /// A request got an error: tells what its last attempt was if that has not been told.
 #[inline(never)]
 pub fn last_attempt(client: u64, request: u32) -> i32 {
-    if let Some(recent) = RECENT.get_ptr_mut(&recent_key(client, request)) {
-        // SAFETY: a value of the map; a racing overwrite can only be by the same client's next attempt.
-        let recent = unsafe { &mut *recent };
-        if recent.conn.bound == client && recent.conn.bound_request == request {
-            refresh(recent);
-            emit::copied(Kind::Attempt, &raw const *recent);
-        }
-        let _ = RECENT.remove(&recent_key(client, request));
+    let key = recent_key(client, request);
+    let Some(recent) = RECENT.get_ptr(&key) else { return 0 };
+    // SAFETY: plain numbers of a value of the map.
+    let (bound, of) = unsafe { ((*recent).conn.bound, (*recent).conn.bound_request) };
+    if bound == client && of == request {
+        emit::record_if::<ConnRecord>(Kind::Attempt, |record| {
+            kernel::copy(record.cast(), recent.cast(), size_of::<ConnRecord>());
+            // The place may have been given to another client's attempt while it was copied.
+            if !RECENT.get_ptr(&key).is_some_and(|now| core::ptr::eq(now, recent)) {
+                return false;
+            }
+            // SAFETY: reserved room of that size, just filled.
+            refresh(unsafe { &mut *record });
+            true
+        });
     }
+    let _ = RECENT.remove(&key);
     0
 }

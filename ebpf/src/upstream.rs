@@ -155,10 +155,14 @@ fn answer(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     if conn.phase == PHASE_ANSWERED && known {
         return;
     }
+    if conn.phase != PHASE_ANSWERED && conn.flags & CONN_SECURED == 0 {
+        conn.slot = 0;
+    }
     let mut status = match fastcgi::begins_with_errors(conn) {
         // Nobody speaks it inside TLS.
-        true if !sk.0.is_null() => fastcgi::status_behind_errors(sk, n) as u16,
+        true if !sk.0.is_null() => fastcgi::status_behind_errors(sk, conn, n) as u16,
         true => conn::NO_HTTP,
+        false if fastcgi::may_become(conn) => 0,
         false => conn::status_of(&conn.reply_head, conn.reply_len),
     };
     if (100..200).contains(&status) && status != 101 {

@@ -220,7 +220,7 @@ impl Report<'_> {
     /// Where the clients that speak TLS to each proxy are read.
     fn write_proxies(&self, out: &mut impl Write) -> io::Result<()> {
         if !self.proxies.is_empty() {
-            writeln!(out, "\nCLIENTS THAT SPEAK TLS")?;
+            writeln!(out, "\nTLS OF CLIENTS AND UPSTREAMS")?;
         }
         for proxy in self.proxies {
             paragraph(out, "", &format!("{} ({}): {}", proxy.name, proxy.who(), proxy.says()))?;

@@ -241,7 +241,7 @@ fn each_proxy_says_where_its_tls_is_read() {
     let probes = [attached("state", "inet_sock_set_state", true)];
     let report = Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &proxies, refused: None };
     let (text, verdict) = table(&report, false);
-    assert!(text.contains("CLIENTS THAT SPEAK TLS\nenvoy (pid 7): not read: no TLS library"), "{text}");
+    assert!(text.contains("TLS OF CLIENTS AND UPSTREAMS\nenvoy (pid 7): not read: no TLS library"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert_eq!(verdict, Verdict::Ready, "what a proxy does not show is no fault of this host");
     let mut json = Vec::new();

@@ -1,4 +1,4 @@
-//! The part of `trace502 doctor` on running proxies: where the clients that speak TLS to each would be read.
+//! The part of `trace502 doctor` on running proxies: where what clients and upstreams say inside TLS would be read.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ fn says(name: &str, tls: &Visible) -> String {
         Visible::None => "no TLS library whose functions have names is loaded (or it is built in and stripped)",
         Visible::Refused(why) => why,
     };
-    format!("not read: {why}; {}", otherwise(name))
+    format!("not read: {why}; {}; of upstreams that speak TLS only the handshake is seen", otherwise(name))
 }
 
 /// How errors of such clients are known if nothing inside TLS is.
@@ -96,9 +96,10 @@ mod tests {
             told,
             [
                 "caddy (pid 10): not read: it was built by a Go before 1.18; errors of such clients come from its log \
-                 alone (--log)",
+                 alone (--log); of upstreams that speak TLS only the handshake is seen",
                 "envoy (pid 9): not read: no TLS library whose functions have names is loaded (or it is built in and \
-                 stripped); errors of such clients are inferred, where every attempt failed",
+                 stripped); errors of such clients are inferred, where every attempt failed; of upstreams that speak TLS \
+                 only the handshake is seen",
                 "nginx (2 processes): read in /usr/lib/libssl.so.3, unless --no-tls",
             ]
         );

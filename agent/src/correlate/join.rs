@@ -65,16 +65,18 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
     let mut joined = match (proven, pending.owner.kind.retries_later, pending.exact()) {
         _ if pending.logged => logged(pending, tries),
         (Some(proven), _, _) => proven,
-        (None, _, true) if stream && !streams::moved(pending) => streams::in_turn(pending, tries, others, failures),
-        (None, _, _) if stream => hinted(pending, tries, others, failures),
+        (None, _, true) if stream => streams::in_turn(pending, tries, others, failures),
         (None, true, _) => late::guessed(pending, tries, others),
         (None, false, true) if pending.owner.kind.pool.is_some() => pool::of_pool(pending, tries, others, failures),
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others, failures),
     };
     joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
-    if stream && !streams::moved(pending) {
+    if stream && pending.exact() && !pending.logged {
         streams::doubt(&mut joined, pending, tries);
+        if streams::moved(pending) && !joined.rivals.is_empty() && !agree(&joined, tries) {
+            joined = hinted(pending, tries, others, failures);
+        }
     }
     let moved = streams::moved(pending);
     joined.open |= moved && joined.own.is_empty();

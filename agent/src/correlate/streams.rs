@@ -18,8 +18,16 @@ pub fn moved(pending: &Pending) -> bool {
 }
 
 /// Served in the order in which they were read, save those that need no upstream: where there was a choice, content must
-/// confirm it.
+/// confirm it. Where the order is not kept, content comes first.
 pub fn in_turn(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
+    if moved(pending) {
+        let meant = hinted(pending, tries, others, failures);
+        let sent =
+            |seq: &u64| tries.get(*seq).is_some_and(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same);
+        if meant.own.iter().any(sent) {
+            return meant;
+        }
+    }
     let mut joined = Joined::default();
     for t in tries.of_client(pending.key()).filter(|t| !t.used) {
         match compare(&pending.error.conn, &t.attempt) {

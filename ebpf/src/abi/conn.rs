@@ -117,7 +117,8 @@ pub struct Conn {
     /// The error the owner learnt (negative errno of its last failing call), 0 if none.
     pub errno: i32,
     /// Client: slot of this request in the thread's list of unserved requests. Upstream: what its owner's TLS library
-    /// made of the handshake, `SHOOK_*`.
+    /// made of the handshake, `SHOOK_*`; where that is none of its
+    /// business, where the next record of FastCGI begins.
     pub slot: u32,
     pub opened: u64,
     pub established: u64,

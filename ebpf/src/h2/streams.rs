@@ -158,8 +158,13 @@ pub fn answered(cookie: u64, id: u32, status: u16) {
     if status == INTERIM {
         return;
     }
-    // Already answered: these are trailers.
-    let Some(stream) = STREAMS.get_ptr_mut(&key) else { return };
+    // Already answered: these are trailers. An error never is: newer streams have pushed its stream out.
+    let Some(stream) = STREAMS.get_ptr_mut(&key) else {
+        if matches!(status, 502..=504) {
+            emit::lost(Kind::Client as u32);
+        }
+        return;
+    };
     // SAFETY: a map value; one thread at a time writes to a connection.
     let stream = unsafe { &mut *stream };
     let (status, why) = match status {

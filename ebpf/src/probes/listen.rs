@@ -234,7 +234,10 @@ pub extern "C" fn found_listening(ctx: *mut c_void) -> i32 {
             match kernel::beneath(sk) {
                 0 => found(sk, tgid, owner.comm, owner.cgroup, 0),
                 beneath => {
-                    let _ = BENEATH.insert(&beneath, &owner, BPF_ANY.into());
+                    if BENEATH.insert(&beneath, &owner, BPF_ANY.into()).is_err() {
+                        emit::full(Table::Listeners);
+                        doubt();
+                    }
                 }
             }
         }

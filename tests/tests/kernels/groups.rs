@@ -1,5 +1,6 @@
 //! Proxies that are known by their cgroup: who is in it already, who is born or becomes somebody in it, who moves.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,9 +11,13 @@ use trace502_tests::cgroup::mounted;
 
 use crate::rig::*;
 
+/// Under this name a process runs on that was a shell before.
+const NAME: &str = "t502-inside";
+
 /// A cgroup of version 2 and its children, which end with it.
 struct Group {
     dir: PathBuf,
+    program: PathBuf,
     children: Vec<Child>,
 }
 
@@ -21,7 +26,16 @@ impl Group {
     fn new(name: &str) -> Option<Group> {
         let dir = mounted(None)?.join(format!("t502-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        Some(Group { dir, children: Vec::new() })
+        Some(Group::at(dir))
+    }
+
+    fn at(dir: PathBuf) -> Group {
+        let program = std::env::temp_dir().join(dir.file_name().unwrap()).join(NAME);
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        // A script runs under its own name, and has no library that would be looked into.
+        std::fs::write(&program, "#!/bin/sh\nsleep 3600 & wait\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Group { dir, program, children: Vec::new() }
     }
 
     fn path(&self) -> String {
@@ -33,7 +47,7 @@ impl Group {
         let dir = self.dir.join(below);
         std::fs::create_dir_all(&dir).unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(dir.join("cgroup.procs"));
+        command.args(["-c", script, "sh"]).arg(dir.join("cgroup.procs")).arg(&self.program);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         self.children.push(child);
         self.children.last().unwrap().id()
@@ -52,13 +66,13 @@ impl Group {
         let below = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut dirs: Vec<PathBuf> = below.filter(|path| path.is_dir()).collect();
         dirs.push(self.dir.clone());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         for dir in dirs {
             // Children of the scripts end a moment after them.
             while dir.exists() && std::fs::remove_dir(&dir).is_err() && Instant::now() < deadline {
                 for pid in std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
                     // SAFETY: plain numbers; only children of ours are in a group that we made.
-                    unsafe { libc::kill(pid.parse().unwrap_or(0), libc::SIGKILL) };
+                    unsafe { libc::kill(pid.parse().unwrap(), libc::SIGKILL) };
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -69,12 +83,16 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.end();
+        let _ = std::fs::remove_dir_all(self.program.parent().unwrap());
     }
 }
 
 fn put(dir: &Path, pid: u32) {
     std::fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
 }
+
+/// Only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Scene {
     watch: Watch,
@@ -98,7 +116,7 @@ impl Scene {
     }
 
     fn until(&mut self, what: &str, done: impl Fn(&Scene) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             assert!(Instant::now() < deadline, "no {what}: {:?}", self.watch.proxies());
             self.watch.step(&self.stop, &mut Vec::new());
@@ -106,22 +124,24 @@ impl Scene {
     }
 }
 
-const STAYS: &str = "echo $$ > $1; exec sleep 60";
+/// Longer than a slow guest takes to load the probes: they are killed in the end.
+const WAITS: &str = "exec sleep 3600";
+const STAYS: &str = "echo $$ > $1; exec \"$2\"";
 /// Its child stays what it was born as.
-const FORKS: &str = "echo $$ > $1; (sleep 60; :) & wait";
+const FORKS: &str = "echo $$ > $1; (sleep 3600; :) & wait";
 
 #[test]
 fn everybody_in_a_cgroup_is_a_proxy() {
     let _rig = rig();
     let Some(mut group) = Group::new("all") else { return eprintln!("not looked at: no cgroup of version 2") };
     let there = group.run(STAYS, "below");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !std::fs::read_to_string(group.dir.join("below/cgroup.procs")).unwrap().contains(&there.to_string()) {
         assert!(Instant::now() < deadline);
     }
     let mut scene = Scene::new(&group.path());
     assert!(scene.has(there), "it was there before the watch, in a group below");
-    let moved = group.run("exec sleep 60", "");
+    let moved = group.run(WAITS, "");
     group.take(moved);
     scene.until("process that moved into the group", |scene| scene.has(moved));
     let forking = group.run(FORKS, "below");
@@ -150,11 +170,11 @@ fn a_cgroup_that_is_made_again_is_the_same_and_its_namesake_is_not() {
         // As when a service starts again: the group is a new one.
         std::fs::create_dir(&group.dir).unwrap();
         let namesake = PathBuf::from(format!("{}-2", group.dir.display()));
-        let mut namesake = Group { dir: namesake, children: Vec::new() };
+        let mut namesake = Group::at(namesake);
         let other = namesake.run(STAYS, "");
         let inside = group.run(STAYS, "");
         // It moved there as a shell.
-        scene.until("process of the new group", |scene| scene.named(inside, "sleep"));
+        scene.until("process of the new group", |scene| scene.named(inside, NAME));
         assert!(!scene.has(other), "another group whose name begins like this one's");
         namesake.end();
         group.end();
@@ -171,7 +191,7 @@ fn a_group_of_version_1_with_the_same_path_is_another() {
     let word = group.path();
     group.end();
     let mut scene = Scene::new(&word);
-    let mut old = Group { dir: v1.join(group.dir.file_name().unwrap()), children: Vec::new() };
+    let mut old = Group::at(v1.join(group.dir.file_name().unwrap()));
     let other = old.run(STAYS, "");
     std::fs::create_dir(&group.dir).unwrap();
     let inside = group.run(STAYS, "");

@@ -1,6 +1,7 @@
 //! Upstreams that are connected and then fail: closed, reset, silent, garbled.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use trace502::model::*;
@@ -273,4 +274,41 @@ fn a_healthy_exchange_is_not_told() {
         })
         .collect();
     assert!(noise.is_empty(), "{noise:#?}");
+}
+
+/// A record of FastCGI for request 1.
+fn record(kind: u8, content: &[u8]) -> Vec<u8> {
+    let len = (content.len() as u16).to_be_bytes();
+    [&[1, kind, 0, 1, len[0], len[1], 0, 0], content].concat()
+}
+
+#[test]
+fn a_status_behind_what_an_application_complained_of_is_seen_however_it_is_cut() {
+    const STDERR: u8 = 7;
+    const STDOUT: u8 = 6;
+    let mut rig = rig();
+    let complaint = [record(STDERR, &[b'x'; 600]), record(STDERR, &[b'y'; 600])].concat();
+    let answer = record(STDOUT, b"Status: 502 Bad Gateway\r\n\r\n");
+    // Within the first head, within a text, at a record's end, within the second text.
+    for cuts in [&[3][..], &[300], &[608], &[100, 700, 1216], &[1300]] {
+        let (listener, at) = listen();
+        let mut proxy = TcpStream::connect(at).unwrap();
+        proxy.write_all(&record(1, &[0, 1, 1, 0, 0, 0, 0, 0])).unwrap();
+        let (mut upstream, _) = listener.accept().unwrap();
+        read_some(&mut upstream);
+        let complaint = [&complaint[..], &record(STDERR, &[b'z'; 600])].concat();
+        let mut rest = &[&complaint[..], &answer].concat()[..];
+        let mut from = 0;
+        for cut in cuts {
+            let (piece, more) = rest.split_at(cut - from);
+            upstream.write_all(piece).unwrap();
+            assert_eq!(read_some(&mut proxy), piece.len());
+            (rest, from) = (more, *cut);
+        }
+        upstream.write_all(rest).unwrap();
+        assert_eq!(read_some(&mut proxy), rest.len());
+        drop(upstream);
+        drop(proxy);
+        assert_eq!(rig.attempt(at).conn.status, Some(502), "cut at {cuts:?}");
+    }
 }
