@@ -282,7 +282,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             let gave_up = conn.fin == 0 && conn.reset == 0 && conn.errno == 0;
             sealed::failed(conn.tgid, conn.tid, conn.bound, conn.bound_request, gave_up);
         }
-    } else if conn.bound != 0 && in_task {
+    } else if conn.bound != 0 && in_task && !thread.as_ref().is_some_and(|thread| thread::has_answered(thread, conn)) {
         story::keep(sk, conn);
     }
     if failed

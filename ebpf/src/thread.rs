@@ -159,6 +159,15 @@ pub fn done(thread: &mut Thread, slot: u32, client: u64, request: u32, error: bo
     thread.answered = Waiting { client, request, since: 0 };
 }
 
+/// Whether the thread has begun to answer the request that an upstream connection served: no error of it is to come.
+/// Of streams, others may have been answered since.
+#[inline(always)]
+pub fn has_answered(thread: &Thread, conn: &Conn) -> bool {
+    conn.bound_request & STREAM == 0
+        && thread.answered.client == conn.bound
+        && thread.answered.request == conn.bound_request
+}
+
 /// The client is gone: nobody will serve its request.
 #[inline(always)]
 pub fn gone(thread: &mut Thread, conn: &Conn) {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::cgroup::Unit;
 use crate::guard::{Kid, Launch, signal_pid, until};
 use crate::netns::Netns;
+use crate::pace;
 use crate::world::World;
 
 pub struct Service {
@@ -100,7 +101,9 @@ pub struct Draft {
 impl Draft {
     /// The lab's own upstream, under a name and an executable of its own.
     pub fn upstream(world: &World, ns: &Netns, name: &str, args: &[&str]) -> Result<Self> {
-        Ok(Self::program(world, ns, name, world.alias(name)?, args))
+        let mut draft = Self::program(world, ns, name, world.alias(name)?, args);
+        draft.launch.command.env(pace::VARIABLE, pace::factor().to_string());
+        Ok(draft)
     }
 
     pub fn program(world: &World, ns: &Netns, name: &str, program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Self {

@@ -40,6 +40,7 @@ pub struct World {
     shared: Mutex<BTreeMap<(Place, String), u16>>,
     ports: AtomicU16,
     aliases: AtomicU16,
+    copying: Mutex<()>,
     pub proxies: Netns,
     pub host: Netns,
     pub certs: Certs,
@@ -80,6 +81,7 @@ impl World {
             shared: Mutex::default(),
             ports: AtomicU16::new(20000),
             aliases: AtomicU16::new(0),
+            copying: Mutex::default(),
             proxies,
             host,
             certs,
@@ -117,7 +119,14 @@ impl World {
         let path = dir.join(name);
         let original = sibling("upstream")?;
         if std::fs::hard_link(&original, &path).is_err() {
-            std::fs::copy(&original, &path).with_context(|| format!("cannot copy {}", original.display()))?;
+            // On another file system: one copy is there for all names.
+            let copied = || format!("cannot copy {}", original.display());
+            let _once = lock(&self.copying);
+            let own = self.dir().join("bin/upstream");
+            if !own.is_file() {
+                std::fs::copy(&original, &own).with_context(copied)?;
+            }
+            std::fs::hard_link(&own, &path).with_context(copied)?;
         }
         Ok(path)
     }

@@ -25,11 +25,11 @@ const fn level(kind: Kind, wrong_cells: usize, exact: usize, strays: usize, alar
 }
 
 const LEVELS: [Level; 6] = [
-    level(Kind::Nginx, 2, 980, 3, 1),
-    level(Kind::Haproxy, 3, 980, 5, 2),
-    level(Kind::Apache, 4, 970, 5, 4),
-    level(Kind::Caddy, 6, 950, 15, 5),
-    level(Kind::Envoy, 6, 930, 20, 3),
+    level(Kind::Nginx, 2, 990, 3, 1),
+    level(Kind::Haproxy, 3, 990, 5, 2),
+    level(Kind::Apache, 4, 985, 5, 2),
+    level(Kind::Caddy, 6, 965, 10, 5),
+    level(Kind::Envoy, 4, 980, 5, 3),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 1, 0, 0, 0),
 ];

@@ -10,14 +10,28 @@ use anyhow::{Context as _, Result};
 use crate::tools::Group;
 use crate::{build, setup, shell, vm};
 
-/// On these kernels in turn, or on this host.
-pub fn run(kernels: &[String], args: &[String]) -> Result<ExitCode> {
-    let mut good = true;
-    for series in kernels {
-        good &= guest(series, args)? == 0;
-    }
+/// On these kernels in turn, or on this host. `agent` is a build of the program with the lab next to it.
+pub fn run(kernels: &[String], agent: Option<&Path>, args: &[String]) -> Result<ExitCode> {
     if kernels.is_empty() {
         lab(args)?;
+    }
+    let agent = match agent {
+        _ if kernels.is_empty() => return Ok(ExitCode::SUCCESS),
+        Some(agent) => std::path::absolute(agent)?,
+        None => {
+            setup::quietly(&[Group::Build, Group::Tests, Group::Vm])?;
+            shell::run(shell::cargo().args(["build", "--release", "--package", "trace502-tests", "--bins"]))?;
+            build::trace502(true)?
+        }
+    };
+    let built = agent.parent().context("the program is in no folder")?;
+    let mut good = true;
+    for series in kernels {
+        let kernel = vm::Kernel::newest(series)?;
+        println!("== kernel {}: lab", kernel.release);
+        let mut guest = guest(&kernel, &agent, built, args)?;
+        guest.timeout = Duration::from_secs(900);
+        good &= guest.run(&mut |line| println!("{line}"))?.status == 0;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -61,18 +75,12 @@ fn python_library() -> Result<PathBuf> {
     Ok(Path::new("/usr/lib").join(python.file_name().context("python3 has no name")?))
 }
 
-/// The cells of nginx on another kernel; the exit status is the lab's.
-fn guest(series: &str, args: &[String]) -> Result<i32> {
-    setup::quietly(&[Group::Build, Group::Tests, Group::Vm])?;
-    let program = build::trace502(true)?;
-    shell::run(shell::cargo().args(["build", "--release", "--package", "trace502-tests", "--bins"]))?;
-    let built = shell::target()?.join("release");
-    let kernel = vm::Kernel::newest(series)?;
-    println!("== kernel {}: lab", kernel.release);
+/// The cells of nginx on another kernel; the exit status is the lab's. `built` is the folder of its programs.
+pub(crate) fn guest(kernel: &vm::Kernel, agent: &Path, built: &Path, args: &[String]) -> Result<vm::Guest> {
     let command =
         ["/lab/lab", "--measure", "cells", "--proxy", "nginx", "--workers", "6", "--slow", "4"].map(String::from);
-    let mut guest = vm::Guest::new(&kernel, &[&command[..], args].concat());
-    guest.file(&program, "/lab/trace502");
+    let mut guest = vm::Guest::new(kernel, &[&command[..], args].concat());
+    guest.file(agent, "/lab/trace502");
     for name in ["lab", "upstream"] {
         guest.file(built.join(name), format!("/lab/{name}"));
     }
@@ -86,6 +94,5 @@ fn guest(series: &str, args: &[String]) -> Result<i32> {
     guest.file(python.clone(), python);
     guest.modules.push("tun".into());
     guest.memory_mib = 2048;
-    guest.timeout = Duration::from_secs(900);
-    Ok(guest.run(&mut |line| println!("{line}"))?.status)
+    Ok(guest)
 }

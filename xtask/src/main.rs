@@ -44,6 +44,9 @@ enum Task {
         /// Run the cells of nginx on these kernels in virtual machines instead of on this host
         #[arg(long, value_delimiter = ',')]
         kernel: Vec<String>,
+        /// The program to run there, with the lab next to it, instead of builds of its own
+        #[arg(long, value_name = "FILE", requires = "kernel")]
+        agent: Option<PathBuf>,
         /// Arguments for the lab, see its --help
         #[arg(last = true)]
         args: Vec<String>,
@@ -125,7 +128,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Live { args } => build::live(&args)?,
         Task::Test { kernel } => return test::run(&kernel),
-        Task::Lab { kernel, args } => return lab::run(&kernel, &args),
+        Task::Lab { kernel, agent, args } => return lab::run(&kernel, agent.as_deref(), &args),
         Task::Bench { quick, json, only } => bench::run(quick, json.as_deref(), &only)?,
         Task::Dist { out } => dist::run(out.as_deref())?,
         Task::Demo => lab::demo(&[])?,

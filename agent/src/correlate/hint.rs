@@ -9,7 +9,12 @@ use super::join::{Joined, claimed, within};
 use super::pending::{Pending, Pendings};
 use super::streams;
 use super::tries::{Tries, Try};
+use crate::model::Nanos;
 use crate::proxies::Birth;
+use crate::text::MILLI;
+
+/// Failures that lie closer together could as well have come in another order.
+const MOMENT: Nanos = 10 * MILLI;
 
 pub fn hinted(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
     let key = pending.key();
@@ -29,7 +34,9 @@ pub fn hinted(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fa
         let free = || of(content).find(|n| !n.one.used && unclaimed(n));
         let chosen = if hint { bound } else { free().into_iter().collect() };
         let Some(last) = chosen.last() else { continue };
-        let chance = content == Content::Unknown && !hint && last.affinity != Affinity::Own;
+        let at = last.one.at;
+        let alike = of(content).any(|n| n.one.seq != last.one.seq && n.one.at.abs_diff(at) <= MOMENT);
+        let chance = content == Content::Unknown && !hint && last.affinity != Affinity::Own && alike;
         let own: Vec<u64> = chosen.iter().map(|n| n.one.seq).collect();
         let mut rivals: Vec<u64> = of(content).map(|n| n.one.seq).filter(|seq| !own.contains(seq)).collect();
         if content == Content::Unknown && own.len() > 1 {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use trace502_tests::upstream;
+use trace502_tests::{pace, upstream};
 
 fn main() -> anyhow::Result<()> {
     // SAFETY: a plain limit, so that crashes made on purpose write no core files.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
+    pace::inherit();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match &words[..] {

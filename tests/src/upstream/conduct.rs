@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::death::{self, Death};
 use super::socket::Stream;
+use crate::pace;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Conduct {
@@ -157,27 +158,27 @@ impl Conduct {
             Self::Spin => {
                 stream.request();
                 let start = std::time::Instant::now();
-                while start.elapsed() < Duration::from_millis(2500) {
+                while start.elapsed() < pace::duration(Duration::from_millis(2500)) {
                     std::hint::spin_loop();
                 }
                 stream.close();
             }
             Self::Blocked => {
                 stream.request();
-                death::wait_uninterruptibly(Duration::from_millis(2500));
+                death::wait_uninterruptibly(pace::duration(Duration::from_millis(2500)));
                 stream.close();
             }
             Self::Trickle => {
                 stream.request();
                 stream.send(b"HTTP/1.1 200 OK\r\n");
                 for n in 0..30 {
-                    std::thread::sleep(Duration::from_millis(300));
+                    std::thread::sleep(pace::duration(Duration::from_millis(300)));
                     if !stream.send(format!("X-Line-{n}: x\r\n").as_bytes()) {
                         return;
                     }
                 }
             }
-            Self::NoRead => std::thread::sleep(Duration::from_secs(3)),
+            Self::NoRead => std::thread::sleep(pace::duration(Duration::from_secs(3))),
             Self::NoAccept | Self::Full(_) => {}
             Self::StopReading => {
                 stream.shrink_receive_buffer();
@@ -254,7 +255,7 @@ fn answer_all(mut stream: Stream, delay: Duration) {
 /// Keeps the connection until the other side ends it, reading nothing more.
 fn hold(stream: Stream) {
     let start = std::time::Instant::now();
-    while start.elapsed() < Duration::from_secs(4) {
+    while start.elapsed() < pace::duration(Duration::from_secs(4)) {
         std::thread::sleep(Duration::from_millis(50));
     }
     stream.close();

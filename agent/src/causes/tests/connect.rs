@@ -56,7 +56,9 @@ fn a_redirected_connection_that_is_refused_is_no_filter() {
     let mut w = nginx();
     let mut a = w.refused();
     a.listener = ListenerSeen::Present { cookie: 1_712, pid: SERVER, queue: 0, limit: 128 };
-    let flow = a.conn.flow.unwrap();
+    // Not a loopback address, which never leaves its namespace.
+    let flow = Flow { local: addr("10.0.0.5:40001"), ..a.conn.flow.unwrap() };
+    a.conn.flow = Some(flow);
     let sender = Flow { local: addr("172.17.0.2:80"), remote: flow.local, netns: 9 };
     w.see(Fact::ResetSent(packet(sender, Some("NO_SOCKET"))));
     a.conn.opened = Some(w.now - 100_000);
