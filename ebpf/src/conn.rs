@@ -11,36 +11,10 @@ use trace502_ebpf::*;
 
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
-use crate::maps::{MPTCP_LISTENERS, PLACES, TAGS, WAYS, constant};
-use crate::{emit, flow, sealed, secured, story, thread};
+use crate::maps::{MPTCP_LISTENERS, PLACES, constant};
+use crate::{emit, flow, places, sealed, secured, story, thread};
 
-/// Where the cookies of those stand that share places with this one, and the first of these.
-#[inline(always)]
-fn group(cookie: u64) -> Option<(*mut [u64; WAYS], u32)> {
-    let group = cookie as u32 & (constant!(SETTINGS.places) / WAYS as u32 - 1);
-    TAGS.get_ptr_mut(group).map(|tags| (tags, group * WAYS as u32))
-}
-
-/// 1 if they are not the same. Written as a comparison it would be a jump, and what the verifier walks through after it
-/// would be walked through once for each place.
-#[inline(always)]
-fn differ(a: u64, b: u64) -> u64 {
-    let bits = a ^ b;
-    let differ;
-    // SAFETY: arithmetic.
-    unsafe {
-        core::arch::asm!(
-            "{differ} = {bits}",
-            "{differ} = -{differ}",
-            "{differ} |= {bits}",
-            "{differ} >>= 63",
-            bits = in(reg) bits,
-            differ = out(reg) differ,
-            options(pure, nomem, nostack),
-        );
-    }
-    differ
-}
+pub use crate::places::gone;
 
 /// What we know of this socket. One that has no cookie costs one load.
 #[inline(always)]
@@ -49,92 +23,36 @@ pub fn get(sk: Sock) -> Option<&'static mut Conn> {
     if cookie == 0 {
         return None;
     }
-    let (tags, first) = group(cookie)?;
-    // SAFETY: a value of the map; numbers that are written as a whole.
-    let tags = unsafe { &*tags };
-    let (mut way, mut none) = (0, 1);
-    for (place, tag) in tags.iter().enumerate() {
-        let other = differ(*tag, cookie);
-        way |= (place as u64) & other.wrapping_sub(1);
-        none &= other;
-    }
-    if none != 0 {
-        return None;
-    }
-    conn_at(first + way as u32)
+    conn_at(places::find(cookie))
 }
 
 #[inline(always)]
 fn conn_at(place: u32) -> Option<&'static mut Conn> {
-    // SAFETY: a value of the map. It belongs to one connection from `claim` to `gone`, both of which run while its
+    // SAFETY: a value of the map. It belongs to one connection from `track` to `gone`, both of which run while its
     // socket is there, as does whoever is between.
     PLACES.get_ptr_mut(place).map(|place| unsafe { &mut (*place).conn })
 }
 
-/// Starts to track a socket.
+/// Starts to track a socket that is not tracked.
 #[inline(always)]
 pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
     let cookie = cookie(sk);
-    let place = claim(cookie, sk.0 as u64);
+    let place = places::claim(cookie, sk.0 as u64);
     let Some(conn) = conn_at(place) else {
         emit::full(Table::Connections);
         return None;
     };
-    clear(conn);
-    conn.cookie = cookie;
-    conn.role = role;
+    renew(conn, cookie, role);
+    places::publish(place, cookie);
     Some(conn)
 }
 
-const NOWHERE: u32 = u32::MAX;
-
-/// Takes a place for the socket at this address.
-#[inline(never)]
-fn claim(cookie: u64, sk: u64) -> u32 {
-    let Some((tags, first)) = group(cookie) else { return NOWHERE };
-    // SAFETY: a value of the map.
-    let tags = unsafe { &mut *tags };
-    for (way, tag) in tags.iter_mut().enumerate() {
-        if *tag == 0 && exchanged(tag, 0, cookie) {
-            return taken(first + way as u32, sk);
-        }
-    }
-    // Not every end is seen: sockets of other families have no hook there.
-    for (way, tag) in tags.iter_mut().enumerate() {
-        let owner = *tag;
-        let Some(place) = PLACES.get_ptr_mut(first + way as u32) else { return NOWHERE };
-        // SAFETY: a value of the map.
-        let gone = unsafe { kernel::cookie_at((*place).sk) } != owner;
-        if gone && exchanged(tag, owner, cookie) {
-            return taken(first + way as u32, sk);
-        }
-    }
-    NOWHERE
-}
-
+/// What was known of this connection is forgotten.
 #[inline(always)]
-fn taken(place: u32, sk: u64) -> u32 {
-    if let Some(place) = PLACES.get_ptr_mut(place) {
-        // SAFETY: a value of the map, ours by now.
-        unsafe { (*place).sk = sk };
-    }
-    place
-}
-
-/// Writes `new` where `old` is, in one step; whether it was.
-#[inline(always)]
-fn exchanged(place: &mut u64, old: u64, new: u64) -> bool {
-    let mut found = old;
-    // SAFETY: eight bytes of a map value, aligned; the instruction is of Linux 5.12.
-    unsafe {
-        core::arch::asm!(
-            "r0 = cmpxchg_64({at} + 0, r0, {new})",
-            at = in(reg) &raw mut *place,
-            new = in(reg) new,
-            inout("r0") found,
-        );
-    }
-    found == old
+pub fn renew(conn: &mut Conn, cookie: u64, role: u8) {
+    clear(conn);
+    conn.cookie = cookie;
+    conn.role = role;
 }
 
 /// Nothing is known of a connection. What follows the fields is covered by its lengths, but for what is
@@ -153,19 +71,6 @@ fn clear(conn: &mut Conn) {
         core::ptr::write_volatile((&raw mut conn.request_head).cast::<u64>(), 0);
         core::ptr::write_volatile((&raw mut conn.reply_head).cast::<u64>(), 0);
     }
-}
-
-/// The socket of a connection is destroyed: its place is free.
-#[inline(never)]
-pub fn gone(cookie: u64) -> i32 {
-    let Some((tags, _)) = group(cookie) else { return 0 };
-    // SAFETY: a value of the map.
-    for tag in unsafe { &mut *tags } {
-        if *tag == cookie {
-            exchanged(tag, cookie, 0);
-        }
-    }
-    0
 }
 
 /// What is accepted from this listener of MPTCP is a proxy's.

@@ -14,6 +14,7 @@ mod head;
 mod kernel;
 mod maps;
 mod peer;
+mod places;
 mod probes;
 mod sealed;
 mod secured;

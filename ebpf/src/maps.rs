@@ -55,10 +55,10 @@ pub struct Place {
 #[btf_map]
 pub static PLACES: Array<Place, 16384> = Array::new();
 
-/// Places that a connection may have, by the last bits of its cookie.
+/// Places in a group; see `places`.
 pub const WAYS: usize = 4;
 
-/// Who has which of some places: cookies, 0 for nobody.
+/// Who has which places of a group: cookies, 0 for nobody.
 #[btf_map]
 pub static TAGS: Array<[u64; WAYS], { 16384 / WAYS }> = Array::new();
 

@@ -61,10 +61,13 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
         // One is being added, or taken away.
         _ => LISTENER_UNKNOWN,
     };
-    let (sk, cookie) = (state.sk.get(), state.cookie.get());
+    // The cookie last, which is added to first: where it is one socket's, so is the rest.
+    let tgid = state.tgid.get();
+    let sk = state.sk.get();
+    let cookie = state.cookie.get();
     if to.seen == LISTENER_PRESENT && kernel::cookie_at(sk) == cookie {
         to.cookie = cookie;
-        to.tgid = state.tgid.get() as u32;
+        to.tgid = tgid as u32;
         (to.queue, to.limit) = kernel::accept_queue(sk);
     }
 }

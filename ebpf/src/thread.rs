@@ -96,6 +96,14 @@ pub fn heard(thread: &mut Thread, client: u64) {
     }
 }
 
+/// The thread turned to a client that is not tracked: what it begins now is for nobody that we know.
+#[inline(always)]
+pub fn turned(thread: &mut Thread) {
+    clear(&mut thread.last);
+    clear(&mut thread.retry);
+    acted(thread);
+}
+
 /// The thread did something: what it closes next has nothing to do with what it wrote before, nor has what it
 /// writes next with a connect() that failed before.
 #[inline(always)]

@@ -206,9 +206,11 @@ fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement
         return false;
     }
     match pending.error.outcome {
-        // An application says so, too: only with a failed attempt, or with none made at all, it is the proxy's word.
+        // An application says so, too: it is the proxy's word after an attempt that failed, or where its log has it.
+        // That no attempt is known proves nothing: one that went well on a connection of HTTP/2 is never told.
         ClientOutcome::Status(_) if pending.error.conn.grpc.is_some() => {
-            cause.is_some() && last.is_none_or(|t| t.end != End::Well)
+            let own = last.map_or(pending.line.is_some(), |t| t.end != End::Well);
+            cause.is_some() && own
         }
         ClientOutcome::Status(502..=504) => true,
         // The application's own 500 is its own affair, also when another upstream had failed before it.

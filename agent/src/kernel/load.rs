@@ -253,7 +253,7 @@ impl Kernel {
 
     /// The same for processes that have become proxies since then.
     pub fn find_more(&mut self) {
-        for name in ["found_connected", "found_peers"] {
+        for name in ["found_listening", "found_beneath", "found_connected", "found_peers"] {
             self.walk(name);
         }
     }

@@ -57,12 +57,12 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
     }
 }
 
-/// Connections that there is room for: one for each half megabyte of memory, within bounds.
+/// Connections that there is room for: one for each quarter of a megabyte of memory, within bounds.
 fn places() -> u32 {
     // SAFETY: no memory is involved.
     let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     let memory = u64::try_from(pages).unwrap_or(0) * u64::try_from(size).unwrap_or(0);
-    let places = (memory >> 19).clamp(1 << 14, 1 << 16) as u32;
+    let places = (memory >> 18).clamp(1 << 14, 1 << 18) as u32;
     1 << places.ilog2()
 }
 

@@ -47,15 +47,16 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     if !known || class & listens != listens {
         peer::owner(tgid, class | listens);
     }
+    if class & PROC_PROXY != 0 {
+        // Also one that has become a proxy since.
+        serves(sk.port());
+    }
     if known {
         return;
     }
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
     sk.tuple(&mut tuple);
-    if class & PROC_PROXY != 0 {
-        serves(tuple.local_port);
-    }
     let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
     let listens = Listens { key, tgid, _pad: 0 };
     if key.port == 0 {
@@ -103,9 +104,10 @@ fn join(key: &ListenKey, cookie: u64, tgid: u32, sk: Sock) -> bool {
         // SAFETY: a value of the map.
         let state = unsafe { &mut *at };
         state.only_v6 = sk.only_v6().into();
-        state.tgid.add(tgid.into());
+        // Whoever reads a sum of two owners sees a cookie that is none: see `peer::find_listener`.
         state.cookie.add(cookie);
         state.sk.add(sk.0 as u64);
+        state.tgid.add(tgid.into());
         state.count.add(1);
         if LISTENERS.get_ptr(key).is_some_and(|now| core::ptr::eq(now, at)) {
             return true;

@@ -9,9 +9,9 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use trace502_ebpf::*;
 
 use crate::head::{self, Source};
-use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, Way};
-use crate::probes::{state, tls};
-use crate::{client, conn, emit, h2, peer, sealed, secured, story, upstream};
+use crate::kernel::{self, AF_UNIX, SHUTDOWN_RECEIVE, Sock, TCP_SYN_RECV, Way};
+use crate::probes::{listen, state, tls};
+use crate::{client, conn, emit, h2, peer, sealed, secured, story, thread, upstream};
 
 const EAGAIN: i32 = -11;
 const EINTR: i32 = -4;
@@ -20,6 +20,7 @@ const MSG_PEEK: i32 = 2;
 /// What is received goes nowhere: HAProxy empties what it closes.
 const MSG_TRUNC: i32 = 0x20;
 const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const DNS_PORT: u16 = 53;
 
@@ -216,7 +217,29 @@ fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
             0 if !receiving => return adopt_resolver(sk),
             _ => {}
         }
+    } else if receiving && sk.protocol() == IPPROTO_TCP && listen::is_proxy_port(sk) {
+        return unknown_client(sk);
     }
+    None
+}
+
+/// A proxy may read from a client that we do not know.
+#[inline(never)]
+fn unknown_client(sk: Sock) -> Option<&'static mut Conn> {
+    let (tgid, tid) = emit::current();
+    if upstream::class_of(tgid) & PROC_PROXY == 0 {
+        return None;
+    }
+    if sk.state() == TCP_SYN_RECV {
+        // Its request came with the first packet (TCP Fast Open).
+        state::client_of(sk);
+        return conn::get(sk);
+    }
+    // There was no room for it. What the thread does next must not be taken for another client's.
+    if let Some(thread) = thread::of(tid) {
+        thread::turned(thread);
+    }
+    emit::full(Table::Connections);
     None
 }
 

@@ -17,6 +17,9 @@ const IPPROTO_TCP: u16 = 6;
 pub fn state(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock(ctx.arg(0));
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    if new == TCP_ESTABLISHED && old != TCP_SYN_SENT && sk.protocol() == IPPROTO_MPTCP {
+        return accepted_mptcp(sk);
+    }
     match conn::get(sk) {
         // A socket may be connected again after a failure, or after it was told to forget its connection.
         Some(conn) if (old, new) == (TCP_CLOSE, TCP_SYN_SENT) => again(sk, conn),
@@ -29,7 +32,6 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
             ROLE_PEER => peer(sk, conn, old, new),
             _ => {}
         },
-        None if sk.protocol() == IPPROTO_MPTCP && new == TCP_ESTABLISHED && conn::is_marked(sk) => client_of(sk),
         None => match (old, new) {
             (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
             (TCP_SYN_RECV, TCP_ESTABLISHED) if sk.protocol() == IPPROTO_TCP => accepted(sk),
@@ -62,38 +64,41 @@ fn again(sk: Sock, conn: &mut Conn) {
     // Its addresses are those of the new connection by now; see `story::compose`.
     conn.last_state = TCP_CLOSE;
     conn::end_upstream(sk, conn, true);
-    conn.role = ROLE_OPAQUE;
-    conn.bound = 0;
-    conn.request = 0;
-    conn.established = 0;
-    conn.flags = 0;
-    conn.fin = 0;
-    conn.reset = 0;
-    conn.errno = 0;
-    conn.status = 0;
-    conn.asked = 0;
-    conn.asked_before = 0;
-    conn.request_bytes = 0;
-    conn.reply_bytes = 0;
-    conn.request_len = 0;
-    conn.reply_len = 0;
-    connecting(sk);
+    // It keeps its place.
+    conn::renew(conn, conn.cookie, ROLE_OPAQUE);
+    let class = dials(sk);
+    if class != 0 {
+        dialling(sk, conn, class);
+    }
 }
 
 /// A process starts to connect: the hook runs in its context.
 #[inline(never)]
 fn connecting(sk: Sock) {
-    let (tgid, tid) = emit::current();
+    let class = dials(sk);
+    if class != 0
+        && let Some(conn) = conn::track(sk, ROLE_OPAQUE)
+    {
+        dialling(sk, conn, class);
+    }
+}
+
+/// What the process is that starts to connect, 0 where its connections are none of ours.
+#[inline(always)]
+fn dials(sk: Sock) -> u32 {
+    let (tgid, _) = emit::current();
     // SAFETY: a plain number.
-    let Some(&class) = (unsafe { PROCS.get(&tgid) }) else { return };
+    let Some(&class) = (unsafe { PROCS.get(&tgid) }) else { return 0 };
     if sk.protocol() != IPPROTO_TCP {
-        return;
+        return 0;
     }
-    let class = if class & PROC_PROXY != 0 { class } else { found(kernel::current_task(), class) };
-    if class == 0 {
-        return;
-    }
-    let Some(conn) = conn::track(sk, ROLE_UPSTREAM) else { return };
+    if class & PROC_PROXY != 0 { class } else { found(kernel::current_task(), class) }
+}
+
+#[inline(always)]
+fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
+    let (tgid, tid) = emit::current();
+    conn.role = ROLE_UPSTREAM;
     conn.class = class;
     conn.tgid = tgid;
     conn.tid = tid;
@@ -233,8 +238,23 @@ fn accepted(sk: Sock) {
     client_of(sk);
 }
 
+/// A connection of MPTCP was accepted. It is a copy of its listener, cookie included where that has one: then nothing
+/// tells it from others, and it is counted instead of taken for one of them.
 #[inline(never)]
-fn client_of(sk: Sock) {
+fn accepted_mptcp(sk: Sock) -> i32 {
+    if !conn::is_marked(sk) {
+        return 0;
+    }
+    if sk.known_cookie() == 0 {
+        client_of(sk);
+    } else {
+        emit::full(Table::Connections);
+    }
+    0
+}
+
+#[inline(never)]
+pub fn client_of(sk: Sock) {
     if let Some(conn) = conn::track(sk, ROLE_CLIENT) {
         conn::accepted(conn);
         link(sk, conn);
