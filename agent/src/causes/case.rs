@@ -14,8 +14,8 @@ use crate::model::{
 };
 use crate::proxies::Protocol;
 use crate::text;
-use crate::wire::Looks;
 use crate::wire::h2::{self, Carries};
+use crate::wire::{Looks, tls};
 
 /// What the host answered, so that a case is judged on one picture however often it is asked.
 #[derive(Debug, Default)]
@@ -287,9 +287,16 @@ impl<'a> Case<'a> {
         match self.sent() {
             Looks::FastCgi => Protocol::FastCgi,
             Looks::Http2 => Protocol::Grpc,
+            Looks::Tls if self.offers_http2() => Protocol::Grpc,
             Looks::Nothing => Protocol::Unknown,
             _ => Protocol::Http,
         }
+    }
+
+    /// Inside TLS the proxy means to speak HTTP/2: its hello says so, or the call of gRPC that it answered.
+    fn offers_http2(&self) -> bool {
+        self.conn().is_some_and(|c| tls::offers_http2(&c.request_head))
+            || self.client.is_some_and(|client| client.conn.grpc.is_some())
     }
 
     /// When the attempt began: its request, or its connect where there was none.

@@ -30,6 +30,7 @@ mod send_timeout;
 mod socket_missing;
 mod stale_connection;
 mod syn_timeout;
+mod tls_advice;
 mod tls_handshake_failed;
 mod tls_mismatch;
 mod unattributed;

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::tls_advice::{Reason, advised};
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::logs::Hint;
 use crate::model::{Connection, Group, Handshake, Trouble};
-use crate::proxies::Setting;
 use crate::text::SECOND;
 use crate::wire::{Looks, openssl, tls};
 
@@ -39,8 +39,9 @@ fn rule(case: &Case<'_>) -> Verdict {
         return finding.yes();
     }
     if let Some(alert) = tls::alert(case.reply()) {
-        return advised(case, Finding::new(format!("{place} ended the TLS handshake{asked}: alert {}", alert.name())))
-            .yes();
+        let why =
+            format!("{} refused {}'s TLS handshake{asked}: alert {}", server(case), case.owner.name, alert.name());
+        return advised(case, Finding::new(why), Reason::of_alert(alert.code)).yes();
     }
     let proxy = &case.owner.name;
     let done = case.handshake().is_some_and(|made| made.done);
@@ -56,6 +57,7 @@ fn rule(case: &Case<'_>) -> Verdict {
                 "alert_sent",
                 format!("{after} bytes after the hello: an alert"),
             ),
+            Reason::Unknown,
         )
         .yes();
     }
@@ -73,6 +75,7 @@ fn rule(case: &Case<'_>) -> Verdict {
             "handshake",
             "the alert that says why is encrypted or was not sent",
         ),
+        Reason::Unknown,
     )
     .yes()
 }
@@ -84,20 +87,24 @@ fn told(case: &Case<'_>, made: &Handshake, asked: &str) -> Option<Finding> {
     if let Some(why) = refused(made) {
         let finding = Finding::new(format!("{proxy} refused the certificate of {place}{asked}: {why}"));
         let finding = noted(finding, format!("{proxy} found of the certificate: {why}"));
-        let finding = match made.other_name {
-            true => finding.fixes(case.advise(Setting::TlsName, "{}")),
-            false => finding,
-        };
-        return Some(advised(case, finding));
+        return Some(advised(case, finding, Reason::of(made)));
     }
     let trouble = made.trouble?;
-    let (who, what) = match trouble {
-        Trouble::AlertReceived(_) => (&place, "by an alert of its own"),
-        _ => (proxy, "by itself"),
-    };
     let why = openssl::trouble(trouble);
-    let finding = Finding::new(format!("{who} ended the TLS handshake between {proxy} and {place}{asked}: {why}"));
-    Some(advised(case, noted(finding, format!("{who} ended it {what}: {why}"))))
+    let finding = match trouble {
+        Trouble::AlertReceived(code) => {
+            let alert = tls::Alert { fatal: true, code: Some(code) }.name();
+            Finding::new(format!("{} refused {proxy}'s TLS handshake{asked}: alert {alert}", server(case)))
+        }
+        _ => Finding::new(format!("{proxy} ended its TLS handshake with {}{asked}: {why}", server(case))),
+    };
+    let finding = noted(finding, format!("{proxy}'s TLS library: {why}"));
+    Some(advised(case, finding, Reason::of(made)))
+}
+
+/// `node (pid 812) on 127.0.0.1:8443`, or only the address.
+fn server(case: &Case<'_>) -> String {
+    case.server().map_or_else(|| case.place(), |pid| format!("{} on {}", case.who(pid), case.place()))
 }
 
 /// Why the proxy did not accept the certificate, if it did not.
@@ -123,7 +130,7 @@ fn after_the_handshake(case: &Case<'_>, asked: &str) -> Verdict {
     let why = if refused { ": it refused the certificate, says its log" } else { ", most often about its certificate" };
     let finding = Finding::new(format!("{proxy} closed the TLS connection to {place}{asked} without a request{why}"));
     let finding = finding.note(case.at, "handshake", "the TLS library had brought the handshake to its end");
-    advised(case, finding).proven_if(refused, "what the proxy found to be wrong").yes()
+    advised(case, finding, Reason::Unknown).proven_if(refused, "what the proxy found to be wrong").yes()
 }
 
 /// With TLS 1.3 a server that wants a certificate of the proxy says so when the request is under way.
@@ -133,14 +140,14 @@ fn after_the_request(case: &Case<'_>, conn: &Connection) -> Option<Finding> {
     if GOODBYES.contains(&code) || conn.reused || !case.no_answer() {
         return None;
     }
-    let (proxy, place) = (&case.owner.name, case.place());
+    let proxy = &case.owner.name;
     let alert = tls::Alert { fatal: true, code: Some(code) }.name();
     let wants = matches!(code, 40..=49 | 116);
     let what = if wants { " in place of an answer: it wants a certificate of it" } else { " in place of an answer" };
-    let finding = Finding::new(format!("{place} ended the TLS connection of {proxy} by alert {alert}{what}"));
+    let finding = Finding::new(format!("{} ended {proxy}'s TLS connection: alert {alert}{what}", server(case)));
     let finding = finding.note(case.at, "tls_library", format!("alert {alert} was received"));
-    let advice = format!("give {proxy} a client certificate that {place} accepts, or let it ask for none");
-    Some(if wants { finding.fix(advice) } else { finding }.proven_if(code == 116, "what it refused, in its own words"))
+    let finding = if wants { advised(case, finding, Reason::Client) } else { finding };
+    Some(finding.proven_if(code == 116, "what it refused, in its own words"))
 }
 
 /// Bytes sent after the client hello.
@@ -148,11 +155,4 @@ fn after_hello(conn: &Connection) -> Option<u64> {
     let len = conn.request_head.get(3..5)?;
     let hello = 5 + u64::from(u16::from_be_bytes([len[0], len[1]]));
     conn.request_bytes.checked_sub(hello)
-}
-
-fn advised(case: &Case<'_>, finding: Finding) -> Finding {
-    finding
-        .fix(format!("look at its certificate: `openssl s_client -connect {} </dev/null`", case.place()))
-        .fixes(case.advise(Setting::TlsVerify, "{}"))
-        .fixes(case.advise(Setting::TlsName, "{}"))
 }

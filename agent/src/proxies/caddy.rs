@@ -35,6 +35,8 @@ fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
         Setting::UpstreamTls => "https:// in reverse_proxy, or tls in transport http",
         Setting::TlsVerify => "tls_trust_pool in transport http",
         Setting::TlsName => "tls_server_name in transport http",
+        Setting::ClientCertificate => "tls_client_auth in transport http",
+        Setting::TlsVersion | Setting::TlsCiphers => return None,
         Setting::UpstreamHttp2 => "versions h2c 2 in transport http (added or removed)",
         Setting::FailureCount => "fail_duration, max_fails and health_uri",
         Setting::Resolver => "resolvers in transport http",

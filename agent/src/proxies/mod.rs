@@ -61,6 +61,11 @@ pub enum Setting {
     UpstreamTls,
     TlsVerify,
     TlsName,
+    /// Which versions of TLS it allows.
+    TlsVersion,
+    TlsCiphers,
+    /// What it shows an upstream that wants a certificate of it.
+    ClientCertificate,
     UpstreamHttp2,
     /// When an upstream counts as down.
     FailureCount,
@@ -70,7 +75,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 15] = [
+    pub const ALL: [Setting; 18] = [
         Setting::Upstream,
         Setting::ConnectTimeout,
         Setting::ResponseTimeout,
@@ -81,6 +86,9 @@ impl Setting {
         Setting::UpstreamTls,
         Setting::TlsVerify,
         Setting::TlsName,
+        Setting::TlsVersion,
+        Setting::TlsCiphers,
+        Setting::ClientCertificate,
         Setting::UpstreamHttp2,
         Setting::FailureCount,
         Setting::Resolver,

@@ -25,7 +25,9 @@ pub static PROXY: Proxy = Proxy {
 fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
     Some(match (setting, protocol) {
         (Setting::Upstream, Protocol::FastCgi) => "fastcgi_pass or the server lines of its upstream block",
-        (Setting::Upstream, Protocol::Unknown) => "proxy_pass, fastcgi_pass or the server lines of its upstream block",
+        (Setting::Upstream, Protocol::Unknown) => {
+            "proxy_pass, grpc_pass, fastcgi_pass or the server lines of its upstream block"
+        }
         (Setting::Upstream, Protocol::Grpc) => "grpc_pass or the server lines of its upstream block",
         (Setting::Upstream, _) => "proxy_pass or the server lines of its upstream block",
         (Setting::ConnectTimeout, Protocol::FastCgi) => "fastcgi_connect_timeout",
@@ -47,8 +49,16 @@ fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
         (Setting::HeaderRoom, _) => "proxy_buffer_size",
         (Setting::UpstreamTls, Protocol::Grpc) => "grpc_pass grpcs:// instead of grpc:// (or the reverse)",
         (Setting::UpstreamTls, _) => "proxy_pass https:// instead of http:// (or the reverse)",
+        (Setting::TlsVerify, Protocol::Grpc) => "grpc_ssl_trusted_certificate and grpc_ssl_verify",
         (Setting::TlsVerify, _) => "proxy_ssl_trusted_certificate and proxy_ssl_verify",
+        (Setting::TlsName, Protocol::Grpc) => "grpc_ssl_name and grpc_ssl_server_name on",
         (Setting::TlsName, _) => "proxy_ssl_name and proxy_ssl_server_name on",
+        (Setting::TlsVersion, Protocol::Grpc) => "grpc_ssl_protocols",
+        (Setting::TlsVersion, _) => "proxy_ssl_protocols",
+        (Setting::TlsCiphers, Protocol::Grpc) => "grpc_ssl_ciphers",
+        (Setting::TlsCiphers, _) => "proxy_ssl_ciphers",
+        (Setting::ClientCertificate, Protocol::Grpc) => "grpc_ssl_certificate and grpc_ssl_certificate_key",
+        (Setting::ClientCertificate, _) => "proxy_ssl_certificate and proxy_ssl_certificate_key",
         (Setting::UpstreamHttp2, _) => "grpc_pass instead of proxy_pass (or the reverse)",
         (Setting::FailureCount, _) => "max_fails and fail_timeout of its server lines",
         (Setting::Resolver, _) => "resolver",

@@ -34,10 +34,11 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::UpstreamTls => "https:// in loadBalancer.servers (or the reverse)",
         Setting::TlsVerify => "rootCAs of its serversTransport",
         Setting::TlsName => "serverName of its serversTransport",
+        Setting::ClientCertificate => "certificates of its serversTransport",
         Setting::UpstreamHttp2 => "h2c:// in loadBalancer.servers, or disableHTTP2 of its serversTransport",
         Setting::FailureCount => "loadBalancer.healthCheck of its service",
         Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
         Setting::Limit => "maxIdleConnsPerHost of its serversTransport, and the descriptor limit of the process",
-        Setting::HeaderRoom | Setting::SourceAddress => return None,
+        Setting::HeaderRoom | Setting::SourceAddress | Setting::TlsVersion | Setting::TlsCiphers => return None,
     })
 }

@@ -97,6 +97,18 @@ pub fn alert(bytes: &[u8]) -> Option<Alert> {
 
 /// The server name that a client hello asks for.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
+    let name = extension(bytes, 0)?;
+    Some(crate::text::safe_bytes(name.get(5..)?, 120))
+}
+
+/// Whether a client hello offers to speak HTTP/2 before all else (ALPN).
+pub fn offers_http2(bytes: &[u8]) -> bool {
+    const ALPN: u16 = 16;
+    extension(bytes, ALPN).is_some_and(|offered| offered.get(2..).is_some_and(|names| names.starts_with(b"\x02h2")))
+}
+
+/// The body of an extension of a client hello.
+fn extension(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     if !is_client_hello(bytes) {
         return None;
     }
@@ -110,9 +122,8 @@ pub fn server_name(bytes: &[u8]) -> Option<String> {
     rest = rest.get(1 + compressions + 2..)?;
     while let [a, b, c, d, after @ ..] = rest {
         let len = usize::from(u16::from_be_bytes([*c, *d]));
-        if (*a, *b) == (0, 0) {
-            let name = after.get(5..len)?;
-            return Some(crate::text::safe_bytes(name, 120));
+        if u16::from_be_bytes([*a, *b]) == wanted {
+            return after.get(..len);
         }
         rest = after.get(len..)?;
     }
@@ -148,5 +159,9 @@ mod tests {
             server_name(&hello[..cut]);
         }
         assert_eq!(server_name(&hello[..70]), None);
+        assert!(!offers_http2(&hello));
+        hello.extend_from_slice(b"\0\x10\0\x05\0\x03\x02h2");
+        assert!(offers_http2(&hello));
+        assert_eq!(server_name(&hello).as_deref(), Some("api.example"));
     }
 }

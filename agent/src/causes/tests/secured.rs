@@ -30,11 +30,15 @@ fn a_request_inside_tls_is_no_failed_handshake() {
 
 /// A handshake that led to no request, and what the proxy's TLS library made of it.
 fn shook(handshake: Handshake) -> World {
+    shook_with(handshake, HELLO.to_vec())
+}
+
+fn shook_with(handshake: Handshake, hello: Vec<u8>) -> World {
     let mut w = nginx();
     let mut a = w.attempt();
     asked(&mut a, b"\x16\x03\x03\x00\x40\x02\x00\x00\x3c", 2_400);
     a.conn.status = None;
-    a.conn.request_head = HELLO.to_vec();
+    a.conn.request_head = hello;
     a.conn.request_bytes = 517 + 74;
     a.conn.secured = true;
     a.handshake = Some(handshake);
@@ -63,7 +67,7 @@ fn a_library_says_why_a_handshake_failed() {
     says(
         Handshake { trouble: Some(Trouble::AlertReceived(70)), ..none },
         Certain,
-        "127.0.0.1:8000 ended the TLS handshake",
+        "uvicorn (pid 812) on 127.0.0.1:8000 refused nginx's TLS handshake: alert protocol_version",
     );
     says(
         Handshake { trouble: Some(Trouble::Library(258)), ..none },
@@ -71,6 +75,50 @@ fn a_library_says_why_a_handshake_failed() {
         "the version of TLS that was offered is not allowed",
     );
     says(Handshake { trouble: Some(Trouble::AlertSent(42)), ..none }, Certain, "alert bad_certificate was sent");
+}
+
+/// A hello that asks for a name and offers HTTP/2.
+fn hello(grpc: bool) -> Vec<u8> {
+    let mut hello = b"\x16\x03\x01\x00\x60\x01\x00\x00\x5c\x03\x03".to_vec();
+    hello.extend_from_slice(&[7; 32]);
+    hello.extend_from_slice(&[0, 0, 2, 0x13, 1, 1, 0, 0, 29]);
+    hello.extend_from_slice(b"\0\0\0\x10\0\x0e\0\0\x0bapi.example");
+    hello.extend_from_slice(if grpc { b"\0\x10\0\x05\0\x03\x02h2" } else { b"\0\x17\0\0" });
+    hello
+}
+
+#[test]
+fn each_reason_has_its_remedy() {
+    let none = Handshake::default();
+    let verified = |code| Handshake { verified: code, trouble: Some(Trouble::Library(134)), ..none };
+    let alert = |code| Handshake { trouble: Some(Trouble::AlertReceived(code)), ..none };
+    for (handshake, grpc, wanted) in [
+        (verified(10), false, "renew the certificate on 127.0.0.1:8000 (uvicorn (pid 812)) and reload it"),
+        (verified(20), false, "nginx: proxy_ssl_trusted_certificate and proxy_ssl_verify"),
+        (verified(18), true, "nginx: grpc_ssl_trusted_certificate and grpc_ssl_verify"),
+        (
+            Handshake { done: true, other_name: true, ..none },
+            false,
+            "nginx: proxy_ssl_name and proxy_ssl_server_name on",
+        ),
+        (verified(62), true, "nginx: grpc_ssl_name and grpc_ssl_server_name on"),
+        (alert(70), false, "nginx: proxy_ssl_protocols"),
+        (alert(40), false, "nginx: proxy_ssl_ciphers\nnginx: proxy_ssl_certificate and proxy_ssl_certificate_key"),
+        (alert(116), true, "nginx: grpc_ssl_certificate and grpc_ssl_certificate_key"),
+        (alert(120), true, "offers no HTTP/2 inside TLS"),
+        (Handshake { trouble: Some(Trouble::Library(193)), ..none }, true, "nginx: grpc_ssl_ciphers"),
+    ] {
+        let i = shook_with(handshake, hello(grpc)).expect("tls_handshake_failed", Certain);
+        let fixes = i.fix.join("\n");
+        assert!(fixes.contains(wanted), "{wanted}: {fixes}");
+        let lines: BTreeSet<&String> = i.fix.iter().collect();
+        assert_eq!(lines.len(), i.fix.len(), "a line stands twice: {fixes}");
+        assert_eq!(fixes.contains("trusted_certificate"), wanted.contains("trusted_certificate"), "{fixes}");
+        assert_eq!(fixes.contains("ssl_name"), wanted.contains("ssl_name"), "{fixes}");
+        if let Some(by_hand) = i.fix.iter().find(|fix| fix.contains("openssl")) {
+            assert!(by_hand.contains("-connect 127.0.0.1:8000 -servername api.example </dev/null"), "{by_hand}");
+        }
+    }
 }
 
 #[test]
