@@ -88,7 +88,45 @@ fn a_hello_without_an_answer_is_no_matter_of_patience() {
     error_after(&mut w, 2 * SECOND, ClientOutcome::Status(504));
     let i = w.incident();
     assert_eq!(i.cause, "response_timeout");
+    assert!(i.summary.contains("accepted the connection and did not answer nginx's TLS hello in 2 s"), "{}", i.summary);
+    assert!(!i.summary.contains("request"), "{}", i.summary);
+    assert!(fixes(&i).contains("proxy_connect_timeout") && !fixes(&i).contains("read_timeout"), "{i:#?}");
+    assert!(i.evidence.iter().any(|e| e.text == "TLS hello sent (47 bytes so far)"), "{i:#?}");
     assert!(fixes(&i).contains("https://") && !fixes(&i).contains("raise"), "{i:#?}");
+}
+
+#[test]
+fn a_hello_that_nobody_read_is_no_request() {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    a.conn.request_head = vec![0x16, 3, 1, 2, 0, 1];
+    hung(&w, &mut a);
+    a.peer = Some(Peer { unread: 47, ..w.peer() });
+    w.tell(a);
+    error_after(&mut w, 2 * SECOND, ClientOutcome::Status(504));
+    let i = w.expect("request_not_read", Certain);
+    assert!(i.summary.contains("never read nginx's TLS hello (47 bytes unread)"), "{}", i.summary);
+    assert!(fixes(&i).contains("proxy_connect_timeout"), "{i:#?}");
+}
+
+/// HAProxy writes its error first, and closes later.
+#[test]
+fn a_wait_ends_with_the_error() {
+    let mut w = World::new("haproxy");
+    w.listening(here(), SERVER).pass(10 * SECOND);
+    error_after(&mut w, SECOND, ClientOutcome::Status(504));
+    w.pass(200 * MILLI);
+    let mut a = w.attempt();
+    a.conn.closed_first = true;
+    a.conn.asked = Some(w.now - 1_200 * MILLI);
+    a.conn.opened = a.conn.asked;
+    a.conn.established = a.conn.asked;
+    a.peer = Some(w.peer());
+    w.tell(a);
+    let i = w.expect("response_timeout", Certain);
+    assert!(i.summary.contains("did not answer in 1 s"), "{}", i.summary);
+    let gave_up = i.evidence.iter().find(|e| e.kind == "gave_up").unwrap();
+    assert_eq!((gave_up.t_us, gave_up.text.as_str()), (0, "haproxy stopped waiting after 1 s"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::model::{
 use crate::proxies::Protocol;
 use crate::text;
 use crate::wire::h2::{self, Carries};
-use crate::wire::{Looks, tls};
+use crate::wire::{Looks, http, tls};
 
 /// What the host answered, so that a case is judged on one picture however often it is asked.
 #[derive(Debug, Default)]
@@ -307,12 +307,37 @@ impl<'a> Case<'a> {
 
     /// How long nothing came: from the request, or from connect() while connecting.
     pub fn waited(&self) -> Nanos {
-        let from = match self.conn() {
+        self.gone_on().saturating_sub(self.waits_from().unwrap_or(self.at))
+    }
+
+    fn waits_from(&self) -> Option<Nanos> {
+        match self.conn() {
             Some(conn) if self.connecting() => conn.opened,
             Some(conn) => conn.asked.or(conn.established),
             None => None,
-        };
-        self.at.saturating_sub(from.unwrap_or(self.at))
+        }
+    }
+
+    /// When the proxy no longer waited: some write their error first and close later.
+    pub fn gone_on(&self) -> Nanos {
+        match self.waits_from() {
+            Some(from) if from < self.moment => self.at.min(self.moment),
+            _ => self.at,
+        }
+    }
+
+    /// Nothing but the beginning of a TLS handshake was sent, and no byte came back.
+    pub fn mute_to_tls(&self) -> bool {
+        self.sent_hello() && self.answered() == Looks::Nothing
+    }
+
+    /// All that was sent is of a TLS handshake.
+    pub fn sent_hello(&self) -> bool {
+        self.begins_with_hello() && self.conn().is_some_and(|c| !c.application && !c.reused)
+    }
+
+    pub fn begins_with_hello(&self) -> bool {
+        self.conn().is_some_and(|c| tls::is_client_hello(http::after_proxy_header(&c.request_head)))
     }
 
     pub fn flow(&self) -> Option<Flow> {

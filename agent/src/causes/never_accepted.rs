@@ -35,6 +35,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let doing = state.as_ref().map_or_else(String::new, |s| format!("; it is {s}"));
     let service = owner.map_or_else(|| "the upstream".into(), |pid| case.service(pid));
     let waited = text::duration(case.waited());
+    let limit = if case.mute_to_tls() { Setting::HandshakeTimeout } else { Setting::ResponseTimeout };
     Finding::new(format!(
         "{who} never accepted the connection{queue}; {} gave up after {waited}{doing}",
         case.owner.name
@@ -43,7 +44,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         "{service}: all workers busy or stuck, or its accept loop stopped; add workers or look at a stack dump"
     ))
     .fixes(case.workers_of(owner))
-    .fixes(case.advise(Setting::ResponseTimeout, "{} decides how long it waits"))
+    .fixes(case.advise(limit, "{} decides how long it waits"))
     .proven_if(proven, "that this connection was one of those waiting")
     .of_process(owner)
     .yes()

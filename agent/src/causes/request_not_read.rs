@@ -36,9 +36,13 @@ fn rule(case: &Case<'_>) -> Verdict {
     let service = server.map_or_else(|| "the upstream".into(), |pid| case.service(pid));
     let bytes = if pieces { String::new() } else { format!(" ({} unread)", text::count(unread, "byte")) };
     let waited = text::duration(case.waited());
-    Finding::new(format!("{who} accepted the connection and never read the request{bytes} in {waited}{doing}"))
+    let (what, limit) = match case.mute_to_tls() {
+        true => (format!("{}'s TLS hello", case.owner.name), Setting::HandshakeTimeout),
+        false => ("the request".to_owned(), Setting::ResponseTimeout),
+    };
+    Finding::new(format!("{who} accepted the connection and never read {what}{bytes} in {waited}{doing}"))
         .fix(format!("{service} is stuck before it reads: look at a stack dump of it"))
-        .fixes(case.advise(Setting::ResponseTimeout, "{} decides how long it waits"))
+        .fixes(case.advise(limit, "{} decides how long it waits"))
         .proven_if(none_read, "whether it had read a part of the request")
         .yes()
 }

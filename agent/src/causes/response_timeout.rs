@@ -43,13 +43,14 @@ fn rule(case: &Case<'_>) -> Verdict {
     let state = server.and_then(|pid| state(case, pid));
     let doing = state.as_ref().map_or_else(String::new, |s| format!("; it is {s}"));
     let waited = text::duration(case.waited());
+    let hello = case.mute_to_tls();
     let what = match (partial, tls) {
         (true, _) => format!("sent {} of a header and no more", text::count(conn.reply_bytes, "byte")),
         (_, true) => "did not answer inside TLS".into(),
+        _ if hello => format!("accepted the connection and did not answer {}'s TLS hello", case.owner.name),
         _ => "took the request and did not answer".into(),
     };
-    let hello = case.sent() == Looks::Tls && case.answered() == Looks::Nothing;
-    let doing = if hello { format!("{doing}; the request was a TLS hello: it may not speak TLS") } else { doing };
+    let doing = if hello { format!("{doing}; it may not speak TLS") } else { doing };
     // A unix socket does not say how many bytes are unread; who read on its first request read that.
     let begun = |p: &Peer| case.is_unix() && p.read_by.is_some() && !conn.reused;
     // What is left is the proxy's goodbye.
@@ -59,7 +60,9 @@ fn rule(case: &Case<'_>) -> Verdict {
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
     let finding = Finding::new(format!("{whose} {what} in {waited}{doing}"));
     let finding = match hello {
-        true => finding.fixes(case.advise(Setting::UpstreamTls, "{} if the upstream speaks no TLS on this port")),
+        true => finding
+            .fixes(case.advise(Setting::UpstreamTls, "{} if the upstream speaks no TLS on this port"))
+            .fixes(case.advise(Setting::HandshakeTimeout, "{} decides how long it waits for a TLS handshake")),
         false => finding
             .fix(format!("find what {service} waits for: a slow query, a lock, a downstream service"))
             .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long")),
@@ -67,7 +70,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     finding
         .proven_if(greeted != Some(false), "whether an answer had begun: not all that came was kept")
         .proven_if(!tls, "what the TLS connection carried")
-        .proven_if(taken || tls, "whether the upstream had read the request")
+        .proven_if(
+            taken || tls,
+            if hello { "whether the upstream had read the hello" } else { "whether the upstream had read the request" },
+        )
         .yes()
 }
 

@@ -4,7 +4,7 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::proxies::Setting;
 use crate::text;
-use crate::wire::{Looks, http, tls};
+use crate::wire::{Looks, tls};
 
 pub static CAUSE: Cause = Cause {
     id: "tls_mismatch",
@@ -25,7 +25,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let finding = match (sent, answered) {
         (_, Looks::Nothing) | (Looks::Tls, Looks::Tls) => return Verdict::No,
-        (Looks::Tls, _) if hello(case) => Finding::new(format!(
+        (Looks::Tls, _) if case.begins_with_hello() => Finding::new(format!(
             "{} speaks TLS to {}, which answered in plain text: {}",
             case.owner.name,
             case.place(),
@@ -45,10 +45,6 @@ fn rule(case: &Case<'_>) -> Verdict {
         .fix(same(case))
         .fixes(case.advise(Setting::UpstreamTls, "{}"))
         .yes()
-}
-
-fn hello(case: &Case<'_>) -> bool {
-    case.conn().is_some_and(|c| tls::is_client_hello(http::after_proxy_header(&c.request_head)))
 }
 
 fn same(case: &Case<'_>) -> String {

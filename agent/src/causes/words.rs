@@ -84,7 +84,8 @@ impl Case<'_> {
         let sent = text::count(conn.request_bytes, "byte");
         let reused =
             if conn.reused { format!(" as request {} on this connection", conn.request) } else { String::new() };
-        note(conn.asked, "request_sent", format!("request sent{reused} ({sent} so far)"));
+        let what = if self.sent_hello() { "TLS hello" } else { "request" };
+        note(conn.asked, "request_sent", format!("{what} sent{reused} ({sent} so far)"));
         note(conn.fin, "fin_received", "the upstream closed its side (FIN)".into());
         note(conn.reset, "rst_received", "the connection was reset (RST)".into());
         if let Some(peer) = &attempt.peer {
@@ -101,7 +102,11 @@ impl Case<'_> {
         } else if attempt.handover == Handover::Answered {
             // The answer was the news: the connection goes on.
         } else if self.unanswered() || (self.gave_up() && (self.no_answer() || self.only_control().is_some())) {
-            note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
+            note(
+                Some(self.gone_on()),
+                "gave_up",
+                format!("{name} stopped waiting after {}", text::duration(self.waited())),
+            );
         } else if self.gave_up() {
             note(Some(self.at), "closed", format!("{name} closed the connection"));
         }

@@ -40,6 +40,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::FailureCount => "retry= of its BalancerMember lines",
         Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
         Setting::Limit => "MaxRequestWorkers and the descriptor limit of the process",
+        Setting::HandshakeTimeout => return None,
         Setting::SourceAddress => "ProxySourceAddress, or enablereuse=on",
     })
 }

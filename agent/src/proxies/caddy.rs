@@ -27,6 +27,7 @@ fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
         Setting::Upstream if protocol == Protocol::FastCgi => "php_fastcgi",
         Setting::Upstream => "reverse_proxy",
         Setting::ConnectTimeout => "dial_timeout in transport http",
+        Setting::HandshakeTimeout => "tls_timeout in transport http",
         Setting::ResponseTimeout => "response_header_timeout in transport http",
         Setting::SendTimeout => "write_timeout in transport http",
         Setting::IdleTimeout => "keepalive in transport http",

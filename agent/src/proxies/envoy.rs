@@ -28,7 +28,7 @@ pub static PROXY: Proxy = Proxy {
 fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
     Some(match setting {
         Setting::Upstream => "the cluster's load_assignment",
-        Setting::ConnectTimeout => "the cluster's connect_timeout",
+        Setting::ConnectTimeout | Setting::HandshakeTimeout => "the cluster's connect_timeout",
         Setting::ResponseTimeout => "the route's timeout and retry_policy.per_try_timeout",
         Setting::SendTimeout => "the route's timeout",
         Setting::IdleTimeout => "common_http_protocol_options.idle_timeout of the cluster",

@@ -26,7 +26,7 @@ pub static PROXY: Proxy = Proxy {
 fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
     Some(match setting {
         Setting::Upstream => "the server line of its backend",
-        Setting::ConnectTimeout => "timeout connect",
+        Setting::ConnectTimeout | Setting::HandshakeTimeout => "timeout connect",
         Setting::ResponseTimeout | Setting::SendTimeout => "timeout server",
         Setting::IdleTimeout => "pool-purge-delay, or http-reuse never",
         Setting::Retry => "retry-on conn-failure empty-response (it repeats POSTs, too), with option redispatch",

@@ -50,6 +50,8 @@ pub enum Setting {
     /// Where the upstream is.
     Upstream,
     ConnectTimeout,
+    /// How long a TLS handshake may take.
+    HandshakeTimeout,
     ResponseTimeout,
     SendTimeout,
     /// How long an idle upstream connection is kept.
@@ -75,9 +77,10 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 18] = [
+    pub const ALL: [Setting; 19] = [
         Setting::Upstream,
         Setting::ConnectTimeout,
+        Setting::HandshakeTimeout,
         Setting::ResponseTimeout,
         Setting::SendTimeout,
         Setting::IdleTimeout,

@@ -41,6 +41,6 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::Resolver => "dns_nameservers",
         Setting::Limit => "max_filedescriptors",
         Setting::SourceAddress => "tcp_outgoing_address",
-        Setting::UpstreamHttp2 => return None,
+        Setting::UpstreamHttp2 | Setting::HandshakeTimeout => return None,
     })
 }

@@ -39,6 +39,10 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::FailureCount => "loadBalancer.healthCheck of its service",
         Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
         Setting::Limit => "maxIdleConnsPerHost of its serversTransport, and the descriptor limit of the process",
-        Setting::HeaderRoom | Setting::SourceAddress | Setting::TlsVersion | Setting::TlsCiphers => return None,
+        Setting::HeaderRoom
+        | Setting::SourceAddress
+        | Setting::TlsVersion
+        | Setting::TlsCiphers
+        | Setting::HandshakeTimeout => return None,
     })
 }
