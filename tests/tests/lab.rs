@@ -98,8 +98,9 @@ fn cells_name_their_causes() {
 /// The same cell with nothing beside it.
 fn alone(cell: &Outcome) -> Outcome {
     let (proxies, faults) = (vec![cell.kind], vec![cell.fault.to_owned()]);
-    let report = cells::run(&Choice { proxies, faults, agent: true, workers: 1, ..Choice::default() }).unwrap();
-    report.outcomes.into_iter().find(|found| found.fault == cell.fault).unwrap()
+    let report = cells::run(&Choice { proxies, faults, agent: true, workers: 1, ..Choice::default() });
+    let mut outcomes = report.expect("the lab").outcomes.into_iter();
+    outcomes.find(|found| found.fault == cell.fault).expect("the cell that was asked for")
 }
 
 #[test]
