@@ -15,6 +15,7 @@ use crate::model::{
 use crate::proxies::Protocol;
 use crate::text;
 use crate::wire::Looks;
+use crate::wire::h2::{self, Carries};
 
 /// What the host answered, so that a case is judged on one picture however often it is asked.
 #[derive(Debug, Default)]
@@ -254,11 +255,31 @@ impl<'a> Case<'a> {
     }
 
     pub fn sent(&self) -> Looks {
-        Looks::of_request(self.conn().map_or(&[], |c| &c.request_head))
+        let Some(conn) = self.conn() else { return Looks::Nothing };
+        match Looks::of_request(&conn.request_head) {
+            // Later requests of a connection begin without the preface.
+            Looks::Binary if conn.reused && h2::begins_request(&conn.request_head) => Looks::Http2,
+            looks => looks,
+        }
     }
 
     pub fn answered(&self) -> Looks {
-        Looks::of_answer(self.reply())
+        match Looks::of_answer(self.reply()) {
+            Looks::Binary | Looks::Named(_) if self.sent() == Looks::Http2 && h2::is_frame(self.reply()) => {
+                Looks::Http2
+            }
+            looks => looks,
+        }
+    }
+
+    /// Frames of HTTP/2 came, and as far as they were kept none of them answers a request: `true` where that is all
+    /// that came.
+    pub fn only_control(&self) -> Option<bool> {
+        let conn = self.conn().filter(|_| self.sent() == Looks::Http2 && self.answered() == Looks::Http2)?;
+        match h2::carries(&conn.reply_head, conn.reply_bytes) {
+            Carries::Streams => None,
+            came => Some(came == Carries::Control && !conn.blind),
+        }
     }
 
     /// What the proxy speaks, so that its settings are named right.

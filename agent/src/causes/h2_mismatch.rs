@@ -21,7 +21,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let (sent, answered) = (case.sent(), case.answered());
     let (name, place) = (&case.owner.name, case.place());
     let finding = match (sent, answered) {
-        (Looks::HttpRequest | Looks::Binary, Looks::Http2) => {
+        (Looks::HttpRequest, Looks::Http2) => {
             let error = h2::goaway(case.reply()).map_or_else(String::new, |e| format!(" (GOAWAY {e})"));
             Finding::new(format!("{place} speaks only HTTP/2{error}, and {name} asked in HTTP/1"))
         }

@@ -24,8 +24,10 @@ fn rule(case: &Case<'_>) -> Verdict {
     let server = case.server().map_or_else(|| case.place(), |pid| format!("{} on {}", case.who(pid), case.place()));
     let wanted = if case.sent() == Looks::FastCgi { "FastCGI" } else { "HTTP" };
     let finding = match (case.sent(), answered) {
+        // Who asked for something else, an application its database, got what it asked for.
+        (Looks::Nothing | Looks::Binary | Looks::Tls, _) => return Verdict::No,
         (_, Looks::Nothing) | (Looks::FastCgi, Looks::FastCgi) => return Verdict::No,
-        (Looks::Http2, Looks::Http2) | (Looks::Tls, Looks::Tls) => return Verdict::No,
+        (Looks::Http2, Looks::Http2) => return Verdict::No,
         (Looks::FastCgi, looks) => Finding::new(format!("{server} answered FastCGI with {looks}: {shown}")),
         (_, Looks::HttpResponse) => match bad_header(case) {
             Some(finding) => finding,

@@ -4,6 +4,7 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::{Group, Peer};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
+use crate::wire::h2::{self, Carries};
 use crate::wire::{Looks, fastcgi, http};
 
 pub static CAUSE: Cause = Cause {
@@ -29,7 +30,11 @@ fn rule(case: &Case<'_>) -> Verdict {
         Looks::FastCgi => fastcgi::response(case.reply()).is_some_and(|r| !r.complete) && conn.reply_bytes < 4_000,
         _ => false,
     };
-    if !case.gave_up() || !(case.no_answer() || tls || partial) || conn.asked.is_none() || case.waited() < 5 * MILLI {
+    // It greets as every server of HTTP/2 does, whether or not it answers.
+    let greeted =
+        case.only_control().filter(|_| h2::carries(&conn.request_head, conn.request_bytes) != Carries::Control);
+    let silent = case.no_answer() || greeted.is_some();
+    if !case.gave_up() || !(silent || tls || partial) || conn.asked.is_none() || case.waited() < 5 * MILLI {
         return Verdict::No;
     }
     let server = case.server();
@@ -60,6 +65,7 @@ fn rule(case: &Case<'_>) -> Verdict {
             .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long")),
     };
     finding
+        .proven_if(greeted != Some(false), "whether an answer had begun: not all that came was kept")
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(taken || tls, "whether the upstream had read the request")
         .yes()

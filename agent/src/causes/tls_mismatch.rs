@@ -4,7 +4,7 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::proxies::Setting;
 use crate::text;
-use crate::wire::{Looks, tls};
+use crate::wire::{Looks, http, tls};
 
 pub static CAUSE: Cause = Cause {
     id: "tls_mismatch",
@@ -24,15 +24,15 @@ fn rule(case: &Case<'_>) -> Verdict {
         return finding.yes();
     }
     let finding = match (sent, answered) {
-        (_, Looks::Nothing) | (Looks::Nothing, _) => return Verdict::No,
-        (Looks::Tls, Looks::Tls) => return Verdict::No,
-        (Looks::Tls, _) => Finding::new(format!(
+        (_, Looks::Nothing) | (Looks::Tls, Looks::Tls) => return Verdict::No,
+        (Looks::Tls, _) if hello(case) => Finding::new(format!(
             "{} speaks TLS to {}, which answered in plain text: {}",
             case.owner.name,
             case.place(),
             text::safe_bytes(case.reply(), 40)
         )),
-        (_, Looks::Tls) => {
+        // Protocols that begin plain and go on in TLS are none of these.
+        (Looks::HttpRequest | Looks::Http2 | Looks::FastCgi, Looks::Tls) => {
             let alert = tls::alert(case.reply());
             let alert = alert.map_or_else(String::new, |a| format!(" (alert {})", a.name()));
             let name = &case.owner.name;
@@ -45,6 +45,10 @@ fn rule(case: &Case<'_>) -> Verdict {
         .fix(same(case))
         .fixes(case.advise(Setting::UpstreamTls, "{}"))
         .yes()
+}
+
+fn hello(case: &Case<'_>) -> bool {
+    case.conn().is_some_and(|c| tls::is_client_hello(http::after_proxy_header(&c.request_head)))
 }
 
 fn same(case: &Case<'_>) -> String {

@@ -100,7 +100,7 @@ impl Case<'_> {
             note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
         } else if attempt.handover == Handover::Answered {
             // The answer was the news: the connection goes on.
-        } else if self.unanswered() || (self.gave_up() && self.no_answer()) {
+        } else if self.unanswered() || (self.gave_up() && (self.no_answer() || self.only_control().is_some())) {
             note(Some(self.at), "gave_up", format!("{name} stopped waiting after {}", text::duration(self.waited())));
         } else if self.gave_up() {
             note(Some(self.at), "closed", format!("{name} closed the connection"));

@@ -151,5 +151,6 @@ fn ended(case: &Case<'_>) -> End {
     if case.broken() || case.errno().is_some() {
         return if handover == Some(Handover::Asked) { End::Well } else { End::Failed };
     }
-    if handover == Some(Handover::Asked) { End::Well } else { End::GivenUp }
+    // A greeting of HTTP/2 is no answer.
+    if handover == Some(Handover::Asked) && case.only_control().is_none() { End::Well } else { End::GivenUp }
 }

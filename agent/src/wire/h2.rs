@@ -3,8 +3,16 @@
 /// What a client begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// Length of the largest frame that everybody takes.
+const LARGEST: u32 = 16_384;
 
 /// Whether an HTTP/2 client begins here.
 pub fn is_preface(bytes: &[u8]) -> bool {
@@ -20,6 +28,48 @@ pub fn is_server_start(bytes: &[u8]) -> bool {
         GOAWAY => *flags == 0 && (8..=16_384).contains(&len),
         _ => false,
     }
+}
+
+/// Whether a frame begins here, as those are that every server knows.
+pub fn is_frame(bytes: &[u8]) -> bool {
+    let [high, mid, low, kind, _, stream, ..] = bytes else { return false };
+    u32::from_be_bytes([0, *high, *mid, *low]) <= LARGEST && *kind <= CONTINUATION && *stream < 0x80
+}
+
+/// Whether a client's request begins here, on a connection that had others before.
+pub fn begins_request(bytes: &[u8]) -> bool {
+    let [_, _, _, HEADERS, flags, stream @ .., _] = &bytes[..bytes.len().min(10)] else { return false };
+    is_frame(bytes) && flags & !0x2d == 0 && stream.last().is_some_and(|low| low % 2 == 1)
+}
+
+/// What frames say of the streams that they may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// One of them belongs to a stream, or ends the connection.
+    Streams,
+    /// Settings, windows and pings, to the end.
+    Control,
+    /// The same, as far as it was kept.
+    Unknown,
+}
+
+/// What these frames carry, of `total` bytes of which the first were kept.
+pub fn carries(bytes: &[u8], total: u64) -> Carries {
+    let kept = bytes.len() as u64 >= total;
+    let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
+    while let [high, mid, low, kind, _, _, _, _, _, body @ ..] = rest {
+        match *kind {
+            SETTINGS | PING | WINDOW_UPDATE => {}
+            PRIORITY if is_frame(rest) => {}
+            _ => return Carries::Streams,
+        }
+        let len = u32::from_be_bytes([0, *high, *mid, *low]) as usize;
+        match body.get(len..) {
+            Some(after) => rest = after,
+            None => return Carries::Unknown,
+        }
+    }
+    if rest.is_empty() && kept { Carries::Control } else { Carries::Unknown }
 }
 
 /// The name of the error that a GOAWAY at the start gives.
@@ -61,6 +111,26 @@ fn error_name(code: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_windows_and_pings_answer_nothing() {
+        let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64".to_vec();
+        let window = b"\0\0\x04\x08\0\0\0\0\0\0\0\x40\0".to_vec();
+        let headers = b"\0\0\x01\x01\x05\0\0\0\x01\x88".to_vec();
+        let control = [settings.clone(), window, b"\0\0\0\x04\x01\0\0\0\0".to_vec()].concat();
+        let all = |bytes: &[u8]| carries(bytes, bytes.len() as u64);
+        assert_eq!(all(&control), Carries::Control);
+        assert_eq!(carries(&control, 4_000), Carries::Unknown);
+        assert_eq!(all(&control[..20]), Carries::Unknown);
+        assert_eq!(all(&[control.clone(), headers.clone()].concat()), Carries::Streams);
+        assert_eq!(all(&[PREFACE, &settings, &headers].concat()), Carries::Streams);
+        assert_eq!(all(&[PREFACE, &settings].concat()), Carries::Control);
+        assert_eq!(all(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01"), Carries::Streams);
+        assert!(begins_request(&headers) && is_frame(&control) && !begins_request(&control));
+        for no in [&b"\x10\0\0\0\x03SELECT"[..], b"\0\0\x01\x01\x05\0\0\0\x02\x88", b"GET / HTTP/1.1\r\n", b""] {
+            assert!(!begins_request(no), "{no:?}");
+        }
+    }
 
     #[test]
     fn preface_settings_and_goaway_are_known() {

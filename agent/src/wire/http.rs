@@ -23,6 +23,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Not only two words: the line ends as one of HTTP, or was cut after a target as HTTP has them.
+    pub fn is_http(&self) -> bool {
+        self.whole_line || self.target.starts_with('/') || self.target.contains("://")
+    }
+
     /// The path of the target, without query or fragment.
     pub fn path(&self) -> &str {
         let rest = match self.target.split_once("://") {

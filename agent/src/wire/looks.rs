@@ -92,7 +92,7 @@ impl Looks {
             Looks::Tls
         } else if fastcgi::is_request(bytes) {
             Looks::FastCgi
-        } else if http::request(bytes).is_some() {
+        } else if http::request(bytes).is_some_and(|r| r.is_http()) {
             Looks::HttpRequest
         } else {
             Looks::Binary

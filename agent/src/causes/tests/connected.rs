@@ -215,6 +215,70 @@ fn a_big_answer_with_a_whole_header_is_no_big_header() {
     w.expect("unattributed", Unknown);
 }
 
+const GRPC: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x83\x86\x44";
+
+/// It was asked by gRPC, sent this, and the proxy gave up.
+fn greeted(sent: &[u8], got: &[u8], bytes: u64) -> World {
+    let mut w = nginx();
+    waited(&mut w, |_, a| {
+        a.handover = Handover::Asked;
+        a.conn.phase = Phase::Answered;
+        a.conn.request_head = sent.to_vec();
+        a.conn.request_bytes = sent.len() as u64;
+        a.conn.reply_head = got.to_vec();
+        a.conn.reply_bytes = bytes;
+        a.conn.status = Some(1);
+    });
+    w
+}
+
+#[test]
+fn an_http2_server_that_only_greets_did_not_answer() {
+    let all = SETTINGS.len() as u64;
+    let i = greeted(GRPC, SETTINGS, all).expect("response_timeout", Certain);
+    assert!(i.summary.contains("took the request and did not answer in 60 s"), "{}", i.summary);
+    assert!(i.fix[1].contains("grpc_read_timeout"), "{:?}", i.fix);
+    greeted(GRPC, SETTINGS, 900).expect("response_timeout", Likely);
+    // Later requests have no preface, and the window is all that comes.
+    let mut w = nginx();
+    waited(&mut w, |_, a| {
+        a.conn.reused = true;
+        a.conn.request_head = GRPC[33..].to_vec();
+        a.conn.reply_head = b"\0\0\x04\x08\0\0\0\0\0\0\0\x40\0".to_vec();
+        a.conn.reply_bytes = 13;
+    });
+    let i = w.expect("response_timeout", Certain);
+    assert!(i.fix[1].contains("grpc_read_timeout"), "{:?}", i.fix);
+}
+
+#[test]
+fn a_call_of_grpc_that_was_only_greeted_failed() {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    a.handover = Handover::Asked;
+    a.conn.phase = Phase::Answered;
+    (a.conn.request_head, a.conn.request_bytes) = (GRPC.to_vec(), GRPC.len() as u64);
+    (a.conn.reply_head, a.conn.reply_bytes) = (SETTINGS.to_vec(), SETTINGS.len() as u64);
+    a.conn.asked = Some(w.now - 2 * SECOND);
+    a.conn.closed_first = true;
+    a.peer = Some(w.peer());
+    w.tell(a);
+    let mut error = w.error(ClientOutcome::Status(503));
+    error.conn.asked = Some(w.now - 2 * SECOND - 3 * MILLI);
+    error.conn.grpc = Some(14);
+    w.see(Fact::Client(error));
+    w.expect("response_timeout", Certain);
+}
+
+#[test]
+fn an_http2_server_that_answered_or_was_not_asked_did_not_time_out() {
+    let headers = [SETTINGS, b"\0\0\x01\x01\x04\0\0\0\x01\x88"].concat();
+    let i = greeted(GRPC, &headers, headers.len() as u64).incident();
+    assert_eq!(i.cause, "unattributed", "{i:#?}");
+    let i = greeted(&GRPC[..33], SETTINGS, SETTINGS.len() as u64).incident();
+    assert_eq!(i.cause, "unattributed", "{i:#?}");
+}
+
 fn spoke(sent: &[u8], got: &[u8]) -> Incident {
     let mut w = nginx();
     let mut a = w.attempt();
@@ -244,6 +308,30 @@ fn what_both_sides_speak() {
         let i = spoke(sent, got);
         assert_eq!((i.cause.as_str(), i.confidence), (cause, Certain), "{i:#?}");
     }
+}
+
+#[test]
+fn who_asked_no_http_was_answered_in_what_it_asked() {
+    const FRAMES: &[u8] = b"\0\0\x04\x08\0\0\0\0\0\0\0\x40\0";
+    for (sent, got) in [
+        (&b"SELECT 1\n"[..], &b"1\n"[..]),
+        (b"SELECT 1", b"1"),
+        (b"EHLO shop\r\n", b"220 mail ESMTP\r\n"),
+        (b"GET key\r\n", b"{}"),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", ALERT),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", SETTINGS),
+        (b"\x10\0\0\0\x03SELECT", FRAMES),
+        (b"\x17\x03\x03\x00\x40\0\0\0\0", b"what?"),
+        (b"", b"SSH-2.0-OpenSSH_9\r\n"),
+        (b"", ALERT),
+        (b"SELECT 1\n", b"HTTP/1.1 200 OK\r\nBad\0: x\r\n\r\n"),
+    ] {
+        let i = spoke(sent, got);
+        assert_eq!(i.cause, "unattributed", "{sent:?} {i:#?}");
+    }
+    // A long target, of which only the beginning was kept.
+    let i = spoke(b"GET /a/long/path/that/was/cu", b"SSH-2.0-OpenSSH_9\r\n");
+    assert_eq!(i.cause, "invalid_response", "{i:#?}");
 }
 
 #[test]
