@@ -62,7 +62,7 @@ fn places() -> u32 {
     // SAFETY: no memory is involved.
     let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     let memory = u64::try_from(pages).unwrap_or(0) * u64::try_from(size).unwrap_or(0);
-    let places = (memory >> 18).clamp(1 << 14, 1 << 18) as u32;
+    let places = (memory >> 18).clamp(1 << 14, 1 << 17) as u32;
     1 << places.ilog2()
 }
 
