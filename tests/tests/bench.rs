@@ -17,8 +17,15 @@ const TRIES: usize = 4;
 #[test]
 fn the_price_of_the_hooks_has_not_grown() {
     let mut best = [f64::MAX; HELD.len()];
-    for _ in 0..TRIES {
-        let price = Price::take(30).unwrap();
+    for last in (0..TRIES).map(|done| done + 1 == TRIES) {
+        let price = match Price::take(30) {
+            Ok(price) => price,
+            // Another agent that starts at the same time brings programs of the same names.
+            Err(error) => {
+                assert!(!last, "{error:#}");
+                continue;
+            }
+        };
         for (best, (_, floors)) in best.iter_mut().zip(price.floors()) {
             *best = best.min(floors);
         }

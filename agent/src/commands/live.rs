@@ -112,11 +112,14 @@ impl Live {
         }
         let wanted = Wanted::new(self.filter.proxy.iter().map(String::as_str))?;
         let choice = Choice { kernel: self.tuning.options(), proxies: wanted, logs: self.logs.wanted() };
-        let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
+        let mut watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
         if full_screen {
             return show(watch, stop, &stopper, self);
         }
-        greet(&watch);
+        greet(&watch, self.tuning.any);
+        for path in watch.missing(&choice.proxies.groups) {
+            tell(format_args!("there is no cgroup {} yet; waiting for it", path.as_str()));
+        }
         let (send, receive) = sync_channel(WAITING);
         let running = thread::Builder::new().name("watch".into()).spawn(move || drive(watch, &stop, &send))?;
         let mut printer = Printer::new(self, plain::Blocks::from_now);
@@ -195,9 +198,12 @@ fn snapshot(watch: &mut Watch) -> Snapshot {
 /// A counter that is no loss of an error: payload in calls without a buffer that we could read.
 const UNREADABLE: &str = "unreadable_payload";
 
-fn greet(watch: &Watch) {
+fn greet(watch: &Watch, any: bool) {
     let proxies: Vec<String> = watch.proxies().iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect();
     match proxies.len() {
+        0 if any => {
+            tell(format_args!("no proxy is running yet; watching for one to start, or for who listens and dials"))
+        }
         0 => tell(format_args!("no proxy is running yet; watching for one to start")),
         1..=4 => tell(format_args!("watching {}", proxies.join(", "))),
         more => tell(format_args!("watching {} and {} more", proxies[..3].join(", "), more - 3)),

@@ -26,7 +26,7 @@ use crate::kernel::report::ProbeReport;
 use crate::kernel::symbols::Symbols;
 use crate::kernel::{Kernel, LoadError, Options, Ring, Traffic, Woken};
 use crate::logs::LogsError;
-use crate::model::{Fact, Nanos, Notice, Observation};
+use crate::model::{Fact, GroupPath, Nanos, Notice, Observation};
 use crate::recording::{Counts, Header, RecordingHost, SKIPPED, Tape, facts_lost};
 
 /// Counters of the kernel side are read this often.
@@ -293,6 +293,11 @@ impl Watch {
     /// Watches these proxies, too.
     pub fn want(&mut self, wanted: &Wanted) -> Result<(), LoadError> {
         self.tracked.want(&mut self.kernel, wanted, self.host.inner())
+    }
+
+    /// Those of these cgroups that do not exist now.
+    pub fn missing<'a>(&mut self, groups: &'a [GroupPath]) -> Vec<&'a GroupPath> {
+        groups.iter().filter(|path| self.host.inner().group(path).0 == 0).collect()
     }
 
     pub fn counters(&self) -> Counters {
