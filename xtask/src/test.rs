@@ -87,7 +87,7 @@ impl Tally {
         // The tests set up firewalls, and wires between namespaces.
         guest.file(program, vm::AGENT).file(tests, inside).program("nft")?.program("ip")?;
         guest.env.push((PROGRAM.into(), vm::AGENT.into()));
-        guest.timeout = Duration::from_secs(600);
+        guest.timeout = Duration::from_secs(900);
         let before = self.failed;
         let report = guest.run(&mut |line| println!("{line}"))?;
         report.output.lines().for_each(|line| self.count(line));
