@@ -1,5 +1,5 @@
-//! Connections whose owner's TLS library tells their story: kept by cookie, since a program in the owner's code cannot
-//! reach socket storage, and found by the address of the library's `SSL`.
+//! Connections whose owner's TLS library tells their story: kept by cookie, since a program in the owner's code has
+//! no socket in its hands, and found by the address of the library's `SSL`.
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::*;

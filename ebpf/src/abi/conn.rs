@@ -91,7 +91,7 @@ pub const GRPC_UNAVAILABLE: u16 = 14;
 /// What `inserted` is where it is not known.
 pub const UNCOUNTED: u32 = u32::MAX;
 
-/// State of a tracked connection: lives in socket storage, and is what a [`ConnRecord`] carries.
+/// State of a tracked connection: lies in a place of its own, and is what a [`ConnRecord`] carries.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Conn {
