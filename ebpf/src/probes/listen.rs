@@ -7,7 +7,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::bpf_sock_from_file;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_sock_from_file};
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
@@ -81,6 +81,39 @@ fn serves(port: u16) {
         // SAFETY: a number that only ever becomes 1.
         unsafe { *mark = 1 };
     }
+}
+
+/// What a process that has become another program brought along.
+struct Brought {
+    open: Descriptors,
+    proxy: bool,
+    listens: bool,
+}
+
+/// A process has become another program, and may have been given sockets that listen already, as those are that a
+/// service manager starts at the first connection. Returns what it is because of them.
+#[inline(never)]
+pub fn brought(class: u32) -> u32 {
+    let (proxy, found) = (class & PROC_PROXY != 0, constant!(SETTINGS.found) != 0);
+    if !proxy && !found {
+        return 0;
+    }
+    let mut brought = Brought { open: Descriptors::of_current(), proxy, listens: false };
+    // SAFETY: a function of this program and a place on this stack.
+    unsafe { bpf_loop(brought.open.room, look as *mut c_void, (&raw mut brought).cast(), 0) };
+    if found && brought.listens { PROC_OWNER | PROC_LISTENS } else { 0 }
+}
+
+extern "C" fn look(number: u32, brought: *mut c_void) -> i64 {
+    // SAFETY: the place that `brought` gave.
+    let brought = unsafe { &mut *brought.cast::<Brought>() };
+    if let Some(port) = brought.open.listening(number) {
+        brought.listens = true;
+        if brought.proxy {
+            serves(port);
+        }
+    }
+    0
 }
 
 /// Whether a proxy listened on the port that a connection was accepted on, perhaps in another namespace.
