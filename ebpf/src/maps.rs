@@ -274,10 +274,16 @@ pub struct GoCall {
     pub buffer: u64,
 }
 
-/// Calls of Go that have not returned: each idle client has one. A panic leaves one behind, and so does the end of its
-/// process.
+/// Calls of Go that have not returned: each idle client has one. Full, it refuses the next, which is known then; a table
+/// that made room by itself would lose one that nobody knows of. A panic leaves a call behind, and the end of its
+/// process, where user space takes them out.
 #[btf_map]
-pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
+pub static GO_CALLS: HashMap<GoKey, GoCall, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// By process id, which hooks of a Go program count: those that were told this number. After a program has become its next
+/// version, its hooks and the new ones may stand at the same place for a while.
+#[btf_map]
+pub static GO_TURNS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]
