@@ -87,9 +87,12 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     map_flags: core::ptr::null(),
 };
 
-/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+/// By port, the network namespace in which a proxy listened on it: who is accepted there may be its client. 0 for none.
 #[btf_map]
-pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
+pub static PROXY_PORTS: Array<u64, 65536> = Array::new();
+
+/// In `PROXY_PORTS`: proxies of several namespaces did.
+pub const ANYWHERE: u64 = u64::MAX;
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]

@@ -93,9 +93,9 @@ impl Descriptors {
         Descriptors { slots, room: read_or_zero(table as Ptr, offset!(fdt_max)) }
     }
 
-    /// The TCP socket that listens under this number, with its port; `None` for everything else.
+    /// Port and network namespace of the TCP socket that listens under this number; `None` for everything else.
     #[inline(always)]
-    pub fn listening(&self, number: u32) -> Option<u16> {
+    pub fn listening(&self, number: u32) -> Option<(u16, u32)> {
         let file: u64 = read_or_zero(self.slots as Ptr, number as usize * 8);
         if file == 0 {
             return None;
@@ -108,7 +108,7 @@ impl Descriptors {
         let sk = read_or_zero::<u64>(socket as Ptr, offset!(socket_sk)) as Ptr;
         let family: u16 = read_or_zero(sk, offset!(sk_family));
         let listens = state_at(sk as u64) == TCP_LISTEN && matches!(family, AF_INET | AF_INET6);
-        listens.then(|| read_or_zero(sk, offset!(sk_num)))
+        listens.then(|| (read_or_zero(sk, offset!(sk_num)), netns(sk)))
     }
 }
 
