@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::client::{Ask, ask_once};
 use crate::guard::{Kid, Launch};
 use crate::netns;
+use crate::pace;
 use crate::proxies::{Kind, Proxy};
 use crate::route::Route;
 use crate::truth::Record;
@@ -73,11 +74,12 @@ impl Agent {
             netns::enter(&ns)?;
             ask_once(proxy.addr, &Ask::get(format!("/warm-up/{n}"))).map(drop)
         };
+        let moment = pace::duration(Duration::from_millis(300));
         let asked = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
                     (0..100).find_map(|n| match ask(n) {
-                        Ok(()) if self.records(1, Duration::from_millis(300), |_| true).is_empty() => None,
+                        Ok(()) if self.records(1, moment, |_| true).is_empty() => None,
                         done => Some(done),
                     })
                 })

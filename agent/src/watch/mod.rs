@@ -427,13 +427,14 @@ fn hear(
 fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Observation) {
     match &seen.fact {
         Fact::Exec(proc) | Fact::Became(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
-            if matches!(seen.fact, Fact::Exec(_)) {
-                // What was hooked is the program that it was.
-                kernel.forget(proc.pid);
-            }
+            // What was hooked is the program that it was, which may be the same file.
+            let before = matches!(seen.fact, Fact::Exec(_)).then(|| kernel.unhook(proc.pid));
             tracked.came(proc.pid, &proc.comm);
             kernel.watch_connect(proc.pid);
             kernel.watch_tls(proc.pid);
+            if let Some(before) = before {
+                kernel.let_go(before);
+            }
             logs.came(proc.pid, seen.at);
         }
         // By then it has its libraries: at its start it had none.
