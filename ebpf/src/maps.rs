@@ -87,9 +87,12 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     map_flags: core::ptr::null(),
 };
 
-/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+/// By port, the network namespace in which a proxy listened on it: who is accepted there may be its client. 0 for none.
 #[btf_map]
-pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
+pub static PROXY_PORTS: Array<u64, 65536> = Array::new();
+
+/// In `PROXY_PORTS`: proxies of several namespaces did.
+pub const ANYWHERE: u64 = u64::MAX;
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]
@@ -274,10 +277,16 @@ pub struct GoCall {
     pub buffer: u64,
 }
 
-/// Calls of Go that have not returned: each idle client has one. A panic leaves one behind, and so does the end of its
-/// process.
+/// Calls of Go that have not returned: each idle client has one. Full, it refuses the next, which is known then; a table
+/// that made room by itself would lose one that nobody knows of. A panic leaves a call behind, and the end of its
+/// process, where user space takes them out.
 #[btf_map]
-pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
+pub static GO_CALLS: HashMap<GoKey, GoCall, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// By process id, which hooks of a Go program count: those that were told this number. After a program has become its next
+/// version, its hooks and the new ones may stand at the same place for a while.
+#[btf_map]
+pub static GO_TURNS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::client::{Ask, ask_once};
 use crate::guard::{Kid, Launch};
 use crate::netns;
+use crate::pace;
 use crate::proxies::{Kind, Proxy};
 use crate::route::Route;
 use crate::truth::Record;
@@ -46,7 +47,12 @@ impl Agent {
 
     /// As `live` or `record`: both print what they find.
     pub fn start_as(verb: &str, log: PathBuf, args: &[&str]) -> Result<Self> {
-        let mut launch = Launch::new(binary()?).args([verb, "--json"]).args(args).log(&log)?;
+        Self::launch(Launch::new(binary()?).args([verb, "--json"]).args(args), log)
+    }
+
+    /// However it is started; it is told to print JSON.
+    pub fn launch(launch: Launch, log: PathBuf) -> Result<Self> {
+        let mut launch = launch.log(&log)?;
         launch.command.stdout(Stdio::piped());
         let kid = launch.start()?;
         let out = kid.take_stdout().context("the agent has no stdout")?;
@@ -73,11 +79,12 @@ impl Agent {
             netns::enter(&ns)?;
             ask_once(proxy.addr, &Ask::get(format!("/warm-up/{n}"))).map(drop)
         };
+        let moment = pace::duration(Duration::from_millis(300));
         let asked = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
                     (0..100).find_map(|n| match ask(n) {
-                        Ok(()) if self.records(1, Duration::from_millis(300), |_| true).is_empty() => None,
+                        Ok(()) if self.records(1, moment, |_| true).is_empty() => None,
                         done => Some(done),
                     })
                 })

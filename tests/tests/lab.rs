@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::proxies::Kind;
-use trace502_tests::truth::{Outcome, Verdict};
+use trace502_tests::truth::Verdict;
 use trace502_tests::{exact, guard, recordings, secure_silence, silence};
 
 /// What a proxy must reach.
@@ -77,11 +77,7 @@ fn cells_name_their_causes() {
     let choice = Choice { proxies, agent: true, workers: 24, ..Choice::default() };
     let mut report = cells::run(&choice).unwrap();
     println!("{}{}", report.table(), report.line());
-    // Two dozen at a time on a machine that others use: what went wrong must do so by itself, too.
-    for cell in report.outcomes.iter_mut().filter(|cell| !cell.right()) {
-        println!("once more: {cell}");
-        *cell = alone(cell);
-    }
+    cells::once_more(&mut report, &choice).unwrap();
     let failures: Vec<String> =
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");
@@ -93,14 +89,6 @@ fn cells_name_their_causes() {
     }
     assert!(report.false_alarms.len() <= STRAY, "{:#?}", report.false_alarms);
     assert_eq!(report.complaints, Vec::<String>::new());
-}
-
-/// The same cell with nothing beside it.
-fn alone(cell: &Outcome) -> Outcome {
-    let (proxies, faults) = (vec![cell.kind], vec![cell.fault.to_owned()]);
-    let report = cells::run(&Choice { proxies, faults, agent: true, workers: 1, ..Choice::default() });
-    let mut outcomes = report.expect("the lab").outcomes.into_iter();
-    outcomes.find(|found| found.fault == cell.fault).expect("the cell that was asked for")
 }
 
 #[test]

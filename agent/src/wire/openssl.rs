@@ -11,6 +11,8 @@ pub const VERIFY_FAILED: u16 = 134;
 /// What verification found (`X509_V_ERR_*`).
 pub fn verification(code: u8) -> Cow<'static, str> {
     Cow::Borrowed(match code {
+        // What the library says where the proxy's own function refused: HAProxy compares the name in it.
+        1 => "a check of the proxy's own refused it, most often of the name",
         2 | 20 => "it is not signed by an authority that is known",
         3 | 11 | 12 => "what its authority has revoked is not known",
         7 => "its signature is wrong",
@@ -41,6 +43,7 @@ pub fn error(code: u16) -> Cow<'static, str> {
         181 | 185 | 193 => "there is no cipher that both allow",
         252 | 258 | 266 => "the version of TLS that was offered is not allowed",
         261 => "a cipher was chosen that was not offered",
+        333 => "a version before TLS 1.2 was chosen, whose signatures are not allowed",
         394 => "the key of the key exchange is too small",
         267 => "what came is no TLS, or a version of it that is not known",
         294 => "the connection ended where more was expected",

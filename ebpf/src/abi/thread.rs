@@ -78,6 +78,8 @@ pub const TLS_VAGUE: u64 = 4;
 pub const TLS_GO: u64 = 8;
 /// The reason of an error is the third argument, not the second (OpenSSL 1.1).
 pub const TLS_THIRD: u64 = 16;
+/// From this bit on, in which turn the hook was attached: see `GO_TURNS`.
+pub const GO_TURN: u32 = 32;
 
 /// Programs that go on with a call of Go, by their place in `GO_ON`.
 pub const GO_READ: u32 = 0;

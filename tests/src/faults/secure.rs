@@ -53,7 +53,9 @@ fn nobody(setup: &Setup, protocol: &'static str, requests: usize) -> Result<Plan
 }
 
 fn shared(setup: &Setup, conduct: &str, protocol: &'static str) -> Result<Plan> {
-    let route = setup.route(setup.world.shared_at(Place::Loopback, conduct));
+    // A listener of its own: where the process has no other, it serves one request at a time.
+    let own = format!("{conduct}#{}-{}", setup.fault, setup.kind.name());
+    let route = setup.route(setup.world.shared_at(Place::Loopback, &own));
     Ok(Plan::new(route, move |session| curl(session, protocol, 1)))
 }
 
