@@ -50,7 +50,12 @@ impl Agent {
 
     /// As `live` or `record`: both print what they find.
     pub fn start_as(verb: &str, log: PathBuf, args: &[&str]) -> Result<Self> {
-        let mut launch = Launch::new(binary()?).args([verb, "--json"]).args(args).log(&log)?;
+        Self::launch(Launch::new(binary()?).args([verb, "--json"]).args(args), log)
+    }
+
+    /// However it is started; it is told to print JSON.
+    pub fn launch(launch: Launch, log: PathBuf) -> Result<Self> {
+        let mut launch = launch.log(&log)?;
         launch.command.stdout(Stdio::piped());
         let kid = launch.start()?;
         let out = kid.take_stdout().context("the agent has no stdout")?;
