@@ -129,7 +129,7 @@ impl Tally {
         }
         say("== cells of nginx");
         let mut guest = lab::guest(kernel, &built.program, &built.lab, &["--least".into(), CELLS.to_string()])?;
-        guest.timeout = Duration::from_secs(900);
+        guest.timeout = Duration::from_secs(1200);
         let report = guest.run(&mut |line| say(line))?;
         self.check(report.status == 0, &format!("cells of nginx on {release} (exit status {})", report.status));
         Ok(())
