@@ -240,7 +240,7 @@ fn failed(conn: &Conn) -> bool {
         PHASE_OPEN => conn.fin != 0 || conn.reset != 0 || conn.errno != 0,
         // A handshake that led to no request, or an answer that broke off in its header.
         PHASE_ANSWERED if is_tls(conn) => conn.flags & CONN_APPLICATION == 0,
-        PHASE_ANSWERED => conn.flags & CONN_UNIX == 0 && head::breaks_off(conn),
+        PHASE_ANSWERED => conn.flags & CONN_UNIX == 0 && head::breaks_off(conn) != 0,
         _ => false,
     }
 }
@@ -257,7 +257,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     }
     if conn.role != ROLE_UPSTREAM {
         // Upgraded inside TLS.
-        return flow::forget(conn);
+        return flow::forget_flow(conn);
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
@@ -297,7 +297,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.sleeps = kernel::sleeps();
         }
     }
-    flow::forget(conn);
+    flow::forget_flow(conn);
     conn.role = ROLE_OPAQUE;
     0
 }

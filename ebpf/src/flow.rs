@@ -22,8 +22,6 @@ const NO_PEER: Peer = Peer {
     _pad: 0,
 };
 
-pub const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-
 /// Makes a connection known by its addresses.
 #[inline(never)]
 pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
@@ -99,8 +97,11 @@ pub fn of(addresses: &mut Tuple, cookie: u64) -> Option<&'static mut FlowState> 
 }
 
 /// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn forget(conn: &Conn) -> i32 {
+pub fn forget_flow(conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let mut key = conn.tuple;
     if of(&mut key, conn.cookie).is_some() {
         let _ = FLOWS.remove(&key);
@@ -111,18 +112,14 @@ pub fn forget(conn: &Conn) -> i32 {
 /// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
 #[inline(never)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
-    let mut tuple = NO_TUPLE;
-    sk.tuple(&mut tuple);
-    tuple = kernel::mirror(&tuple);
+    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
     find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
 }
 
 /// The flow whose other end this socket was found to be.
 #[inline(never)]
 pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
-    let mut tuple = NO_TUPLE;
-    sk.tuple(&mut tuple);
-    tuple = kernel::mirror(&tuple);
+    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
     of(&mut tuple, bound)
 }
 

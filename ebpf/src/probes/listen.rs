@@ -177,7 +177,7 @@ fn tell(kind: Kind, sk: Sock, tuple: &Tuple, why: u16, owner: impl FnOnce(&mut L
     emit::record::<ListenRecord>(kind, |record| {
         // SAFETY: reserved room of that size; `owner` fills what is left.
         let record = unsafe { &mut *record };
-        record.header = emit::header(kind, why, size_of::<ListenRecord>());
+        record.header = emit::header(kind as u16, why, size_of::<ListenRecord>());
         record.tuple = *tuple;
         record.cookie = conn::cookie(sk);
         (record.queue, record.limit) = kernel::accept_queue(sk.0 as u64);
@@ -274,7 +274,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
     emit::record::<ListenRecord>(Kind::Listen, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::Listen, 0, size_of::<ListenRecord>());
+        record.header = emit::header(Kind::Listen as u16, 0, size_of::<ListenRecord>());
         record.header.tgid = tgid;
         record.tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.netns() };
         record.comm = comm;

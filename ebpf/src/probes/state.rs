@@ -191,8 +191,11 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn count_connect(conn: &Conn) -> i32 {
+pub fn count_connect(conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
@@ -360,7 +363,7 @@ pub fn left(sk: Sock, conn: &Conn) -> i32 {
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::ClientLeft, 0, size_of::<FlowRecord>());
+        record.header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
         if sk.0.is_null() {
             record.tuple = conn.tuple;
         } else {
