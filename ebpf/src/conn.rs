@@ -285,9 +285,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     } else if conn.bound != 0 && in_task && !thread.as_ref().is_some_and(|thread| thread::has_answered(thread, conn)) {
         story::keep(sk, conn);
     }
-    if failed
-        && !ended
-        && let Some(thread) = thread
+    // Asked behind the thread, and so that both stay questions: joined into one number, the verifier of 6.1 would not see
+    // that there is a thread.
+    if let Some(thread) = thread
+        && core::hint::black_box(failed && !ended)
     {
         let class = conn.class;
         let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };

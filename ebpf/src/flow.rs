@@ -5,7 +5,7 @@ use trace502_ebpf::*;
 
 use crate::emit;
 use crate::kernel::{self, Sock, TCP_CLOSE};
-use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES};
+use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES, PORTS};
 
 const NO_PEER: Peer = Peer {
     sk: 0,
@@ -26,6 +26,10 @@ const NO_PEER: Peer = Peer {
 #[inline(never)]
 pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
     sk.tuple(&mut conn.tuple);
+    if let Some(used) = PORTS.get_ptr_mut(conn.tuple.remote_port.into()) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { (*used).dialled = 1 };
+    }
     let mut key = conn.tuple;
     let numbered = kernel::flow_key(&mut key);
     let state = FlowState { sk: sk.0 as u64, cookie: conn.cookie, peer: NO_PEER };
@@ -110,8 +114,15 @@ pub fn forget_flow(conn: *const Conn) -> i32 {
 }
 
 /// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
-#[inline(never)]
+#[inline(always)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
+    // SAFETY: a number.
+    let dialled = PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).dialled } != 0);
+    if dialled { mirror_of(sk) } else { None }
+}
+
+#[inline(never)]
+fn mirror_of(sk: Sock) -> Option<&'static mut FlowState> {
     let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
     find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
 }

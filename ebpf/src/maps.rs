@@ -87,9 +87,18 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     map_flags: core::ptr::null(),
 };
 
-/// Not 0 for each port that a proxy listened on, in whatever namespace: who is accepted there may be its client.
+/// What proxies did with a port, in whatever namespace: a byte each, since several CPUs note it at the same time.
+#[repr(C)]
+pub struct PortUse {
+    /// One listened on it: who is accepted there may be its client.
+    pub served: u8,
+    /// One is or was connected to it: who is accepted there may be its other end.
+    pub dialled: u8,
+    pub _pad: u16,
+}
+
 #[btf_map]
-pub static PROXY_PORTS: Array<u32, 65536> = Array::new();
+pub static PORTS: Array<PortUse, 65536> = Array::new();
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]

@@ -12,8 +12,8 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{
-    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES, Owner, PROCS,
-    PROXY_PORTS, constant,
+    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES, Owner, PORTS,
+    PROCS, constant,
 };
 use crate::probes::state;
 use crate::{conn, emit, flow, peer};
@@ -77,9 +77,9 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
 /// A proxy listens on this port. It stays marked: who else uses it is asked who they are once for each connection.
 #[inline(always)]
 fn serves(port: u16) {
-    if let Some(mark) = PROXY_PORTS.get_ptr_mut(port.into()) {
+    if let Some(used) = PORTS.get_ptr_mut(port.into()) {
         // SAFETY: a number that only ever becomes 1.
-        unsafe { *mark = 1 };
+        unsafe { (*used).served = 1 };
     }
 }
 
@@ -87,7 +87,7 @@ fn serves(port: u16) {
 #[inline(always)]
 pub fn is_proxy_port(sk: Sock) -> bool {
     // SAFETY: a number.
-    PROXY_PORTS.get_ptr(sk.port().into()).is_some_and(|mark| unsafe { *mark } != 0)
+    PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).served } != 0)
 }
 
 /// One more listens on this address. Returns whether it is known for sure.

@@ -199,13 +199,15 @@ pub fn count_connect(conn: *const Conn) -> i32 {
     let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
-    if CONNECT_TIMES.get_ptr(&key).is_none()
+    let mut times = CONNECT_TIMES.get_ptr_mut(&key);
+    if times.is_none()
         && let Some(empty) = NO_CONNECTS.get_ptr(0)
     {
         // SAFETY: a slot that nobody writes.
         let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+        times = CONNECT_TIMES.get_ptr_mut(&key);
     }
-    if let Some(times) = CONNECT_TIMES.get_ptr_mut(&key) {
+    if let Some(times) = times {
         // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
         let times = unsafe { &mut *times };
         if bucket < CONNECT_BUCKETS {
