@@ -87,18 +87,20 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     map_flags: core::ptr::null(),
 };
 
-/// What proxies did with a port, in whatever namespace: a byte each, since several CPUs note it at the same time.
+/// What proxies did with a port.
 #[repr(C)]
 pub struct PortUse {
-    /// One listened on it: who is accepted there may be its client.
-    pub served: u8,
-    /// One is or was connected to it: who is accepted there may be its other end.
-    pub dialled: u8,
-    pub _pad: u16,
+    /// The network namespace in which one listened on it: who is accepted there may be its client. 0 for none.
+    pub served: u64,
+    /// Not 0 where one is or was connected to it, from whatever namespace: who is accepted there may be its other end.
+    pub dialled: u64,
 }
 
 #[btf_map]
 pub static PORTS: Array<PortUse, 65536> = Array::new();
+
+/// In `PortUse::served`: proxies of several namespaces did.
+pub const ANYWHERE: u64 = u64::MAX;
 
 /// The one way to user space. The type is not used: records differ in size.
 #[btf_map]
@@ -283,10 +285,16 @@ pub struct GoCall {
     pub buffer: u64,
 }
 
-/// Calls of Go that have not returned: each idle client has one. A panic leaves one behind, and so does the end of its
-/// process.
+/// Calls of Go that have not returned: each idle client has one. Full, it refuses the next, which is known then; a table
+/// that made room by itself would lose one that nobody knows of. A panic leaves a call behind, and the end of its
+/// process, where user space takes them out.
 #[btf_map]
-pub static GO_CALLS: LruHashMap<GoKey, GoCall, 65536> = LruHashMap::new();
+pub static GO_CALLS: HashMap<GoKey, GoCall, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// By process id, which hooks of a Go program count: those that were told this number. After a program has become its next
+/// version, its hooks and the new ones may stand at the same place for a while.
+#[btf_map]
+pub static GO_TURNS: HashMap<u32, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Programs that go on with a call of Go as with one of any other TLS library: `GO_*`.
 #[btf_map]

@@ -133,7 +133,7 @@ pub fn publish(place: u32, cookie: u64) {
 
 /// Writes `new` where `old` is, in one step and behind all that was written before; whether it was.
 #[inline(always)]
-fn exchanged(place: &mut u64, old: u64, new: u64) -> bool {
+pub fn exchanged(place: &mut u64, old: u64, new: u64) -> bool {
     let mut found = old;
     // SAFETY: eight bytes of a map value, aligned; the instruction is of Linux 5.12.
     unsafe {

@@ -14,7 +14,7 @@ use trace502_tests::daemon::{Daemon, PATIENCE, exchange, get};
 use trace502_tests::guard::{self, Launch, TempDir, output, signal_pid, tool, until};
 use trace502_tests::netns;
 use trace502_tests::proxies::{Kind, Proxy};
-use trace502_tests::route::Route;
+use trace502_tests::route::{Route, Special};
 use trace502_tests::service::Draft;
 use trace502_tests::world::{Ports, World, lock};
 
@@ -136,6 +136,33 @@ fn a_reload_keeps_the_probes_and_a_mistake_changes_nothing() {
         assert_eq!(programs(daemon.kid.pid()), before, "the probes stay attached");
         fails_and_is_told(&world, proxy.addr, &daemon, &nobody);
     }
+}
+
+#[test]
+fn what_a_log_says_counts_also_where_the_agent_was_held_up() {
+    let Some(_alone) = alone() else { return };
+    let (world, _, [gone]) = world();
+    let limited = Route { name: "limited".into(), special: Special::Limited, ..gone.clone() };
+    let proxy = Proxy::start(Kind::Nginx, &world, &[gone, limited]).unwrap();
+    let daemon = Daemon::start(world.dir(), &[]).unwrap();
+    assert_eq!(ask(&world, proxy.addr, "/limited/x"), Answer::Status(502));
+    daemon.kid.signal(libc::SIGSTOP);
+    assert_eq!(ask(&world, proxy.addr, "/limited/x"), Answer::Status(503));
+    // What comes later is told in the same breath: by then the time in which the line had to come is over.
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    assert_eq!(ask(&world, proxy.addr, "/gone/x"), Answer::Status(502));
+    daemon.kid.signal(libc::SIGCONT);
+    let told = || errors_of(&daemon, "503").first().cloned();
+    let line = until(PATIENCE, told).unwrap_or_else(|| panic!("{}", daemon.metrics()));
+    assert!(line.contains(r#"cause="proxy_limit""#), "{line}\n{}", daemon.said());
+}
+
+/// The samples of errors with this status.
+fn errors_of(daemon: &Daemon, status: &str) -> Vec<String> {
+    let status = format!(r#"status="{status}""#);
+    let text = daemon.metrics();
+    let lines = text.lines().filter(|l| l.starts_with("trace502_gateway_errors_total{") && l.contains(&status));
+    lines.map(str::to_owned).collect()
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Reason {
         match code {
             10 => Reason::Expired,
             2 | 18 | 19 | 20 | 21 => Reason::Authority,
-            62 | 64 => Reason::Name,
+            1 | 62 | 64 => Reason::Name,
             _ => Reason::Certificate,
         }
     }
@@ -66,12 +66,12 @@ impl Reason {
         match trouble {
             Trouble::AlertReceived(code) => Reason::of_alert(Some(code)),
             Trouble::Library(181 | 185 | 193 | 261) => Reason::Cipher,
-            Trouble::Library(191 | 252 | 258 | 266 | 267) | Trouble::AlertSent(70) => Reason::Version,
+            Trouble::Library(191 | 252 | 258 | 266 | 267 | 333) | Trouble::AlertSent(70) => Reason::Version,
             Trouble::AlertSent(40 | 71) => Reason::Cipher,
             Trouble::AlertSent(45) => Reason::Expired,
             Trouble::AlertSent(48) => Reason::Authority,
             Trouble::AlertSent(44) => Reason::Certificate,
-            Trouble::Library(_) | Trouble::AlertSent(_) => Reason::Unknown,
+            Trouble::Library(_) | Trouble::Boring(_) | Trouble::AlertSent(_) => Reason::Unknown,
         }
     }
 }

@@ -34,7 +34,9 @@ fn refused_line(w: &World) -> LogError {
     line(w, Hint::Connect { errno: Some(libc::ECONNREFUSED) })
 }
 
+/// A line that is read when every deadline before it is over.
 fn say(w: &mut World, line: &LogError) {
+    w.engine.tick(w.now - 1, &mut w.host);
     w.engine.log(w.now, line, &mut w.host);
     w.notices.extend(w.engine.drain());
 }
@@ -427,5 +429,34 @@ proptest! {
             let path = incident.request.path.clone();
             prop_assert!(path.is_none() || path == Some(format!("/{client}")), "{:#?}", incident);
         }
+    }
+}
+
+/// One request of a path failed at its upstream, the next was refused by a limit; their lines are read together.
+#[test]
+fn lines_of_one_path_are_told_apart_by_their_connections_and_upstreams() {
+    for lines_first in [true, false] {
+        let mut w = World::new("nginx");
+        let refused = refused_line(&w);
+        let limit = Hint::Refused { rate: true };
+        let limited = LogError { connection: Some(3), upstream: None, status: None, ..line(&w, limit) };
+        failed(&mut w).answered(502);
+        let mut error = w.pass(300_000).error(ClientOutcome::Status(503));
+        error.conn.cookie = 8;
+        let tell = |w: &mut World| {
+            for line in [&refused, &limited] {
+                w.engine.log(w.now + 50 * MILLI, line, &mut w.host);
+            }
+        };
+        if lines_first {
+            tell(&mut w);
+            w.see(Fact::Client(error));
+        } else {
+            w.see(Fact::Client(error));
+            tell(&mut w);
+        }
+        let all = w.pass(SECOND).all();
+        let causes: Vec<&str> = all.iter().map(|i| i.cause.as_str()).collect();
+        assert_eq!(causes, ["no_listener", "proxy_limit"], "{lines_first}: {all:#?}");
     }
 }

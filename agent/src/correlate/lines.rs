@@ -129,6 +129,8 @@ pub struct Known {
     client: Option<SocketAddr>,
     request: Option<http::Request>,
     status: Option<u16>,
+    /// What nginx numbers its client's connection as, once a line has told.
+    connection: Option<u64>,
     /// Its bytes could be read.
     readable: bool,
     /// A log told it first.
@@ -154,6 +156,7 @@ impl Known {
                 ClientOutcome::Status(status) => Some(status),
                 _ => None,
             },
+            connection: pending.line.as_ref().and_then(|line| line.connection),
             readable: pending.error.outcome != ClientOutcome::Unseen,
             logged: pending.seen == Seen::Log,
             attempts: tries.of_client(pending.key()).map(|t| (t.attempt.endpoint.clone(), t.at)).collect(),
@@ -168,7 +171,12 @@ impl Known {
         let same_process = error.pid.is_some_and(|pid| pid == self.pid);
         let same_kind = writer(error.format) == self.kind || (self.kind == OTHER.name && same_process);
         let other_process = self.pid != 0 && error.pid.is_some_and(|pid| pid != self.pid);
-        if !same_kind || other_process || !self.same_time(line, end) {
+        let other_connection = matches!((self.connection, error.connection), (Some(a), Some(b)) if a != b);
+        if !same_kind || other_process || other_connection || !self.same_time(line, end) {
+            return None;
+        }
+        // Whom it refuses has no upstream asked.
+        if matches!(error.hint, Hint::Refused { .. }) && !self.attempts.is_empty() {
             return None;
         }
         if end && (self.ends.contains(&error.format) || self.differs(self.status, error.status)) {
@@ -204,10 +212,19 @@ impl Known {
         if self.request.is_none() {
             self.request.clone_from(&line.request);
         }
+        self.connection = self.connection.or(line.error.connection);
     }
 
     fn differs(&self, a: Option<u16>, b: Option<u16>) -> bool {
         matches!((a, b), (Some(a), Some(b)) if a != b)
+    }
+
+    /// Whether the line names an upstream that was tried for it, or none where none was.
+    fn asked_where(&self, line: &Line) -> bool {
+        match line.error.upstream {
+            Some(_) => self.attempts.iter().any(|(endpoint, _)| line.names(endpoint)),
+            None => self.attempts.is_empty(),
+        }
     }
 
     /// Where nothing but time tells whose a line is, it must have been written as an attempt there failed.
@@ -269,7 +286,8 @@ impl Lines {
         // Of an attempt, something must agree: it may be another request's, whose error is still to come.
         let late = late.filter(|known| known.readable || alone);
         let fits = late.filter_map(|known| Some((known.fit(line).filter(|fit| end || *fit > 1)?, known)));
-        let (_, known) = fits.max_by_key(|(fit, known)| (*fit, std::cmp::Reverse(known.at.abs_diff(line.to))))?;
+        let near = |known: &Known| std::cmp::Reverse(known.at.abs_diff(line.to));
+        let (_, known) = fits.max_by_key(|(fit, known)| (*fit, known.asked_where(line), near(known)))?;
         known.learn(line);
         Some(known.key)
     }
@@ -370,6 +388,11 @@ impl Lines {
         let attempts = self.waiting.iter().filter(|line| !is_end(&line.error));
         let attempts = attempts.filter(|line| known.fit(line).is_some_and(|fit| fit > 1));
         let mut meant: Vec<Line> = attempts.filter(|line| known.readable || alone(line, tries)).cloned().collect();
+        // One connection of its client has one number.
+        let likeliest = meant.iter().max_by_key(|line| known.asked_where(line));
+        if let Some(connection) = likeliest.and_then(|line| line.error.connection) {
+            meant.retain(|line| line.error.connection.is_none_or(|other| other == connection));
+        }
         self.waiting.retain(|line| meant.iter().all(|one| one.seq != line.seq));
         meant.iter().for_each(|line| known.learn(line));
         let last = meant.pop();

@@ -13,10 +13,9 @@ const NAMELESS: Cookie = 1 << 63;
 
 impl Engine {
     /// A proxy's log told of an error. `error.pid` is a process of this host, as [`Host`] knows it.
+    ///
+    /// Deadlines stay as they are: the line was written some time before it was read, and may answer one of them.
     pub fn log(&mut self, at: Nanos, error: &LogError, host: &mut dyn Host) {
-        self.run_timers(at.saturating_sub(1), host);
-        self.clock = self.clock.max(at);
-        self.expire();
         self.counters.lines += 1;
         let seq = self.next_seq();
         let line = Line::new(seq, at, host.wall_micros(at), error.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use trace502_ebpf::{TLS_GO, TLS_VAGUE};
+use trace502_ebpf::{GO_TURN, TLS_GO, TLS_VAGUE};
 
 use super::go_functions::{self, Function, GoError};
 use super::inside::Link;
@@ -21,8 +21,8 @@ pub enum Purpose {
 
 impl Purpose {
     /// What its programs are told where they are attached.
-    pub fn cookie(self) -> u64 {
-        if self == Purpose::Tls { TLS_GO | TLS_VAGUE } else { 0 }
+    pub fn cookie(self, turn: u32) -> u64 {
+        if self == Purpose::Tls { TLS_GO | TLS_VAGUE | u64::from(turn) << GO_TURN } else { 0 }
     }
 }
 
@@ -36,15 +36,20 @@ struct Call {
     optional: bool,
 }
 
+/// Those that begin first: an answer that is seen to a request that is not tells nothing, a request whose answer is not
+/// seen looks unanswered.
 const CALLS: [Call; 7] = [
     call("syscall.connect", Purpose::Connect, "go_dials", Some("go_dialled")),
+    call("crypto/tls.(*Conn).Write", Purpose::Tls, WRITES, None),
     call("crypto/tls.(*Conn).serverHandshake", Purpose::Tls, "go_shakes", Some("go_shook")),
     call("crypto/tls.(*Conn).clientHandshake", Purpose::Tls, "go_shakes", Some("go_shook")).optional(),
     call("crypto/tls.(*Conn).sendAlert", Purpose::Tls, "go_alerts", None).optional(),
     call("crypto/tls.(*Conn).closeNotify", Purpose::Tls, "go_parts", None).optional(),
     call("crypto/tls.(*Conn).Read", Purpose::Tls, "go_reads", Some("go_read")),
-    call("crypto/tls.(*Conn).Write", Purpose::Tls, "go_writes", None),
 ];
+
+/// The program whose hooks take turns: at the beginning of a call of which the end says nothing more.
+pub const WRITES: &str = "go_writes";
 
 const fn call(function: &'static str, purpose: Purpose, begins: &'static str, returns: Option<&'static str>) -> Call {
     Call { function, purpose, begins, returns, optional: false }
@@ -147,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn returns_are_hooked_before_beginnings() {
+    fn answers_are_hooked_before_requests_and_returns_before_beginnings() {
         let program = with(|_| true);
         let connect = [("go_dialled", 10), ("go_dialled", 20), ("go_dials", 0)];
         assert_eq!(program.places(Purpose::Connect).unwrap(), connect);
         let tls: Vec<&str> = program.places(Purpose::Tls).unwrap().iter().map(|(name, _)| *name).collect();
         let shakes = ["go_shook", "go_shook", "go_shakes"];
-        let others = ["go_alerts", "go_parts", "go_read", "go_read", "go_reads", "go_writes"];
-        assert_eq!(tls, [&shakes[..], &shakes, &others].concat());
+        let others = ["go_alerts", "go_parts", "go_read", "go_read", "go_reads"];
+        assert_eq!(tls, [&[WRITES][..], &shakes, &shakes, &others].concat());
     }
 
     #[test]

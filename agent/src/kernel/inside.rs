@@ -178,28 +178,85 @@ impl Kernel {
             Err(why) => return Visible::Refused(why.to_string()),
         };
         let mut links = Vec::new();
+        self.go_turn = self.go_turn.wrapping_add(1);
+        let cookie = purpose.cookie(self.go_turn);
         for chunk in places.chunk_by(|one, next| one.0 == next.0) {
-            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, purpose.cookie())).collect();
+            let at: Vec<(u64, u64)> = chunk.iter().map(|(_, offset)| (*offset, cookie)).collect();
             match self.hook(chunk[0].0, &Places { pid, file: &go.file, at: &at }) {
                 Ok(more) => links.extend(more),
                 Err(why) => return Visible::Refused(chain(&why)),
+            }
+            if chunk[0].0 == go_program::WRITES {
+                // From here on those count that stand there now, and no older ones.
+                self.go_turns(pid);
             }
         }
         self.go.push(go_program::Attached { pid, purpose, links });
         Visible::Hooked(go.name())
     }
 
-    /// Forgets a process that is gone, or has become another program.
-    pub fn forget(&mut self, pid: u32) {
+    /// Which hooks of this process count. Where that cannot be said all do, and for the moment in which there are two of
+    /// them its answers may be taken for two.
+    fn go_turns(&mut self, pid: u32) -> Option<()> {
+        let mut turns: HashMap<_, u32, u32> = HashMap::try_from(self.bpf.map_mut("GO_TURNS")?).ok()?;
+        turns.insert(pid, self.go_turn, 0).ok()
+    }
+
+    /// The hooks of a process that has become another program, which go on until they are dropped: see
+    /// [`Kernel::let_go`].
+    pub fn unhook(&mut self, pid: u32) -> Hooks {
         let tls = self.tls.extract_if(.., |attached| attached.pid == pid);
         let mut links: Vec<Link> = tls.flat_map(|attached| attached.links).collect();
         links.extend(self.go.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
         links.extend(self.libc.extract_if(.., |attached| attached.pid == pid).flat_map(|attached| attached.links));
-        if !links.is_empty() {
-            self.detacher.drop_later(links);
+        Hooks(links)
+    }
+
+    /// Drops hooks, soon.
+    pub fn let_go(&mut self, hooks: Hooks) {
+        if !hooks.0.is_empty() {
+            self.detacher.drop_later(hooks.0);
         }
     }
+
+    /// Forgets a process that is gone, or is no proxy any more.
+    pub fn forget(&mut self, pid: u32) {
+        let hooks = self.unhook(pid);
+        self.let_go(hooks);
+        self.forget_go(pid);
+    }
+
+    /// What it left behind of calls that did not return.
+    fn forget_go(&mut self, pid: u32) -> Option<()> {
+        let mut turns: HashMap<_, u32, u32> = HashMap::try_from(self.bpf.map_mut("GO_TURNS")?).ok()?;
+        // Only a program of Go has an entry.
+        turns.remove(&pid).ok()?;
+        let mut calls: HashMap<_, GoKeyRow, [u64; 2]> = HashMap::try_from(self.bpf.map_mut("GO_CALLS")?).ok()?;
+        let left: Vec<GoKeyRow> = calls.keys().flatten().filter(|key| key.pid == pid).collect();
+        for key in left {
+            // One that is gone has returned after all.
+            let _ = calls.remove(&key);
+        }
+        Some(())
+    }
 }
+
+/// Hooks in the code of one process.
+#[derive(Debug)]
+#[must_use]
+pub struct Hooks(Vec<Link>);
+
+/// A function that a goroutine is in, as `GO_CALLS` has it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct GoKeyRow {
+    goroutine: u64,
+    pid: u32,
+    function: u32,
+}
+
+// SAFETY: integers without padding.
+unsafe impl aya::Pod for GoKeyRow {}
 
 /// Path of a process's file as we can open it.
 pub(super) fn root_path(pid: u32, path: &str) -> PathBuf {

@@ -98,6 +98,8 @@ pub struct Kernel {
     pub(super) tls: Vec<tls_library::Attached>,
     pub(super) go_programs: Programs,
     pub(super) go: Vec<go_program::Attached>,
+    /// Times that a program of Go was hooked.
+    pub(super) go_turn: u32,
     lost: PerCpuArray<MapData, u64>,
     threads: HashMap<MapData, u32, ThreadRow>,
     connects: HashMap<MapData, DialledRow, TimesRow>,
@@ -169,6 +171,7 @@ impl Kernel {
             tls: Vec::new(),
             go_programs: Programs::default(),
             go: Vec::new(),
+            go_turn: 0,
             lost,
             threads,
             connects,
@@ -332,7 +335,7 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .map_max_entries("PLACES", settings.places)
         .map_max_entries("TAGS", settings.places / WAYS);
     if let Some(room) = options.room {
-        for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS"] {
+        for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS", "GO_CALLS"] {
             loader.map_max_entries(table, room);
         }
     }

@@ -1,6 +1,8 @@
 //! Everything that asks the kernel what it is and what it allows, and (only here) loads programs into it.
 
 mod attach;
+mod boring_calls;
+mod boring_code;
 pub mod btf;
 pub mod capabilities;
 mod detach;

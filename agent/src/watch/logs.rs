@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use crate::correlate::log_writer;
-use crate::host::{Host as _, LiveHost};
+use crate::host::{Host as _, LiveHost, monotonic};
 use crate::logs::{self, Follower, Health, LogError, LogsError, Source, Wanted};
 use crate::model::Nanos;
 use crate::proxies::by_name;
@@ -15,6 +15,8 @@ const SETTLED: Nanos = SECOND;
 const LOOK_AGAIN: Nanos = 30 * SECOND;
 /// Logs are read this often at most, however fast they grow.
 const REST: Nanos = 5 * MILLI;
+/// Turns of one reading: a log that grows faster than it is read must not keep us.
+const TURNS: usize = 16;
 
 struct Writer {
     pid: u32,
@@ -31,6 +33,7 @@ pub struct Logs {
     /// Process ids as the proxies' own namespaces have them.
     inner: BTreeMap<u32, u32>,
     ready: Nanos,
+    known: Nanos,
 }
 
 impl Logs {
@@ -40,7 +43,7 @@ impl Logs {
             follower.add(source.clone())?;
         }
         let (find, found) = (wanted.find, BTreeMap::new());
-        Ok(Logs { follower, find, found, due: BTreeMap::new(), inner: BTreeMap::new(), ready: 0 })
+        Ok(Logs { follower, find, found, due: BTreeMap::new(), inner: BTreeMap::new(), ready: 0, known: 0 })
     }
 
     /// What is followed and what does not exist yet, in words.
@@ -93,7 +96,7 @@ impl Logs {
 
     /// Readable when a log has changed, once the last turn is a while ago.
     pub fn changes(&self, now: Nanos) -> Option<BorrowedFd<'_>> {
-        self.follower.changes().filter(|_| now >= self.ready)
+        self.follower.changes().filter(|_| self.rested(now))
     }
 
     /// When to look at the logs without being told.
@@ -101,19 +104,34 @@ impl Logs {
         if self.ready == 0 { Nanos::MAX } else { self.ready }
     }
 
+    /// Whether the last turn is a while ago.
+    pub fn rested(&self, now: Nanos) -> bool {
+        now >= self.ready
+    }
+
+    /// Up to when all that was written is known: no deadline after it has passed yet, as far as a line may answer it.
+    pub fn known(&self) -> Nanos {
+        if self.follower.is_empty() { Nanos::MAX } else { self.known }
+    }
+
     /// Hands over the errors that were written since the last time, with processes as this host numbers them.
-    pub fn read(
-        &mut self,
-        now: Nanos,
-        proxies: &BTreeMap<u32, String>,
-        host: &LiveHost,
-        mut each: impl FnMut(Nanos, LogError),
-    ) {
-        if self.follower.is_empty() || now < self.ready {
+    pub fn read(&mut self, proxies: &BTreeMap<u32, String>, host: &LiveHost, mut each: impl FnMut(Nanos, LogError)) {
+        if self.follower.is_empty() {
             return;
         }
         let mut errors = Vec::new();
-        let more = self.follower.read(|followed| errors.push(followed));
+        let mut now = monotonic();
+        let mut more = self.follower.read(|followed| errors.push(followed));
+        for _ in 1..TURNS {
+            if !more {
+                break;
+            }
+            now = monotonic();
+            more = self.follower.read(|followed| errors.push(followed));
+        }
+        if !more {
+            self.known = now;
+        }
         // While there is more, and right after something came.
         self.ready = if more || !errors.is_empty() { now.saturating_add(REST) } else { 0 };
         for followed in errors {

@@ -140,7 +140,9 @@ impl Watch {
         self.last_look = now;
         if self.take_in() < BATCH {
             // A line tells what the kernel side has told before it.
-            self.read_logs(monotonic());
+            if self.logs.rested(monotonic()) {
+                self.read_logs();
+            }
         } else {
             self.last_look = 0;
             // What a flood pushed out is to be known before anything is made of its absence.
@@ -158,7 +160,7 @@ impl Watch {
         let until = monotonic() + LAST_RECORDS;
         while self.take_in() == BATCH && monotonic() < until {}
         let unread = self.ring.drain(RING, |_| {});
-        self.read_logs(monotonic());
+        self.read_logs();
         self.beat(monotonic());
         if unread > 0 {
             // What was not seen proves nothing.
@@ -192,10 +194,17 @@ impl Watch {
         let Watch { kernel, ring, host, engine, tape, tracked, logs, totals, .. } = self;
         let (mut became, mut unnamed) = (false, false);
         let taken = ring.drain(BATCH, |record| {
+            let decoded = decode::decode(record, &kernel.names);
+            if let Ok(seen) = &decoded
+                && engine.next_deadline().is_some_and(|due| due < seen.at && due > logs.known())
+            {
+                // We were held up: what answers it may stand in a log by now.
+                hear(host, engine, tape.as_ref(), tracked, logs, totals);
+            }
             if let Some(tape) = tape {
                 tape.event(record);
             }
-            let seen = match decode::decode(record, &kernel.names) {
+            let seen = match decoded {
                 Ok(seen) => seen,
                 Err(_) => {
                     *totals.lost.entry("decode".into()).or_default() += 1;
@@ -220,29 +229,20 @@ impl Watch {
         taken
     }
 
-    /// Takes in what proxies' logs say.
-    fn read_logs(&mut self, now: Nanos) {
+    fn read_logs(&mut self) {
         let Watch { host, engine, tape, tracked, logs, totals, .. } = self;
-        let mut errors = Vec::new();
-        logs.read(now, tracked.proxies(), host.inner(), |at, error| errors.push((at, error)));
-        for (at, error) in errors {
-            *totals.events.entry("log").or_default() += 1;
-            if let Some(tape) = tape {
-                tape.log(at, error.clone());
-            }
-            engine.log(at, &error, host);
-        }
-        let long = logs.health().long;
-        if long > 0 {
-            totals.lost.insert("long_log_lines".into(), long);
-        }
+        hear(host, engine, tape.as_ref(), tracked, logs, totals);
     }
 
     /// Sees to what is due by now.
     fn pass(&mut self, now: Nanos) {
+        let due = self.engine.next_deadline().filter(|due| *due <= now);
+        if due.is_some_and(|due| due > self.logs.known()) {
+            self.read_logs();
+        }
         if now >= self.next_beat {
             self.beat(now);
-        } else if self.engine.next_deadline().is_none_or(|due| due > now) {
+        } else if due.is_none() {
             return;
         }
         if let Some(tape) = &self.tape {
@@ -399,17 +399,42 @@ fn header(kernel: &Kernel) -> Header {
     }
 }
 
+/// Takes in what proxies' logs say by now.
+fn hear(
+    host: &mut RecordingHost<LiveHost>,
+    engine: &mut Engine,
+    tape: Option<&Tape>,
+    tracked: &Tracked,
+    logs: &mut Logs,
+    totals: &mut Totals,
+) {
+    let mut errors = Vec::new();
+    logs.read(tracked.proxies(), host.inner(), |at, error| errors.push((at, error)));
+    for (at, error) in errors {
+        *totals.events.entry("log").or_default() += 1;
+        if let Some(tape) = tape {
+            tape.log(at, error.clone());
+        }
+        engine.log(at, &error, host);
+    }
+    let long = logs.health().long;
+    if long > 0 {
+        totals.lost.insert("long_log_lines".into(), long);
+    }
+}
+
 /// Keeps to proxies as they come and go.
 fn follow(tracked: &mut Tracked, kernel: &mut Kernel, logs: &mut Logs, seen: &Observation) {
     match &seen.fact {
         Fact::Exec(proc) | Fact::Became(proc) | Fact::Fork { child: proc, .. } if proc.is_proxy => {
-            if matches!(seen.fact, Fact::Exec(_)) {
-                // What was hooked is the program that it was.
-                kernel.forget(proc.pid);
-            }
+            // What was hooked is the program that it was, which may be the same file.
+            let before = matches!(seen.fact, Fact::Exec(_)).then(|| kernel.unhook(proc.pid));
             tracked.came(proc.pid, &proc.comm);
             kernel.watch_connect(proc.pid);
             kernel.watch_tls(proc.pid);
+            if let Some(before) = before {
+                kernel.let_go(before);
+            }
             logs.came(proc.pid, seen.at);
         }
         // By then it has its libraries: at its start it had none.

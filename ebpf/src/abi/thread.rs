@@ -20,6 +20,8 @@ pub const PROC_CGROUP: u32 = 128;
 pub const PROC_FOUND: u32 = 256;
 /// It has, or had, a TCP socket that listens. Kept only where proxies are to be found by what they do.
 pub const PROC_LISTENS: u32 = 512;
+/// It begins what it needs for all streams that it read before it minds what failed (Envoy).
+pub const PROC_POOLED: u32 = 1024;
 
 /// Cgroups whose processes are proxies: this many may be named.
 pub const GROUPS: usize = 16;
@@ -76,6 +78,8 @@ pub const TLS_VAGUE: u64 = 4;
 pub const TLS_GO: u64 = 8;
 /// The reason of an error is the third argument, not the second (OpenSSL 1.1).
 pub const TLS_THIRD: u64 = 16;
+/// From this bit on, in which turn the hook was attached: see `GO_TURNS`.
+pub const GO_TURN: u32 = 32;
 
 /// Programs that go on with a call of Go, by their place in `GO_ON`.
 pub const GO_READ: u32 = 0;

@@ -141,6 +141,15 @@ impl Sock {
     pub fn unread(self) -> u32 {
         unread(self.0)
     }
+
+    /// Whether the `n` bytes that its owner just read are the first that it read of it.
+    #[inline(always)]
+    pub fn began_with(self, n: u64) -> bool {
+        let at = offset!(tp_bytes_received);
+        let before = || read_or_zero::<u64>(self.0, at).wrapping_sub(n).wrapping_sub(self.unread().into());
+        // A FIN is unread, too, and was never received as a byte.
+        at != MISSING && before().wrapping_add(1) <= 1
+    }
 }
 
 /// The same as a value. Nothing is written before: each of its bytes is.

@@ -77,6 +77,41 @@ impl TaskPtr {
     }
 }
 
+/// The open files of the current process.
+pub struct Descriptors {
+    slots: u64,
+    /// One past the highest number that there is room for.
+    pub room: u32,
+}
+
+impl Descriptors {
+    #[inline(always)]
+    pub fn of_current() -> Descriptors {
+        let files: u64 = read_or_zero(current_task().0, offset!(task_files));
+        let table: u64 = read_or_zero(files as Ptr, offset!(files_fdt));
+        let slots = read_or_zero(table as Ptr, offset!(fdt_fd));
+        Descriptors { slots, room: read_or_zero(table as Ptr, offset!(fdt_max)) }
+    }
+
+    /// Port and network namespace of the TCP socket that listens under this number; `None` for everything else.
+    #[inline(always)]
+    pub fn listening(&self, number: u32) -> Option<(u16, u32)> {
+        let file: u64 = read_or_zero(self.slots as Ptr, number as usize * 8);
+        if file == 0 {
+            return None;
+        }
+        let socket: u64 = read_or_zero(file as Ptr, offset!(file_private));
+        // What a file keeps there is anything, but only a socket knows its file.
+        if socket == 0 || read_or_zero::<u64>(socket as Ptr, offset!(socket_file)) != file {
+            return None;
+        }
+        let sk = read_or_zero::<u64>(socket as Ptr, offset!(socket_sk)) as Ptr;
+        let family: u16 = read_or_zero(sk, offset!(sk_family));
+        let listens = state_at(sk as u64) == TCP_LISTEN && matches!(family, AF_INET | AF_INET6);
+        listens.then(|| (read_or_zero(sk, offset!(sk_num)), netns(sk)))
+    }
+}
+
 /// A cgroup.
 #[derive(Clone, Copy)]
 pub struct GroupPtr(pub u64);

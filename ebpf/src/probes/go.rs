@@ -9,11 +9,11 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use trace502_ebpf::{ALERT_RECEIVED, ALERT_SENT, Conn, GO_READ, GO_WRITES, TlsCall};
+use trace502_ebpf::{ALERT_RECEIVED, ALERT_SENT, Conn, GO_READ, GO_TURN, GO_WRITES, ROLE_H2, ROLE_OPAQUE, TlsCall};
 
-use crate::maps::{GO_CALLS, GO_ON, GoCall, GoKey};
-use crate::probes::{connect, handshake};
-use crate::{emit, kernel, secured};
+use crate::maps::{GO_CALLS, GO_ON, GO_TURNS, GoCall, GoKey};
+use crate::probes::{connect, handshake, tls};
+use crate::{emit, h2, kernel, secured};
 
 /// Which function a goroutine is in.
 const CONNECT: u32 = 0;
@@ -28,8 +28,18 @@ fn key(ctx: *mut c_void, function: u32) -> GoKey {
 #[inline(always)]
 fn begins(ctx: *mut c_void, function: u32) -> i32 {
     let [of, buffer, _] = kernel::go_registers(ctx);
-    if GO_CALLS.insert(&key(ctx, function), &GoCall { of, buffer }, BPF_ANY.into()).is_err() {
+    let key = key(ctx, function);
+    if GO_CALLS.insert(&key, &GoCall { of, buffer }, BPF_ANY.into()).is_err() {
         emit::lost(0);
+        if function == READ
+            && let Some(conn) = secured::of(key.tgid, of)
+        {
+            // What it reads will not be seen, and what is written then would be taken for the answer to something else.
+            if conn.role == ROLE_H2 {
+                h2::forget(conn.cookie);
+            }
+            conn.role = ROLE_OPAQUE;
+        }
     }
     0
 }
@@ -160,7 +170,7 @@ fn refused(error: u64, tgid: u32, of: u64) {
 #[inline(always)]
 pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
     let Some(call) = ends(ctx, READ) else {
-        // Pushed out by others, or begun before it was watched.
+        // Begun before it was watched, or when there was no room, or told to another hook at the same place.
         emit::lost(0);
         return None;
     };
@@ -169,11 +179,14 @@ pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
     Some((TlsCall { ssl: call.of, buffer: call.buffer, len: 0, moved: 0 }, n))
 }
 
-/// What Write() was called with.
+/// What Write() was called with. Where two hooks stand at its beginning, one of them counts.
 #[inline(always)]
 pub fn writes(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
     let [ssl, buffer, len] = kernel::go_registers(ctx);
-    (ssl != 0).then_some((TlsCall { ssl, buffer, len, moved: 0 }, len))
+    let turn = (tls::answers(ctx) >> GO_TURN) as u32;
+    // SAFETY: a plain number.
+    let counts = unsafe { GO_TURNS.get(&emit::current().0) }.is_none_or(|now| *now == turn);
+    (ssl != 0 && counts).then_some((TlsCall { ssl, buffer, len, moved: 0 }, len))
 }
 
 /// The TLS connection that the goroutine which makes the running system call is reading from, 0 for none.

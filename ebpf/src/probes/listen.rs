@@ -7,14 +7,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::bpf_sock_from_file;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_sock_from_file};
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
 use crate::maps::{
-    BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES, Owner, PORTS,
-    PROCS, constant,
+    ANYWHERE, BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES,
+    Owner, PORTS, PROCS, constant,
 };
+use crate::places::exchanged;
 use crate::probes::state;
 use crate::{conn, emit, flow, peer};
 
@@ -49,7 +50,7 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     }
     if class & PROC_PROXY != 0 {
         // Also one that has become a proxy since.
-        serves(sk.port());
+        serves(sk.port(), sk.netns());
     }
     if known {
         return;
@@ -74,20 +75,59 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     });
 }
 
-/// A proxy listens on this port. It stays marked: who else uses it is asked who they are once for each connection.
+/// A proxy listens on this port in this namespace. It stays marked: who else uses it is asked who they are once for each
+/// connection.
 #[inline(always)]
-fn serves(port: u16) {
+fn serves(port: u16, netns: u32) {
     if let Some(used) = PORTS.get_ptr_mut(port.into()) {
-        // SAFETY: a number that only ever becomes 1.
-        unsafe { (*used).served = 1 };
+        // SAFETY: a value of the map.
+        let mark = unsafe { &mut (*used).served };
+        if !exchanged(mark, 0, netns.into()) && *mark != u64::from(netns) {
+            *mark = ANYWHERE;
+        }
     }
 }
 
-/// Whether a proxy listened on the port that a connection was accepted on, perhaps in another namespace.
+/// What a process that has become another program brought along.
+struct Brought {
+    open: Descriptors,
+    proxy: bool,
+    listens: bool,
+}
+
+/// A process has become another program, and may have been given sockets that listen already, as those are that a
+/// service manager starts at the first connection. Returns what it is because of them.
+#[inline(never)]
+pub fn brought(class: u32) -> u32 {
+    let (proxy, found) = (class & PROC_PROXY != 0, constant!(SETTINGS.found) != 0);
+    if !proxy && !found {
+        return 0;
+    }
+    let mut brought = Brought { open: Descriptors::of_current(), proxy, listens: false };
+    // SAFETY: a function of this program and a place on this stack.
+    unsafe { bpf_loop(brought.open.room, look as *mut c_void, (&raw mut brought).cast(), 0) };
+    if found && brought.listens { PROC_OWNER | PROC_LISTENS } else { 0 }
+}
+
+extern "C" fn look(number: u32, brought: *mut c_void) -> i64 {
+    // SAFETY: the place that `brought` gave.
+    let brought = unsafe { &mut *brought.cast::<Brought>() };
+    if let Some((port, netns)) = brought.open.listening(number) {
+        brought.listens = true;
+        if brought.proxy {
+            serves(port, netns);
+        }
+    }
+    0
+}
+
+/// Whether a proxy listened on the port that a connection was accepted on, in this namespace as far as is known.
 #[inline(always)]
 pub fn is_proxy_port(sk: Sock) -> bool {
     // SAFETY: a number.
-    PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).served } != 0)
+    let mark = PORTS.get_ptr(sk.port().into()).map_or(0, |used| unsafe { (*used).served });
+    // Most ports are nobody's: of them nothing more is read.
+    mark != 0 && (mark == ANYWHERE || mark == u64::from(sk.netns()))
 }
 
 /// One more listens on this address. Returns whether it is known for sure.
@@ -321,7 +361,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     }
     if state == TCP_LISTEN {
         if named {
-            serves(sk.port());
+            serves(sk.port(), sk.netns());
         }
         return 0;
     }

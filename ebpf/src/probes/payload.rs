@@ -233,28 +233,32 @@ fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
             _ => {}
         }
     } else if sk.protocol() == IPPROTO_TCP {
-        return unknown_client(sk);
+        return unknown_client(sk, ret as u64);
     }
     None
 }
 
 /// A proxy may read from a client that we do not know.
 #[inline(never)]
-fn unknown_client(sk: Sock) -> Option<&'static mut Conn> {
+fn unknown_client(sk: Sock, n: u64) -> Option<&'static mut Conn> {
     let (tgid, tid) = emit::current();
     if upstream::class_of(tgid) & PROC_PROXY == 0 {
         return None;
     }
-    if sk.state() == TCP_SYN_RECV {
-        // Its request came with the first packet (TCP Fast Open).
+    // Its request came with the first packet (TCP Fast Open), or it had been waiting since before this was the port of a
+    // proxy: a service manager listened there. Nothing of it was missed.
+    if sk.state() == TCP_SYN_RECV || sk.began_with(n) {
         state::client_of(sk);
-        return conn::get(sk);
+        if let Some(conn) = conn::get(sk) {
+            return Some(conn);
+        }
+    } else {
+        emit::full(Table::Connections);
     }
-    // There was no room for it. What the thread does next must not be taken for another client's.
+    // There is, or was, no room for it. What the thread does next must not be taken for another client's.
     if let Some(thread) = thread::of(tid) {
         thread::turned(thread);
     }
-    emit::full(Table::Connections);
     None
 }
 

@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 use crate::emit;
 use crate::kernel::{self, TaskPtr};
 use crate::maps::{NAMES, OWNER_NAMES, PROCS, THREADS, constant};
-use crate::probes::cgroup;
+use crate::probes::{cgroup, listen};
 
 const SIGHUP: i32 = 1;
 const SIGQUIT: i32 = 3;
@@ -76,6 +76,7 @@ pub fn executed(ctx: BtfTracePointContext) -> i32 {
         (None, 0, true) => PROC_OWNER,
         (None, 0, false) => 0,
     };
+    let class = class | listen::brought(class);
     if class != 0 {
         remember(tgid, class);
     } else {

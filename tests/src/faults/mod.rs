@@ -38,6 +38,8 @@ pub struct Fault {
     /// Behind these the proof cannot be seen.
     pub unproven: &'static [Kind],
     pub says: &'static [&'static str],
+    /// What the record must say behind each proxy, in the order of the answers: what one tells, another keeps.
+    pub reasons: [&'static str; 6],
     /// It disturbs the whole proxy, so nothing else runs meanwhile.
     pub alone: bool,
 }
@@ -48,7 +50,8 @@ const fn fault(
     causes: &'static [&'static str],
     prepare: fn(&Setup) -> Result<Plan>,
 ) -> Fault {
-    Fault { name, answers, causes, prepare, confidence: Confidence::Certain, unproven: &[], says: &[], alone: false }
+    let (confidence, reasons) = (Confidence::Certain, [""; 6]);
+    Fault { name, answers, causes, prepare, confidence, unproven: &[], says: &[], reasons, alone: false }
 }
 
 impl Fault {
@@ -69,6 +72,11 @@ impl Fault {
 
     const fn says(mut self, words: &'static [&'static str]) -> Self {
         self.says = words;
+        self
+    }
+
+    const fn reasons(mut self, words: [&'static str; 6]) -> Self {
+        self.reasons = words;
         self
     }
 
@@ -168,6 +176,7 @@ impl Plan {
     pub fn expect(&self, fault: &Fault, kind: Kind) -> Expect {
         let mut says: Vec<String> = fault.says.iter().map(|word| (*word).to_owned()).collect();
         says.extend(self.says.iter().cloned());
+        says.extend(fault.reasons.get(kind.column()).map(|words| (*words).to_owned()));
         // Goroutines change threads: with several requests at once their attempts are told apart by less than proof.
         let unproven = kind == Kind::Caddy || fault.unproven.contains(&kind);
         let most = if unproven { Confidence::Likely } else { Confidence::Certain };

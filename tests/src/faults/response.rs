@@ -15,6 +15,10 @@ use crate::world::{HOST, Place};
 const BROKEN: &str = "502 502 502 502 503 -";
 const NO_HTTP: &str = "garbled 502 garbled|200 502 502 -";
 const CERTIFICATE: &str = "502 503 500 502 503 -";
+/// What Go's library tells of any certificate that it does not like.
+const ALERTED: &str = "alert bad_certificate was sent";
+/// Envoy's library cannot be read; that it sent an alert is seen on the wire.
+const ENDED: &str = "by an alert, most often about the certificate";
 
 pub const FAULTS: &[Fault] = &[
     fault("close-early", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early")),
@@ -53,12 +57,28 @@ pub const FAULTS: &[Fault] = &[
         shared(s, "node:https-good")
     }),
     fault("tls-to-plain", CERTIFICATE, &["tls_mismatch"], |s| tls(s, "node:http", true)),
-    fault("certificate-expired", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-expired", true)),
-    fault("certificate-self", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-self", true)),
+    fault("certificate-expired", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-expired", true))
+        .reasons(["it has expired", "it has expired", "it has expired", ALERTED, ENDED, ""]),
+    fault("certificate-self", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-self", true)).reasons([
+        "it is self-signed",
+        "it is self-signed",
+        "it is self-signed",
+        ALERTED,
+        ENDED,
+        "",
+    ]),
     // Apache compares names by itself, and tells its log alone.
     fault("certificate-name", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-other", true))
-        .likely_behind(&[Kind::Apache]),
-    fault("tls-versions", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-ancient", true)),
+        .likely_behind(&[Kind::Apache])
+        .reasons(["it is for another name", "most often of the name", "about its certificate", ALERTED, ENDED, ""]),
+    fault("tls-versions", CERTIFICATE, &["tls_handshake_failed"], |s| tls(s, "node:https-ancient", true)).reasons([
+        "before TLS 1.2",
+        "before TLS 1.2",
+        "before TLS 1.2",
+        "alert protocol_version",
+        "alert handshake_failure",
+        "",
+    ]),
     fault("h1-to-h2", "garbled|502|closed 502 502|garbled|200 502 502|503 -", &["h2_mismatch"], |s| {
         shared(s, "node:h2")
     }),

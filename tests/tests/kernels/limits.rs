@@ -8,6 +8,7 @@ use trace502::kernel::{Kernel, Options, Ring};
 use trace502::model::*;
 use trace502_ebpf::{PROC_PROXY, Table};
 
+use crate::namespace;
 use crate::rig::*;
 
 const ROOM: u32 = 8;
@@ -121,6 +122,27 @@ fn a_thread_past_the_room_is_counted_and_its_attempts_are_bound_to_nobody() {
     });
     assert!(small.lost(Table::Threads) >= 1);
     assert_eq!(small.attempts(nobody).len(), 2 * (ROOM as usize + 1));
+}
+
+/// Ports are each namespace's own: who is accepted on one is no client of the proxy that has it elsewhere.
+#[test]
+fn the_port_of_a_proxy_takes_no_places_in_other_namespaces() {
+    let _rig = rig();
+    let mut small = with(&Options { places: Some(4), ..Options::default() });
+    let (_here, at) = listen();
+    small.kernel.track(std::process::id(), 0).unwrap();
+    let lost = || small.kernel.lost()[Table::Connections.slot()];
+    // On loopback each connection of the proxy's port is two of this process, which is no proxy by now.
+    let elsewhere = move || {
+        let listener = TcpListener::bind(at).unwrap();
+        (0..ROOM).map(|_| client_of(&listener)).collect::<Vec<_>>()
+    };
+    let others = namespace::with_loopback(elsewhere);
+    assert_eq!((others.len(), lost()), (ROOM as usize, 0));
+    // Of one that has it there, too, they are taken.
+    small.kernel.track(std::process::id(), PROC_PROXY).unwrap();
+    let others = namespace::with_loopback(elsewhere);
+    assert!(small.lost(Table::Connections) >= u64::from(2 * ROOM) - 4, "{}", others.len());
 }
 
 /// What a thread does after it read from a client that there was no room for is not told of the one it read before.

@@ -40,12 +40,18 @@ impl Rig {
 
     /// Probes of one's own. They see what the shared ones see.
     pub fn with(options: &Options) -> Rig {
+        let mut rig = Rig::of_nobody(options);
+        rig.kernel.track(std::process::id(), PROC_PROXY).unwrap();
+        rig.kernel.watch_connect(std::process::id());
+        rig.kernel.watch_tls(std::process::id());
+        rig.kernel.find_existing();
+        rig
+    }
+
+    /// The same while this process is no proxy to them, and was none before.
+    pub fn of_nobody(options: &Options) -> Rig {
         let mut kernel = Kernel::load(options).expect("the probes load as root");
         kernel.complete().expect("every required probe attaches");
-        kernel.track(std::process::id(), PROC_PROXY).unwrap();
-        kernel.watch_connect(std::process::id());
-        kernel.watch_tls(std::process::id());
-        kernel.find_existing();
         let ring = Ring::new(kernel.take_ring().unwrap());
         Rig { kernel, ring, seen: Vec::new(), from: 0, never: UnixStream::pair().unwrap() }
     }

@@ -84,6 +84,25 @@ fn the_upstream_stopped_reading() {
 }
 
 #[test]
+fn a_host_without_room_may_leave_its_window_open() {
+    let cases = [
+        (8_000, 40, "send_timeout", Likely),
+        (8_000, 0, "response_timeout", Likely),
+        (0, 40, "response_timeout", Likely),
+    ];
+    for (unread, in_flight, cause, confidence) in cases {
+        let mut w = nginx();
+        waited(&mut w, |w, a| {
+            a.conn.request_bytes = 4 << 20;
+            a.peer = Some(Peer { unread, ..w.peer() });
+            let tcp = a.tcp.as_mut().unwrap();
+            (tcp.window, tcp.unacked, tcp.in_flight) = (60_000, 2_000_000, in_flight);
+        });
+        w.expect(cause, confidence);
+    }
+}
+
+#[test]
 fn a_shut_window_with_nothing_to_send_is_no_send_timeout() {
     let mut w = nginx();
     waited(&mut w, |_, a| a.tcp.as_mut().unwrap().window = 0);

@@ -102,6 +102,9 @@ fn each_reason_has_its_remedy() {
             "nginx: proxy_ssl_name and proxy_ssl_server_name on",
         ),
         (verified(62), true, "nginx: grpc_ssl_name and grpc_ssl_server_name on"),
+        // A function of the proxy's own that compares the name.
+        (verified(1), false, "nginx: proxy_ssl_name and proxy_ssl_server_name on"),
+        (Handshake { trouble: Some(Trouble::Library(333)), ..none }, false, "nginx: proxy_ssl_protocols"),
         (alert(70), false, "nginx: proxy_ssl_protocols"),
         (alert(40), false, "nginx: proxy_ssl_ciphers\nnginx: proxy_ssl_certificate and proxy_ssl_certificate_key"),
         (alert(116), true, "nginx: grpc_ssl_certificate and grpc_ssl_certificate_key"),
