@@ -22,6 +22,7 @@ mod program_info;
 pub mod report;
 mod ring;
 pub mod symbols;
+pub mod tells;
 mod tls_calls;
 pub mod tls_library;
 pub mod tls_visible;
