@@ -4,7 +4,6 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::{Group, Peer};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
-use crate::wire::h2::{self, Carries};
 use crate::wire::{Looks, fastcgi, http};
 
 pub static CAUSE: Cause = Cause {
@@ -34,8 +33,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         _ => false,
     };
     // It greets as every server of HTTP/2 does, whether or not it answers.
-    let greeted =
-        case.only_control().filter(|_| h2::carries(&conn.request_head, conn.request_bytes) != Carries::Control);
+    let greeted = case.only_greeted();
     let silent = case.no_answer() || greeted.is_some();
     if !case.gave_up() || !(silent || tls || partial) || conn.asked.is_none() || case.waited() < 5 * MILLI {
         return Verdict::No;
