@@ -241,7 +241,9 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     thread.births = thread.births.wrapping_add(1);
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
-    let more = streams != 0 && class & PROC_POOLED != 0;
+    // Another stream may be next, and not the one that is to be tried again: which one, nothing tells.
+    let more = streams != 0 && class & PROC_POOLED != 0 && thread.retry.request & STREAM != 0;
+    let choices = if more && thread.retry.client != 0 { choices.saturating_add(1) } else { choices };
     let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
         // It had no chance to turn to anything else.
         flags |= CONN_RETRY;

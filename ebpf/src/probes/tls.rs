@@ -31,10 +31,16 @@ const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 #[uprobe]
 pub fn tls_called(ctx: ProbeContext) -> i32 {
     let [ssl, buffer, len, fourth, fifth] = kernel::call_arguments(ctx.as_ptr());
-    let moved = if answers(ctx.as_ptr()) & TLS_FIFTH != 0 { fifth } else { fourth };
+    let doing = answers(ctx.as_ptr());
+    let moved = if doing & TLS_FIFTH != 0 { fifth } else { fourth };
     let (_, tid) = emit::current();
     if let Some(thread) = thread::of(tid) {
+        if doing & TLS_SHAKES != 0 && thread.call.ssl == ssl && thread.doing & TLS_SHAKES == 0 {
+            // What reads or writes makes the handshake first, and goes on behind it (BoringSSL).
+            return 0;
+        }
         thread.call = TlsCall { ssl, buffer, len, moved };
+        thread.doing = doing;
         thread.verdict = 0;
     }
     0
@@ -44,10 +50,15 @@ pub fn tls_called(ctx: ProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_shook(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    if let Some(call) = returned(tid)
-        && kernel::call_result(ctx.as_ptr()) == 1
-    {
-        handshake::done(tgid, call.ssl);
+    let Some(thread) = THREADS.get_ptr_mut(tid) else { return 0 };
+    // SAFETY: a map value; only this thread changes it.
+    let thread = unsafe { &mut *thread };
+    let ssl = thread.call.ssl;
+    if thread.doing & TLS_SHAKES != 0 {
+        thread.call = NO_CALL;
+    }
+    if kernel::call_result(ctx.as_ptr()) == 1 {
+        handshake::done(tgid, ssl);
     }
     0
 }
