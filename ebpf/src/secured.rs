@@ -80,7 +80,7 @@ pub fn accepted(sk: Sock, conn: &mut Conn) -> i32 {
 }
 
 /// The owner sends to a client: its answer, if that has asked. The library's call may come back after the client is gone.
-#[inline(always)]
+#[inline(never)]
 pub fn answering(conn: &Conn) -> i32 {
     if let Some(inside) = inside(conn)
         && inside.role == ROLE_CLIENT
