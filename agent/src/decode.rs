@@ -10,7 +10,7 @@ use trace502_ebpf::{
 
 use crate::kernel::offsets::Names;
 use crate::model::{self, *};
-use crate::wire::hpack;
+use crate::wire::{hpack, openssl};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -244,6 +244,7 @@ fn handshake(made: u32) -> Handshake {
     let reason = made >> abi::SHOOK_REASON & abi::SHOOK_REASONS;
     let trouble = match reason {
         0 => None,
+        abi::BORING.. => Some(openssl::of_boring((reason - abi::BORING) as u16)),
         abi::ALERT_SENT.. => Some(Trouble::AlertSent((reason - abi::ALERT_SENT) as u8)),
         abi::ALERT_RECEIVED.. => Some(Trouble::AlertReceived((reason - abi::ALERT_RECEIVED) as u8)),
         own => Some(Trouble::Library(own as u16)),
@@ -421,5 +422,7 @@ mod tests {
         let alert = |code: u32| handshake(code << abi::SHOOK_REASON).trouble;
         assert_eq!(alert(abi::ALERT_RECEIVED + 116), Some(Trouble::AlertReceived(116)));
         assert_eq!(alert(abi::ALERT_SENT + 42), Some(Trouble::AlertSent(42)));
+        assert_eq!(alert(abi::BORING + 125), Some(Trouble::Library(134)));
+        assert_eq!(alert(abi::BORING + 200), Some(Trouble::Boring(200)));
     }
 }

@@ -240,7 +240,7 @@ fn failed(conn: &Conn) -> bool {
         PHASE_OPEN => conn.fin != 0 || conn.reset != 0 || conn.errno != 0,
         // A handshake that led to no request, or an answer that broke off in its header.
         PHASE_ANSWERED if is_tls(conn) => conn.flags & CONN_APPLICATION == 0,
-        PHASE_ANSWERED => conn.flags & CONN_UNIX == 0 && head::breaks_off(conn),
+        PHASE_ANSWERED => conn.flags & CONN_UNIX == 0 && head::breaks_off(conn) != 0,
         _ => false,
     }
 }
@@ -257,7 +257,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     }
     if conn.role != ROLE_UPSTREAM {
         // Upgraded inside TLS.
-        return flow::forget(conn);
+        return flow::forget_flow(conn);
     }
     let (_, tid) = emit::current();
     let mut thread = if in_task { thread::of(tid) } else { None };
@@ -285,9 +285,10 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     } else if conn.bound != 0 && in_task && !thread.as_ref().is_some_and(|thread| thread::has_answered(thread, conn)) {
         story::keep(sk, conn);
     }
-    if failed
-        && !ended
-        && let Some(thread) = thread
+    // Asked behind the thread, and so that both stay questions: joined into one number, the verifier of 6.1 would not see
+    // that there is a thread.
+    if let Some(thread) = thread
+        && core::hint::black_box(failed && !ended)
     {
         let class = conn.class;
         let of = Waiting { client: conn.bound, request: conn.bound_request, since: 0 };
@@ -297,7 +298,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.sleeps = kernel::sleeps();
         }
     }
-    flow::forget(conn);
+    flow::forget_flow(conn);
     conn.role = ROLE_OPAQUE;
     0
 }

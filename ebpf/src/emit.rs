@@ -37,9 +37,9 @@ pub fn cgroup() -> u64 {
 }
 
 #[inline(always)]
-pub fn header(kind: Kind, why: u16, len: usize) -> Header {
+pub fn header(kind: u16, why: u16, len: usize) -> Header {
     let (tgid, tid) = current();
-    Header { kind: kind as u16, why, len: len as u32, at: now(), tgid, tid }
+    Header { kind, why, len: len as u32, at: now(), tgid, tid }
 }
 
 /// Counts what could not be told. Slot 0 is for payload that could not be read.
@@ -62,12 +62,18 @@ pub fn full(table: Table) {
 /// `fill` must write every byte that user space will read: reserved memory is not zeroed.
 #[inline(always)]
 pub fn record<T>(kind: Kind, fill: impl FnOnce(*mut T)) {
+    record_as(kind as u32, fill);
+}
+
+/// The same for a kind that is a number.
+#[inline(always)]
+pub fn record_as<T>(kind: u32, fill: impl FnOnce(*mut T)) {
     match EVENTS.reserve_bytes(size_of::<T>(), 0) {
         Some(mut room) => {
             fill(room.as_mut_ptr().cast());
             room.submit(0);
         }
-        None => lost(kind as u32),
+        None => lost(kind),
     }
 }
 

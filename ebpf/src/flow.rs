@@ -5,7 +5,7 @@ use trace502_ebpf::*;
 
 use crate::emit;
 use crate::kernel::{self, Sock, TCP_CLOSE};
-use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES};
+use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES, PORTS};
 
 const NO_PEER: Peer = Peer {
     sk: 0,
@@ -22,12 +22,14 @@ const NO_PEER: Peer = Peer {
     _pad: 0,
 };
 
-pub const NO_TUPLE: Tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-
 /// Makes a connection known by its addresses.
 #[inline(never)]
 pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
     sk.tuple(&mut conn.tuple);
+    if let Some(used) = PORTS.get_ptr_mut(conn.tuple.remote_port.into()) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { (*used).dialled = 1 };
+    }
     let mut key = conn.tuple;
     let numbered = kernel::flow_key(&mut key);
     let state = FlowState { sk: sk.0 as u64, cookie: conn.cookie, peer: NO_PEER };
@@ -99,8 +101,11 @@ pub fn of(addresses: &mut Tuple, cookie: u64) -> Option<&'static mut FlowState> 
 }
 
 /// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn forget(conn: &Conn) -> i32 {
+pub fn forget_flow(conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let mut key = conn.tuple;
     if of(&mut key, conn.cookie).is_some() {
         let _ = FLOWS.remove(&key);
@@ -109,20 +114,23 @@ pub fn forget(conn: &Conn) -> i32 {
 }
 
 /// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
-#[inline(never)]
+#[inline(always)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
-    let mut tuple = NO_TUPLE;
-    sk.tuple(&mut tuple);
-    tuple = kernel::mirror(&tuple);
+    // SAFETY: a number.
+    let dialled = PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).dialled } != 0);
+    if dialled { mirror_of(sk) } else { None }
+}
+
+#[inline(never)]
+fn mirror_of(sk: Sock) -> Option<&'static mut FlowState> {
+    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
     find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
 }
 
 /// The flow whose other end this socket was found to be.
 #[inline(never)]
 pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
-    let mut tuple = NO_TUPLE;
-    sk.tuple(&mut tuple);
-    tuple = kernel::mirror(&tuple);
+    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
     of(&mut tuple, bound)
 }
 

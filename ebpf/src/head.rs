@@ -149,23 +149,56 @@ pub fn after_interim(head: &mut [u8; HEAD], len: u16) -> u16 {
 
 /// Whether an answer of which every byte was kept has no end of its header. Asked where a connection ends, and no more
 /// than once: most answers do not fit into a head.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn breaks_off(conn: &Conn) -> bool {
+pub fn breaks_off(conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
+    i32::from(broken_off(conn))
+}
+
+#[inline(always)]
+fn broken_off(conn: &Conn) -> bool {
     let len = conn.reply_len as usize;
     if conn.status < 200 || conn.reply_head[0] != b'H' || conn.reply_bytes != len as u64 || len >= HEAD {
         return false;
     }
-    for at in 0..HEAD - 3 {
-        if at + 2 > len {
-            return true;
+    !has_empty_line(&conn.reply_head, len)
+}
+
+/// Whether the first `len` bytes of a head have an empty line, also as those write it who end lines with no more than a
+/// line feed. Eight bytes at a time and without a branch for what they are: byte by byte, most of what the verifier walked
+/// through was this.
+#[inline(always)]
+fn has_empty_line(head: &[u8; HEAD], len: usize) -> bool {
+    const LINE_FEED: u64 = 0x0a0a_0a0a_0a0a_0a0a;
+    const RETURN: u64 = 0x0d0d_0d0d_0d0d_0d0d;
+    let (mut feeds_before, mut returns_before, mut found) = (0, 0, 0);
+    for word in 0..HEAD / 8 {
+        // Not the length itself: the verifier would follow what each round says of it.
+        let left = core::hint::black_box(len as i64 - word as i64 * 8);
+        if left <= 0 {
+            break;
         }
-        // An empty line, also as those write it who end lines with no more than a line feed.
-        let [first, second, third] = [conn.reply_head[at], conn.reply_head[at + 1], conn.reply_head[at + 2]];
-        if first == b'\n' && (second == b'\n' || second == b'\r' && third == b'\n') {
-            return false;
-        }
+        // SAFETY: within the head, which is aligned in a `Conn`. Volatile, or it is put together from single bytes.
+        let bytes = unsafe { core::ptr::read_volatile(head.as_ptr().cast::<u64>().add(word)) };
+        let within = !(u64::MAX << (left as u64 * 8 & 63) & (left - 8 >> 63) as u64);
+        let feeds = zeros(u64::from_le(bytes) ^ LINE_FEED) & within;
+        let returns = zeros(u64::from_le(bytes) ^ RETURN) & within;
+        let after_feed = feeds << 8 | feeds_before >> 56;
+        let after_return = returns << 8 | returns_before >> 56;
+        let after_two = feeds << 16 | feeds_before >> 48;
+        found |= feeds & (after_feed | after_return & after_two);
+        (feeds_before, returns_before) = (feeds, returns);
     }
-    false
+    found != 0
+}
+
+/// The highest bit of each byte that is zero.
+#[inline(always)]
+fn zeros(bytes: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    !((bytes & LOW) + LOW | bytes | LOW)
 }
 
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.

@@ -87,11 +87,19 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
     map_flags: core::ptr::null(),
 };
 
-/// By port, the network namespace in which a proxy listened on it: who is accepted there may be its client. 0 for none.
-#[btf_map]
-pub static PROXY_PORTS: Array<u64, 65536> = Array::new();
+/// What proxies did with a port.
+#[repr(C)]
+pub struct PortUse {
+    /// The network namespace in which one listened on it: who is accepted there may be its client. 0 for none.
+    pub served: u64,
+    /// Not 0 where one is or was connected to it, from whatever namespace: who is accepted there may be its other end.
+    pub dialled: u64,
+}
 
-/// In `PROXY_PORTS`: proxies of several namespaces did.
+#[btf_map]
+pub static PORTS: Array<PortUse, 65536> = Array::new();
+
+/// In `PortUse::served`: proxies of several namespaces did.
 pub const ANYWHERE: u64 = u64::MAX;
 
 /// The one way to user space. The type is not used: records differ in size.

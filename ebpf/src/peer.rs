@@ -40,14 +40,17 @@ pub fn find_listener(tuple: &Tuple, to: &mut Listener) {
         found = LISTENERS.get_ptr(&key);
     }
     if found.is_none() {
-        key.addr = [0; 16];
+        key.addr = kernel::any();
         // SAFETY: a value of the map.
         found = LISTENERS.get_ptr(&key).filter(|state| !v4 || unsafe { (**state).only_v6 } == 0);
     }
-    to.cookie = 0;
-    to.tgid = 0;
-    to.queue = 0;
-    to.limit = 0;
+    // SAFETY: four fields. Volatile, or the stores become a loop over bytes in a function of its own.
+    unsafe {
+        core::ptr::write_volatile(&raw mut to.cookie, 0);
+        core::ptr::write_volatile(&raw mut to.tgid, 0);
+        core::ptr::write_volatile(&raw mut to.queue, 0);
+        core::ptr::write_volatile(&raw mut to.limit, 0);
+    }
     let Some(state) = found else {
         to.seen = if all_known() { LISTENER_ABSENT } else { LISTENER_UNKNOWN };
         return;
@@ -86,15 +89,15 @@ fn all_known() -> bool {
 
 /// Path and other end of a unix connection.
 #[inline(always)]
-pub fn unix(sk: Sock, record: &mut ConnRecord) {
+pub fn unix(sk: u64, record: &mut ConnRecord) {
     // SAFETY: plain data; zero says "unknown" for each field.
     unsafe {
         core::ptr::write_bytes(&raw mut record.tuple, 0, 1);
         core::ptr::write_bytes(&raw mut record.tcp, 0, 1);
     }
-    record.tcp.error = sk.error();
-    let peer = kernel::unix_peer(sk.0 as u64);
-    let named = if peer == 0 { sk.0 as u64 } else { peer };
+    record.tcp.error = kernel::error_at(sk);
+    let peer = kernel::unix_peer(sk);
+    let named = if peer == 0 { sk } else { peer };
     record.path_len = kernel::unix_path(named, &mut record.path);
     if peer == 0 {
         return;
@@ -103,7 +106,7 @@ pub fn unix(sk: Sock, record: &mut ConnRecord) {
     record.peer = Peer {
         sk: peer,
         // Unix sockets seldom have a cookie: what it points back at identifies it.
-        cookie: sk.0 as u64,
+        cookie: sk,
         closed: 0,
         tgid,
         closed_tgid: 0,
@@ -112,7 +115,7 @@ pub fn unix(sk: Sock, record: &mut ConnRecord) {
         netns: 0,
         seen: PEER_SEEN,
         state: kernel::state_at(peer),
-        flags: if kernel::unix_peer(peer) == sk.0 as u64 { PEER_LIVE } else { 0 },
+        flags: if kernel::unix_peer(peer) == sk { PEER_LIVE } else { 0 },
         _pad: 0,
     };
     if tgid != 0 || kernel::accepted_at(peer) {

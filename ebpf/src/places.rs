@@ -148,6 +148,7 @@ pub fn exchanged(place: &mut u64, old: u64, new: u64) -> bool {
 }
 
 /// The socket of a connection is destroyed: its place is free.
+#[unsafe(no_mangle)]
 #[inline(never)]
 pub fn gone(cookie: u64) -> i32 {
     let (near, far) = groups(cookie);

@@ -147,7 +147,7 @@ pub fn answered(conn: &Conn) {
             core::ptr::write_bytes(record, 0, 1);
             &mut *record
         };
-        record.header = emit::header(Kind::Rescued, IN_TASK, size_of::<FlowRecord>());
+        record.header = emit::header(Kind::Rescued as u16, IN_TASK, size_of::<FlowRecord>());
         record.cookie = client;
         record.request = request;
     });

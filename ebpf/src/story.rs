@@ -5,13 +5,13 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use trace502_ebpf::*;
 
-use crate::kernel::{self, Sock};
+use crate::kernel::{self, Ptr, Sock};
 use crate::maps::{PROCS, RECENT, SCRATCH, SCRATCH_THREAD, STREAMS, Stream, StreamKey, constant};
 use crate::{emit, peer, thread};
 
-/// Puts a record of this connection together.
+/// Puts a record of this connection together. Its socket is an address here, 0 for none: see [`hand_over`].
 #[inline(always)]
-fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16) {
+fn compose(record: &mut ConnRecord, sk: u64, conn: &Conn, kind: u16, why: u16) {
     record.header = emit::header(kind, why, size_of::<ConnRecord>());
     emit::comm(&mut record.comm);
     record.cgroup = emit::cgroup();
@@ -23,20 +23,20 @@ fn compose(record: &mut ConnRecord, sk: Sock, conn: &Conn, kind: Kind, why: u16)
     record.path_len = 0;
     record.peer.seen = PEER_NONE;
     record.listener.seen = LISTENER_UNKNOWN;
-    if sk.0.is_null() {
+    if sk == 0 {
         nowhere(record, conn);
     } else if conn.flags & CONN_UNIX != 0 {
         peer::unix(sk, record);
     } else {
-        sk.tuple(&mut record.tuple);
+        kernel::tuple(sk as Ptr, &mut record.tuple);
         // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
         if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
             record.tuple = conn.tuple;
         }
         // SAFETY: no arguments.
-        sk.tcp(unsafe { bpf_jiffies64() }, &mut record.tcp);
+        kernel::tcp_at(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
         if conn.phase == PHASE_CONNECTING && record.tcp.error == 0 {
-            record.tcp.error = sk.soft_error();
+            record.tcp.error = Sock(sk as Ptr).soft_error();
         }
     }
 }
@@ -81,7 +81,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
     emit::record_if::<ConnRecord>(Kind::Client, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        compose(record, Sock::NONE, conn, Kind::Client, why | IN_TASK);
+        compose(record, 0, conn, Kind::Client as u16, why | IN_TASK);
         let told = &mut record.conn;
         told.role = ROLE_CLIENT;
         told.phase = if why == WHY_CLOSED { PHASE_ASKED } else { PHASE_ANSWERED };
@@ -108,12 +108,22 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
 }
 
 /// Hands a connection over to user space.
-#[inline(never)]
+#[inline(always)]
 pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
-    emit::record::<ConnRecord>(kind, |record| {
+    told(sk.address(), conn, kind as u32, why.into())
+}
+
+/// Global to the verifier, which walks through it once for each program and not once for each way to it: there are thirty
+/// in some. It is given numbers and a connection that may be anybody's, so the socket is read through its address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn told(sk: u64, conn: *const Conn, kind: u32, why: u32) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
+    emit::record_as::<ConnRecord>(kind, |record| {
         // SAFETY: reserved room of that size; user space reads what `seen` and the lengths allow.
         let record = unsafe { &mut *record };
-        compose(record, sk, conn, kind, why);
+        compose(record, sk, conn, kind as u16, why as u16);
         add_end(record, conn);
     });
     0
@@ -121,17 +131,26 @@ pub fn hand_over(sk: Sock, conn: &Conn, kind: Kind, why: u16) -> i32 {
 
 /// Keeps an attempt that looked well, in case its client gets an error after all.
 /// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
-#[inline(never)]
+#[inline(always)]
 pub fn keep(sk: Sock, conn: &Conn) -> i32 {
+    kept(sk.address(), conn)
+}
+
+/// Global for the same reason as [`told`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn kept(sk: u64, conn: *const Conn) -> i32 {
+    // SAFETY: as in `told`.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let key = recent_key(conn.bound, conn.bound_request);
     if let Some(record) = SCRATCH.get_ptr_mut(0) {
         // SAFETY: per-CPU scratch, used in task context only.
         let record = unsafe { &mut *record };
-        compose(record, sk, conn, Kind::Attempt, WHY_ASKED);
+        compose(record, sk, conn, Kind::Attempt as u16, WHY_ASKED);
         add_end(record, conn);
         if conn.flags & CONN_UNIX == 0 && conn.phase == PHASE_ASKED {
             // SAFETY: see `address`.
-            unsafe { *address(record) = sk.0 as u64 };
+            unsafe { *address(record) = sk };
         }
         let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
     }
@@ -245,6 +264,7 @@ fn recent_key(client: u64, request: u32) -> u64 {
 }
 
 /// A request got an error: tells what its last attempt was if that has not been told.
+#[unsafe(no_mangle)]
 #[inline(never)]
 pub fn last_attempt(client: u64, request: u32) -> i32 {
     let key = recent_key(client, request);

@@ -6,8 +6,8 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, STREAM,
-    Table, Thread, WAITING, Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, PROC_POOLED,
+    STREAM, Table, Thread, WAITING, Waiting,
 };
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
@@ -241,13 +241,14 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     thread.births = thread.births.wrapping_add(1);
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
+    let more = streams != 0 && class & PROC_POOLED != 0;
     let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
         // It had no chance to turn to anything else.
         flags |= CONN_RETRY;
         thread.bound
     } else if class & PROC_OLDEST != 0 {
         in_turn(thread, &mut flags)
-    } else if thread.retry.client != 0 {
+    } else if thread.retry.client != 0 && !more {
         flags |= CONN_RETRY;
         take_out(&mut thread.retry)
     } else if thread.last.request & STREAM != 0 && streams != 0 {

@@ -187,7 +187,7 @@ fn answer(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
             told
         }
         101 => {
-            flow::forget(conn);
+            flow::forget_flow(conn);
             conn.role = ROLE_OPAQUE;
             false
         }

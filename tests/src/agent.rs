@@ -32,6 +32,9 @@ struct Seen {
     more: Condvar,
 }
 
+/// How long it may take to be in place: its programs are checked by the kernel, one by one on old ones.
+const START: Duration = Duration::from_secs(100);
+
 /// The binary to test: `TRACE502_BIN`, or the one built with the lab.
 pub fn binary() -> Result<PathBuf> {
     match std::env::var_os("TRACE502_BIN") {
@@ -47,7 +50,12 @@ impl Agent {
 
     /// As `live` or `record`: both print what they find.
     pub fn start_as(verb: &str, log: PathBuf, args: &[&str]) -> Result<Self> {
-        let mut launch = Launch::new(binary()?).args([verb, "--json"]).args(args).log(&log)?;
+        Self::launch(Launch::new(binary()?).args([verb, "--json"]).args(args), log)
+    }
+
+    /// However it is started; it is told to print JSON.
+    pub fn launch(launch: Launch, log: PathBuf) -> Result<Self> {
+        let mut launch = launch.log(&log)?;
         launch.command.stdout(Stdio::piped());
         let kid = launch.start()?;
         let out = kid.take_stdout().context("the agent has no stdout")?;
@@ -75,13 +83,16 @@ impl Agent {
             ask_once(proxy.addr, &Ask::get(format!("/warm-up/{n}"))).map(drop)
         };
         let moment = pace::duration(Duration::from_millis(300));
+        let limit = pace::duration(START);
         let asked = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    (0..100).find_map(|n| match ask(n) {
-                        Ok(()) if self.records(1, moment, |_| true).is_empty() => None,
-                        done => Some(done),
-                    })
+                    let begun = Instant::now();
+                    let late = || begun.elapsed() > limit || self.kid.ended().is_some();
+                    (0..).find_map(|n| match ask(n) {
+                        Ok(()) if self.records(1, moment, |_| true).is_empty() => late().then_some(None),
+                        done => Some(Some(done)),
+                    })?
                 })
                 .join()
         });

@@ -21,13 +21,15 @@ pub struct Choice {
     pub proxies: Vec<Kind>,
     /// Faults whose name contains one of these; all if empty.
     pub faults: Vec<String>,
+    /// Those are whole names.
+    pub whole_names: bool,
     /// Judge the agent, or only make sure that the faults happen.
     pub agent: bool,
     /// This many cells at a time.
     pub workers: usize,
     /// Show what the proxies' own logs said about each cell.
     pub logs: bool,
-    /// Also write a recording here; faults are picked by their whole names then.
+    /// Also write a recording here.
     pub record: Option<PathBuf>,
 }
 
@@ -86,8 +88,7 @@ struct Cell {
 
 impl Choice {
     fn rows(&self, kind: Kind) -> Vec<Fault> {
-        let whole = self.record.is_some();
-        let named = |name: &str, word: &String| name == word || (!whole && name.contains(word.as_str()));
+        let named = |name: &str, word: &String| name == word || (!self.whole_names && name.contains(word.as_str()));
         let picked = |fault: &Fault| self.faults.is_empty() || self.faults.iter().any(|word| named(fault.name, word));
         faults::all().into_iter().filter(|fault| picked(fault) && !fault.answers(kind).is_empty()).collect()
     }
@@ -137,6 +138,26 @@ pub fn run(choice: &Choice) -> Result<Report> {
     Ok(report)
 }
 
+/// Makes the cells that are not right once more, few at a time: what went wrong among many on a busy machine must do so
+/// by itself, too.
+pub fn once_more(report: &mut Report, choice: &Choice) -> Result<()> {
+    for kind in choice.proxies.iter().copied() {
+        let wrong = |outcome: &&Outcome| outcome.kind == kind && !outcome.right();
+        let faults: Vec<_> = report.outcomes.iter().filter(wrong).map(|outcome| outcome.fault.to_owned()).collect();
+        if faults.is_empty() {
+            continue;
+        }
+        let choice = Choice { proxies: vec![kind], faults, whole_names: true, workers: 2, ..choice.clone() };
+        for outcome in run(&choice)?.outcomes {
+            let same = |cell: &&mut Outcome| (cell.kind, cell.fault) == (outcome.kind, outcome.fault);
+            if let Some(cell) = report.outcomes.iter_mut().find(same) {
+                *cell = outcome;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Starts the agent and waits until it sees: it is asked about a proxy that refuses until it tells.
 pub fn start_agent(world: &World) -> Result<Agent> {
     start_agent_of(world, None)
@@ -160,6 +181,7 @@ fn not_made(kind: Kind, fault: Fault, why: &str) -> Outcome {
         verdict: Verdict::NotMade(why.to_owned()),
         answers: Vec::new(),
         records: Vec::new(),
+        misled: false,
     }
 }
 
@@ -233,7 +255,7 @@ impl Bench<'_> {
         outcome.verdict = match (made, self.agent) {
             (Err(why), _) => Verdict::NotMade(why),
             (Ok(()), None) => Verdict::Right,
-            (Ok(()), Some(agent)) => judge(agent, proxy, &expect, &exchanges, &mut outcome.records),
+            (Ok(()), Some(agent)) => judge(agent, proxy, &expect, &exchanges, &mut outcome),
         };
         outcome
     }
@@ -242,12 +264,13 @@ impl Bench<'_> {
 /// How long a record may take after its client has its answer.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-fn judge(agent: &Agent, proxy: &Proxy, expect: &Expect, exchanges: &[Exchange], lines: &mut Vec<String>) -> Verdict {
+fn judge(agent: &Agent, proxy: &Proxy, expect: &Expect, exchanges: &[Exchange], outcome: &mut Outcome) -> Verdict {
     let mut wrong = Vec::new();
     for exchange in exchanges.iter().filter(|exchange| exchange.judged) {
         let records =
             agent.records(1, pace::duration(PATIENCE), |record| ours(record, &[proxy]) && about(record, exchange));
-        lines.extend(records.iter().map(|record| record.line.clone()));
+        outcome.misled |= truth::misled(expect, &records);
+        outcome.records.extend(records.iter().map(|record| record.line.clone()));
         wrong.extend(truth::faults_of(expect, exchange, &records));
     }
     if wrong.is_empty() { Verdict::Right } else { Verdict::Wrong(wrong) }

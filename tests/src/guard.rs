@@ -48,19 +48,25 @@ fn remove_where(wanted: &dyn Fn(&str) -> bool) {
     for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(wanted) {
             // A leftover that cannot be removed is the next run's problem again, not this one's.
-            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
         }
     }
 }
 
-/// On SIGINT and SIGTERM: clean up, then end. Call before any thread is started.
+/// On SIGINT, SIGTERM and the end of the terminal: clean up, then end. Call before any thread is started.
 pub fn clean_on_signal() {
-    // SAFETY: plain libc calls on a zeroed set that is filled in before use.
+    // SAFETY: plain libc calls on zeroed structures that are filled in before use.
     let set = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGINT);
         libc::sigaddset(&mut set, libc::SIGTERM);
+        // Who starts it by nohup wants it to go on.
+        let mut hang_up: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut hang_up);
+        if hang_up.sa_sigaction != libc::SIG_IGN {
+            libc::sigaddset(&mut set, libc::SIGHUP);
+        }
         libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
         set
     };

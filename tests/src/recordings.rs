@@ -40,6 +40,7 @@ pub fn record(kind: Kind, faults: &[&str], file: &Path) -> Result<(String, Vec<S
         faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
         agent: true,
         workers: 1,
+        whole_names: true,
         record: Some(file.to_owned()),
         ..Choice::default()
     };

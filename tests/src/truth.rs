@@ -58,12 +58,20 @@ pub struct Outcome {
     pub verdict: Verdict,
     pub answers: Vec<String>,
     pub records: Vec<String>,
+    /// A record tells a cause that is not the fault's, with whatever confidence: worse than telling none.
+    pub misled: bool,
 }
 
 impl Outcome {
     pub fn right(&self) -> bool {
         self.verdict == Verdict::Right
     }
+}
+
+/// Does any of these send its reader after something that was not so?
+pub fn misled(expect: &Expect, records: &[Record]) -> bool {
+    let astray = |cause: &str| cause != "unattributed" && !expect.causes.contains(&cause);
+    records.iter().any(|record| astray(&record.incident.cause))
 }
 
 impl fmt::Display for Outcome {

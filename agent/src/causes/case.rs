@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::proxies::Protocol;
 use crate::text;
-use crate::wire::h2::{self, Carries};
+use crate::wire::h2::{self, Carries, Refusal};
 use crate::wire::{Looks, http, tls};
 
 pub use around::ListenerView;
@@ -234,6 +234,18 @@ impl<'a> Case<'a> {
             Carries::Streams => None,
             came => Some(came == Carries::Control && !conn.blind),
         }
+    }
+
+    /// It was asked in HTTP/2, and greeted as every server does, but said nothing of the request; whether that is certain.
+    pub fn only_greeted(&self) -> Option<bool> {
+        let conn = self.conn()?;
+        self.only_control().filter(|_| h2::carries(&conn.request_head, conn.request_bytes) != Carries::Control)
+    }
+
+    /// How a server of HTTP/2 refused the request.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let conn = self.conn().filter(|conn| !conn.blind)?;
+        h2::refusal(&conn.request_head, &conn.reply_head)
     }
 
     /// What the proxy speaks, so that its settings are named right.

@@ -4,7 +4,6 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::{Group, Peer};
 use crate::proxies::Setting;
 use crate::text::{self, MILLI, SECOND};
-use crate::wire::h2::{self, Carries};
 use crate::wire::{Looks, fastcgi, http};
 
 pub static CAUSE: Cause = Cause {
@@ -21,6 +20,9 @@ pub static CAUSE: Cause = Cause {
 /// The largest close_notify of TLS on the wire; no request fits into it.
 const GOODBYE: u32 = 31;
 
+/// As many bytes as a packet may have.
+const SEGMENT: u32 = 1_400;
+
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let tls =
@@ -31,8 +33,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         _ => false,
     };
     // It greets as every server of HTTP/2 does, whether or not it answers.
-    let greeted =
-        case.only_control().filter(|_| h2::carries(&conn.request_head, conn.request_bytes) != Carries::Control);
+    let greeted = case.only_greeted();
     let silent = case.no_answer() || greeted.is_some();
     if !case.gave_up() || !(silent || tls || partial) || conn.asked.is_none() || case.waited() < 5 * MILLI {
         return Verdict::No;
@@ -57,6 +58,8 @@ fn rule(case: &Case<'_>) -> Verdict {
     let goodbye = |p: &Peer| conn.secured && p.unread <= GOODBYE;
     let read = case.peer().is_some_and(|p| p.accepted && (p.unread == 0 || goodbye(p) || begun(p)));
     let taken = read || partial;
+    // What it read is no more than what arrived. A proxy's goodbye is under way, too.
+    let under_way = case.tcp().is_some_and(|tcp| tcp.in_flight > 0 && tcp.unacked >= SEGMENT);
     let service = server.map_or_else(|| case.place(), |pid| case.service(pid));
     let finding = Finding::new(format!("{whose} {what} in {waited}{doing}"));
     let finding = match hello {
@@ -70,6 +73,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     finding
         .proven_if(greeted != Some(false), "whether an answer had begun: not all that came was kept")
         .proven_if(!tls, "what the TLS connection carried")
+        .proven_if(!under_way, "whether all of the request had arrived")
         .proven_if(
             taken || tls,
             if hello { "whether the upstream had read the hello" } else { "whether the upstream had read the request" },

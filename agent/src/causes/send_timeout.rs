@@ -17,10 +17,16 @@ pub static CAUSE: Cause = Cause {
     rule,
 };
 
+/// A window below this many bytes lets no full segment through.
+const SEGMENT: u32 = 1_400;
+
 fn rule(case: &Case<'_>) -> Verdict {
     let (Some(conn), Some(tcp)) = (case.conn(), case.tcp()) else { return Verdict::No };
-    // A window below this many bytes lets no full segment through.
-    let shut = tcp.window < 1_400;
+    // Before Linux 6.5 a host without room may leave its window open, and drop what comes: then what is under way, and
+    // what the upstream has not read, say so.
+    let dropped =
+        tcp.in_flight > 0 && tcp.unacked >= SEGMENT && case.peer().is_some_and(|p| p.accepted && p.unread > 0);
+    let shut = tcp.window < SEGMENT || dropped;
     if !case.gave_up() || !case.no_answer() || tcp.unacked == 0 || !shut || conn.request_bytes == 0 {
         return Verdict::No;
     }

@@ -71,7 +71,7 @@ impl Reason {
             Trouble::AlertSent(45) => Reason::Expired,
             Trouble::AlertSent(48) => Reason::Authority,
             Trouble::AlertSent(44) => Reason::Certificate,
-            Trouble::Library(_) | Trouble::AlertSent(_) => Reason::Unknown,
+            Trouble::Library(_) | Trouble::Boring(_) | Trouble::AlertSent(_) => Reason::Unknown,
         }
     }
 }

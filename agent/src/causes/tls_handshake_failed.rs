@@ -19,7 +19,8 @@ pub static CAUSE: Cause = Cause {
     scope: Scope::Attempt,
     absence: true,
     meaning: "Both sides speak TLS and could not agree: certificate, name, version or cipher.",
-    proof: "An alert of either side before the request, or the end of the connection inside the handshake.",
+    proof: "What the proxy's TLS library found (its first error, what it made of the certificate), an alert of either side \
+            in place of an answer, or the end of the connection inside the handshake.",
     remedy: "Check the upstream's certificate (expiry, issuer, name) and what the proxy verifies.",
     rule,
 };

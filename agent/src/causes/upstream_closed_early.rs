@@ -1,10 +1,11 @@
 //! `upstream_closed_early`: the upstream closed without an answer.
 
-use super::upstream_reset::ELSEWHERE;
+use super::upstream_reset::{ELSEWHERE, GREETED};
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::text;
 use crate::wire::Looks;
+use crate::wire::h2::Refusal;
 
 pub static CAUSE: Cause = Cause {
     id: "upstream_closed_early",
@@ -22,11 +23,18 @@ pub static CAUSE: Cause = Cause {
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer();
-    if !case.was_closed() || !(case.no_answer() || tls) {
-        return Verdict::No;
-    }
+    let greeted = case.only_greeted();
     let who = case.server_name();
     let whose = if who == "the upstream" { case.place() } else { who };
+    if let Some(Refusal::Connection(error)) = case.refusal().filter(|_| case.was_closed() || case.gave_up()) {
+        return Finding::new(format!("{whose} ended the connection instead of an answer: GOAWAY {error}"))
+            .note(case.at, "goaway", format!("it said GOAWAY {error} and nothing of the request"))
+            .fix(format!("look at the log of {whose} for this request: a shutdown, a limit of its own, or a fault"))
+            .yes();
+    }
+    if !case.was_closed() || !(case.no_answer() || tls || greeted.is_some()) {
+        return Verdict::No;
+    }
     let closed = case.peer().and_then(|p| p.closed).or(conn.fin).unwrap_or(case.at);
     let when = match conn.asked {
         Some(asked) if asked <= closed => format!("{} after the request", text::duration(closed - asked)),
@@ -40,6 +48,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let alive = case.server().is_some_and(|pid| case.process(pid).is_some_and(|p| p.alive));
     Finding::new(format!("{whose} closed the connection without an answer, {when}{hint}"))
         .fix(format!("look at the log of {log} for this request: worker timeout, unhandled error, request limit"))
+        .proven_if(greeted != Some(false), GREETED)
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(alive, if case.is_local() { "which process closed it, and that it lives" } else { ELSEWHERE })
         .yes()

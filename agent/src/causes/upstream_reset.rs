@@ -4,6 +4,7 @@ use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::text;
 use crate::wire::Looks;
+use crate::wire::h2::Refusal;
 
 pub static CAUSE: Cause = Cause {
     id: "upstream_reset",
@@ -11,11 +12,15 @@ pub static CAUSE: Cause = Cause {
     scope: Scope::Attempt,
     absence: true,
     meaning: "The upstream reset the connection before a usable answer, and its process lives.",
-    proof: "The reset, with the kernel's reason where the upstream is on this host, and a process that lives on.",
+    proof: "The reset, with the kernel's reason where the upstream is on this host, and a process that lives on; of HTTP/2 \
+            the reset of the request's stream.",
     remedy: "Look at the log of the upstream: it closed without reading the request to its end, or aborted on \
               purpose.",
     rule,
 };
+
+/// What is not known of a server of HTTP/2 that said more than was kept.
+pub const GREETED: &str = "whether an answer had begun: not all that came was kept";
 
 /// What cannot be seen of a process on another host.
 pub const ELSEWHERE: &str = "whether its process lives: it is on another host";
@@ -23,10 +28,18 @@ pub const ELSEWHERE: &str = "whether its process lives: it is on another host";
 fn rule(case: &Case<'_>) -> Verdict {
     let Some(conn) = case.conn() else { return Verdict::No };
     let tls = case.sent() == Looks::Tls && case.answered() == Looks::Tls && !case.no_answer();
-    if !case.was_reset() || !(case.no_answer() || tls) {
+    let greeted = case.only_greeted();
+    let who = case.server_name();
+    if let Some(Refusal::Stream(error)) = case.refusal() {
+        let whose = if who == "the upstream" { case.place() } else { who };
+        return Finding::new(format!("{whose} reset the stream of the request: RST_STREAM {error}"))
+            .note(case.at, "rst_stream", format!("it said RST_STREAM {error} instead of an answer"))
+            .fix(format!("look at the log of {whose} for this request: it gave it up on purpose or by a fault"))
+            .yes();
+    }
+    if !case.was_reset() || !(case.no_answer() || tls || greeted.is_some()) {
         return Verdict::No;
     }
-    let who = case.server_name();
     let when = match (conn.asked, conn.established) {
         (Some(asked), _) => format!("{} after the request", text::duration(case.at.saturating_sub(asked))),
         (None, Some(up)) => {
@@ -40,6 +53,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let whose = if who == "the upstream" { case.place() } else { who };
     Finding::new(format!("{whose} reset the connection {when}{why}"))
         .fix(format!("look at the log of {log} at this time: it dropped the connection on purpose or by a fault"))
+        .proven_if(greeted != Some(false), GREETED)
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(alive, if case.is_local() { "which process reset it, and that it lives" } else { ELSEWHERE })
         .yes()

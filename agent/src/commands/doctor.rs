@@ -7,6 +7,7 @@ use crate::kernel::findings::{Finding, Level};
 use crate::kernel::offsets::Missing;
 use crate::kernel::preflight::{self, Lockdown, Preflight, Trampolines};
 use crate::kernel::report::ProbeReport;
+use crate::kernel::tells::Tells;
 use crate::kernel::{Kernel, Options};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -37,12 +38,12 @@ impl Doctor {
         // The sentence on what failed is part of the report.
         let _ = preflight::raise_memlock(&preflight);
         let options = Options { verbose: self.verbose, ..Options::default() };
-        let (missing, probes, refused) = match Kernel::load(&options) {
+        let (missing, probes, tells, refused) = match Kernel::load(&options) {
             Ok(kernel) => {
                 preflight.trampolines = kernel.trampolines.clone();
-                (kernel.missing.clone(), kernel.reports.clone(), None)
+                (kernel.missing.clone(), kernel.reports.clone(), Some(kernel.tells.clone()), None)
             }
-            Err(error) => (Vec::new(), Vec::new(), Some(error.to_string())),
+            Err(error) => (Vec::new(), Vec::new(), None, Some(error.to_string())),
         };
         let proxies = doctor_tls::look();
         let report = Report {
@@ -50,6 +51,7 @@ impl Doctor {
             missing: &missing,
             probes: &probes,
             proxies: &proxies,
+            tells: tells.as_ref(),
             refused: refused.as_deref(),
         };
         let mut out = io::stdout().lock();
@@ -84,6 +86,8 @@ pub struct Report<'a> {
     pub probes: &'a [ProbeReport],
     /// Proxies that run.
     pub proxies: &'a [ProxyTls],
+    /// What the kernel tells, where programs could be loaded.
+    pub tells: Option<&'a Tells>,
     /// Why nothing could be loaded at all.
     pub refused: Option<&'a str>,
 }
@@ -120,6 +124,7 @@ impl Report<'_> {
             "kernel": self.preflight,
             "findings": self.preflight.findings(),
             "missing_members": missing,
+            "tells": self.tells,
             "probes": self.probes,
             "proxies": self.proxies,
             "error": self.refused,
@@ -162,6 +167,7 @@ impl Report<'_> {
             let share = walked as f64 / 10_000.0;
             facts.push(("Verifier", format!("{share:.1} % of its limit taken at most, by {name}")));
         }
+        facts.extend(self.tells.iter().flat_map(|tells| tells.rows()));
         if !self.missing.is_empty() {
             let names: Vec<String> =
                 self.missing.iter().map(|missing| format!("{}.{}", missing.strukt, missing.member)).collect();

@@ -64,8 +64,10 @@ const ALL: u64 = 0x1ff_ffff_ffff;
 #[test]
 fn ready() {
     let probes = [attached("state", "inet_sock_set_state", true), attached("reset_sent", "tcp_send_reset", false)];
-    let (text, verdict) =
-        table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], refused: None }, false);
+    let (text, verdict) = table(
+        &Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], tells: None, refused: None },
+        false,
+    );
     assert_eq!(
         text,
         "\
@@ -95,7 +97,8 @@ fn degraded() {
     let probes = [attached("state", "inet_sock_set_state", true), refused("reset_sent", "tcp_send_reset", false)];
     let missing = [Missing { field: "mm_rss", strukt: "mm_struct", member: "rss_stat.count" }];
     let preflight = Preflight { tracefs: None, ..host(ALL) };
-    let report = Report { preflight: &preflight, missing: &missing, probes: &probes, proxies: &[], refused: None };
+    let report =
+        Report { preflight: &preflight, missing: &missing, probes: &probes, proxies: &[], tells: None, refused: None };
     let (text, verdict) = table(&report, false);
     let rest = text.split_once("\n\n").unwrap().1;
     assert!(text.contains("Not in BTF    mm_struct.rss_stat.count\n"));
@@ -122,8 +125,10 @@ Degraded: 1 of 2 probes missing; what is lost is named above.
 #[test]
 fn verbose_ends_with_the_verifiers_reason_and_no_raw_escape() {
     let probes = [refused("reset_sent", "tcp_send_reset", false)];
-    let (text, _) =
-        table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], refused: None }, true);
+    let (text, _) = table(
+        &Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], tells: None, refused: None },
+        true,
+    );
     assert!(text.contains("    | (11 lines before)\n    | 11: r11 = 0\n"), "{text}");
     assert!(text.contains("    | R1 \\u{1b}[31minvalid\n"), "{text}");
     assert!(!text.contains('\x1b') && !text.contains("--verbose"));
@@ -132,8 +137,10 @@ fn verbose_ends_with_the_verifiers_reason_and_no_raw_escape() {
 #[test]
 fn a_required_probe_that_is_missing_cannot_run() {
     let probes = [refused("state", "inet_sock_set_state", true), attached("reset_sent", "tcp_send_reset", false)];
-    let (text, verdict) =
-        table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], refused: None }, false);
+    let (text, verdict) = table(
+        &Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], tells: None, refused: None },
+        false,
+    );
     assert!(text.contains("state       -           MISSING   inet_sock_set_state\n"), "{text}");
     assert!(text.contains("which process asked the upstream (required)"));
     assert!(text.ends_with("\nCannot run: 1 required probe missing.\n"));
@@ -143,15 +150,19 @@ fn a_required_probe_that_is_missing_cannot_run() {
 #[test]
 fn nothing_attached_in_spite_of_every_privilege_points_to_the_container() {
     let probes = [refused("state", "inet_sock_set_state", true)];
-    let (text, _) =
-        table(&Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], refused: None }, false);
+    let (text, _) = table(
+        &Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &[], tells: None, refused: None },
+        false,
+    );
     assert!(text.contains("Cannot run: no probe attached. In a container, allow the bpf"), "{text}");
 }
 
 #[test]
 fn without_privileges_it_says_what_to_run() {
-    let (text, verdict) =
-        table(&Report { preflight: &host(0), missing: &[], probes: &[], proxies: &[], refused: None }, false);
+    let (text, verdict) = table(
+        &Report { preflight: &host(0), missing: &[], probes: &[], proxies: &[], tells: None, refused: None },
+        false,
+    );
     assert_eq!(
         text.split_once("Privileges").unwrap().1,
         "    uid 1000; no capability that is of use
@@ -188,6 +199,7 @@ fn what_cannot_be_loaded_at_all_is_never_ready() {
         missing: &[],
         probes: &[],
         proxies: &[],
+        tells: None,
         refused: Some("the kernel refused the maps"),
     };
     let (text, verdict) = table(&report, false);
@@ -204,7 +216,8 @@ fn json_says_the_same() {
     let probes = [attached("state", "inet_sock_set_state", true), refused("reset_sent", "tcp_send_reset", false)];
     let missing = [Missing { field: "mm_rss", strukt: "mm_struct", member: "rss_stat.count" }];
     let mut out = Vec::new();
-    let report = Report { preflight: &host(ALL), missing: &missing, probes: &probes, proxies: &[], refused: None };
+    let report =
+        Report { preflight: &host(ALL), missing: &missing, probes: &probes, proxies: &[], tells: None, refused: None };
     let verdict = report.write(Doctor { json: true, verbose: false }, &mut out).unwrap();
     assert_eq!(verdict, Verdict::Degraded);
     assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
@@ -228,8 +241,10 @@ fn nothing_but_commands_and_logs_is_wider_than_a_terminal() {
     let mut probe = refused("reset_sent", &"word ".repeat(60), false);
     probe.error = Some("long ".repeat(80));
     let preflight = Preflight { trampolines: Trampolines::Refused("no ".repeat(60)), ..host(0) };
-    let (text, _) =
-        table(&Report { preflight: &preflight, missing: &[], probes: &[probe], proxies: &[], refused: None }, false);
+    let (text, _) = table(
+        &Report { preflight: &preflight, missing: &[], probes: &[probe], proxies: &[], tells: None, refused: None },
+        false,
+    );
     for line in text.lines().filter(|line| !line.contains("sudo ")) {
         assert!(line.chars().count() <= 80, "{line}");
     }
@@ -239,7 +254,8 @@ fn nothing_but_commands_and_logs_is_wider_than_a_terminal() {
 fn each_proxy_says_where_its_tls_is_read() {
     let proxies = [ProxyTls { name: "envoy".into(), pids: vec![7], tls: Visible::None }];
     let probes = [attached("state", "inet_sock_set_state", true)];
-    let report = Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &proxies, refused: None };
+    let report =
+        Report { preflight: &host(ALL), missing: &[], probes: &probes, proxies: &proxies, tells: None, refused: None };
     let (text, verdict) = table(&report, false);
     assert!(text.contains("TLS OF CLIENTS AND UPSTREAMS\nenvoy (pid 7): not read: no TLS library"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -248,4 +264,33 @@ fn each_proxy_says_where_its_tls_is_read() {
     report.write(Doctor { json: true, verbose: false }, &mut json).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["proxies"][0], serde_json::json!({ "name": "envoy", "pids": [7], "tls": "none" }));
+}
+
+#[test]
+fn what_this_kernel_tells_is_told() {
+    let tells = Tells {
+        reset_reasons: 0,
+        drop_reasons: 70,
+        victims: true,
+        many_hooks: false,
+        mptcp: true,
+        connections: 65_536,
+    };
+    let probes = [attached("state", "inet_sock_set_state", true)];
+    let report = Report {
+        preflight: &host(ALL),
+        missing: &[],
+        probes: &probes,
+        proxies: &[],
+        tells: Some(&tells),
+        refused: None,
+    };
+    let (text, verdict) = table(&report, false);
+    assert!(
+        text.contains("\nReset reasons not told (Linux 6.10)") || text.contains("Reset reasons  not told"),
+        "{text}"
+    );
+    assert!(text.contains("70 are told apart") && text.contains("room for 65536"), "{text}");
+    // Nothing that could be here is missing.
+    assert_eq!(verdict, Verdict::Ready);
 }

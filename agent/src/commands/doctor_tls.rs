@@ -49,7 +49,9 @@ impl ProxyTls {
 fn says(name: &str, tls: &Visible) -> String {
     let why = match tls {
         Visible::Hooked(file) => return format!("read in {file}, unless --no-tls"),
-        Visible::None => "no TLS library whose functions have names is loaded (or it is built in and stripped)",
+        Visible::None => {
+            "no TLS library is loaded whose functions could be found (one that is built in may have lost their names)"
+        }
         Visible::Refused(why) => why,
     };
     format!("not read: {why}; {}; of upstreams that speak TLS only the handshake is seen", otherwise(name))
@@ -97,9 +99,9 @@ mod tests {
             [
                 "caddy (pid 10): not read: it was built by a Go before 1.18; errors of such clients come from its log \
                  alone (--log); of upstreams that speak TLS only the handshake is seen",
-                "envoy (pid 9): not read: no TLS library whose functions have names is loaded (or it is built in and \
-                 stripped); errors of such clients are inferred, where every attempt failed; of upstreams that speak TLS \
-                 only the handshake is seen",
+                "envoy (pid 9): not read: no TLS library is loaded whose functions could be found (one that is built in may \
+                 have lost their names); errors of such clients are inferred, where every attempt failed; of upstreams \
+                 that speak TLS only the handshake is seen",
                 "nginx (2 processes): read in /usr/lib/libssl.so.3, unless --no-tls",
             ]
         );

@@ -16,7 +16,29 @@ pub enum Content {
 const TELLING: usize = 16;
 
 pub fn compare(client: &Connection, attempt: &Attempt) -> Content {
-    let Some(asked) = http::request(&client.request_head) else { return Content::Unknown };
+    Asked::of(client).compare(attempt)
+}
+
+/// What a client asked, to be compared with one attempt after the other.
+pub struct Asked {
+    request: Option<http::Request>,
+    /// What its answer was numbered after.
+    numbered: Option<u64>,
+}
+
+impl Asked {
+    pub fn of(client: &Connection) -> Self {
+        // Varnish numbers the fetch one above the client's request.
+        let number = http::response(&client.reply_head).and_then(|r| r.x_varnish);
+        Self { request: http::request(&client.request_head), numbered: number.and_then(|n| n.checked_add(1)) }
+    }
+
+    pub fn compare(&self, attempt: &Attempt) -> Content {
+        self.request.as_ref().map_or(Content::Unknown, |asked| requests(asked, self.numbered, attempt))
+    }
+}
+
+fn requests(asked: &http::Request, numbered: Option<u64>, attempt: &Attempt) -> Content {
     let head = &attempt.conn.request_head;
     // The preface of HTTP/2 is no request; what follows it is packed.
     if head.starts_with(b"PRI * HTTP/2") {
@@ -37,8 +59,6 @@ pub fn compare(client: &Connection, attempt: &Attempt) -> Content {
     if asked.request_id.is_some() && asked.request_id == sent.request_id {
         return Content::Identical;
     }
-    // Varnish numbers the fetch one above the client's request.
-    let numbered = http::response(&client.reply_head).and_then(|r| r.x_varnish).and_then(|n| n.checked_add(1));
     if numbered.is_some() && numbered == sent.x_varnish {
         return Content::Identical;
     }
@@ -47,7 +67,7 @@ pub fn compare(client: &Connection, attempt: &Attempt) -> Content {
     if !methods {
         return Content::Different;
     }
-    targets(&asked, &sent)
+    targets(asked, &sent)
 }
 
 fn targets(asked: &http::Request, sent: &http::Request) -> Content {

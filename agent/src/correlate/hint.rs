@@ -3,7 +3,7 @@
 //! Content decides where there is any. A dial that failed shows none: then its upstream tells, where requests like
 //! this one are known to fail, the hint helps, and what is left stays in the set.
 
-use super::content::{Content, compare};
+use super::content::{Asked, Content};
 use super::failures::{Affinity, Failures, Route};
 use super::join::{Joined, claimed, within};
 use super::pending::{Pending, Pendings};
@@ -74,12 +74,14 @@ fn right_behind(one: &Try, pending: &Pending) -> bool {
 /// From the newest: nearest to the error first. Those that another incident has may still be ours.
 fn near<'a>(pending: &Pending, tries: &'a Tries, failures: &Failures) -> Vec<Near<'a>> {
     let route = Route::of(&pending.error.conn.request_head);
+    let asked = Asked::of(&pending.error.conn);
     let meant = |one: &'a Try| {
-        let content = compare(&pending.error.conn, &one.attempt);
+        let content = asked.compare(&one.attempt);
         let known = failures.affinity(one.owner.group, &one.attempt.endpoint, route.as_ref());
         Near { content, affinity: if content == Content::Unknown { known } else { Affinity::Unknown }, one }
     };
-    let all = tries.of_process(pending.pid).filter(|t| t.began() <= pending.at).map(meant);
+    let in_time = |t: &&Try| t.began() <= pending.at && (within(t, pending) || right_behind(t, pending));
+    let all = tries.of_process(pending.pid).filter(in_time).map(meant);
     let meant = |n: &Near| within(n.one, pending) || n.content >= Content::Same && right_behind(n.one, pending);
     let mut near: Vec<Near<'_>> = all.filter(meant).collect();
     let unknown = near.iter().filter(|n| n.content == Content::Unknown);

@@ -97,8 +97,8 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
 fn of_several(pending: &Pending) -> Judgement {
     let name = &pending.owner.name;
     let at_once = match (pending.error.conn.stream, &pending.owner.kind.pool) {
-        (true, _) => "served several requests of the connection at once, on other threads",
-        (false, Some(_)) => "lets requests wait for connections that it began for others",
+        (true, None) => "served several requests of the connection at once, on other threads",
+        (_, Some(_)) => "lets requests wait for connections that it began for others",
         (false, None) => "served several requests at once, and its threads pass them around",
     };
     let why = format!("{name} {at_once}: which attempt was this one's cannot be told");

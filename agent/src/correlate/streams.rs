@@ -10,10 +10,12 @@ use super::tries::{Tries, Try};
 use crate::model::{ClientOutcome, Handover};
 use crate::proxies::{Birth, Closes};
 
-/// Streams whose order their proxy does not keep: without content, which is which is chance.
+/// Streams whose order their proxy does not keep: without content, which is which is chance. Envoy begins connections in
+/// that order, and writes to those that it has only when it comes round again.
 pub fn moved(pending: &Pending) -> bool {
     let kind = pending.owner.kind;
-    let shuffled = kind.streams_move || kind.closes == Closes::AfterWrite || kind.birth == Birth::Hint;
+    let shuffled =
+        kind.streams_move || kind.closes == Closes::AfterWrite || kind.birth == Birth::Hint || kind.pool.is_some();
     pending.error.conn.stream && shuffled
 }
 

@@ -21,6 +21,7 @@ use super::preflight::Trampolines;
 use super::probes::{BASE, PROBES};
 use super::program_info;
 use super::report::ProbeReport;
+use super::tells::Tells;
 use super::tls_library::{self, Libraries};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
 
@@ -87,6 +88,7 @@ pub struct Kernel {
     /// Where this kernel has hooks at many places at once.
     pub(super) many: Option<Many>,
     pub names: Names,
+    pub tells: Tells,
     pub reports: Vec<ProbeReport>,
     /// Members that this kernel lacks.
     pub missing: Vec<Missing>,
@@ -159,6 +161,7 @@ impl Kernel {
         let connects = HashMap::try_from(take("CONNECT_TIMES")?).map_err(|_| LoadError::Map("CONNECT_TIMES"))?;
         let counter = Counter::default();
         Ok(Kernel {
+            tells: Tells::of(&names, &settings, many.is_some()),
             bpf,
             many,
             names,

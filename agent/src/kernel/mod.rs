@@ -1,6 +1,8 @@
 //! Everything that asks the kernel what it is and what it allows, and (only here) loads programs into it.
 
 mod attach;
+mod boring_calls;
+mod boring_code;
 pub mod btf;
 pub mod capabilities;
 mod detach;
@@ -20,6 +22,7 @@ mod program_info;
 pub mod report;
 mod ring;
 pub mod symbols;
+pub mod tells;
 mod tls_calls;
 pub mod tls_library;
 pub mod tls_visible;

@@ -1,5 +1,5 @@
 //! Which files of a proxy hold its TLS library: a shared OpenSSL, or one that is linked into the executable and kept
-//! its symbols.
+//! its symbols, or is a BoringSSL that is known without them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::boring_calls;
 use super::inside::Link;
 use super::inside::root_path;
 use super::opened::Identity;
@@ -95,24 +96,31 @@ impl Libraries {
         let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return Vec::new() };
         let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let exe = exe.to_string_lossy();
+        let exe = exe.trim_end_matches(" (deleted)");
         let mut found = Vec::new();
-        for (name, mapped) in candidates(&maps, &exe) {
+        for (name, mapped) in candidates(&maps, exe) {
             let Some(file) = open(pid, name, &mapped) else { continue };
             let Ok(identity) = Identity::of(&file) else { continue };
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            let calls = self
-                .known
-                .entry(identity)
-                .or_insert_with(|| (tls_calls::of(&file).unwrap_or_default().into(), tls_calls::reasons(&file).into()));
-            let (calls, reasons) = calls.clone();
+            let (calls, reasons) = self.known.entry(identity).or_insert_with(|| look(&file, name == exe)).clone();
             if !calls.is_empty() || !reasons.is_empty() {
                 found.push(Library { name: name.to_owned(), calls, reasons, file });
             }
         }
         found
     }
+}
+
+/// Looks into a file by its symbols; into an executable without them by what is left.
+fn look(file: &File, executable: bool) -> Found {
+    let (calls, reasons) = match tls_calls::of(file) {
+        None if executable => boring_calls::of(file),
+        calls => Some((calls.unwrap_or_default(), tls_calls::reasons(file))),
+    }
+    .unwrap_or_default();
+    (calls.into(), reasons.into())
 }
 
 /// Where a file is mapped, and its inode.
@@ -132,7 +140,7 @@ fn candidates<'a>(maps: &'a str, exe: &str) -> BTreeMap<&'a str, Mapped> {
         let name = line[start..].trim_end().trim_end_matches(" (deleted)");
         let file = name.rsplit('/').next().unwrap_or_default();
         let library = ["libssl.so", "libssl-", "libcrypto.so", "libcrypto-"].iter().any(|it| file.starts_with(it));
-        if library || name == exe.trim_end_matches(" (deleted)") {
+        if library || name == exe {
             let inode = inode.parse().unwrap_or(0);
             found.entry(name).or_insert_with(|| Mapped { range: range.to_owned(), inode });
         }

@@ -251,6 +251,8 @@ pub struct Handshake {
 pub enum Trouble {
     /// An error of the library's own (`SSL_R_*`).
     Library(u16),
+    /// One of BoringSSL that OpenSSL has no number for.
+    Boring(u16),
     AlertReceived(u8),
     AlertSent(u8),
 }

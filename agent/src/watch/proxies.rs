@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use trace502_ebpf::{
-    GROUPS, Group, PROC_CGROUP, PROC_FOUND, PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_PROXY, PROC_WHOLE,
+    GROUPS, Group, PROC_CGROUP, PROC_FOUND, PROC_LATE, PROC_LOOSE, PROC_OLDEST, PROC_POOLED, PROC_PROXY, PROC_WHOLE,
 };
 
 use crate::host::LiveHost;
@@ -157,6 +157,9 @@ const fn class(proxy: &Proxy) -> u32 {
     if !matches!(proxy.closes, Closes::BeforeWrite) {
         class |= PROC_LATE;
     }
+    if proxy.pool.is_some() {
+        class |= PROC_POOLED;
+    }
     class
 }
 
@@ -202,6 +205,7 @@ mod tests {
         assert_eq!(class_of("nginx"), PROC_PROXY | PROC_WHOLE);
         assert_eq!(class_of("haproxy"), PROC_PROXY | PROC_OLDEST | PROC_LATE);
         assert_eq!(class_of("caddy") & PROC_LOOSE, PROC_LOOSE);
+        assert_eq!(class_of("envoy"), PROC_PROXY | PROC_POOLED);
     }
 
     #[test]

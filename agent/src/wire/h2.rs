@@ -5,6 +5,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
@@ -72,6 +73,46 @@ pub fn carries(bytes: &[u8], total: u64) -> Carries {
     if rest.is_empty() && kept { Carries::Control } else { Carries::Unknown }
 }
 
+/// What a server says of a request that it does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// RST_STREAM of its stream.
+    Stream(&'static str),
+    /// GOAWAY, by which the connection ends.
+    Connection(&'static str),
+}
+
+/// How a request was refused, where that is the first that its server says of any stream since.
+pub fn refusal(request: &[u8], reply: &[u8]) -> Option<Refusal> {
+    let begun = request.strip_prefix(PREFACE).or_else(|| begins_request(request).then_some(request))?;
+    let asked = frames(begun).find(|frame| frame.kind == HEADERS)?.stream;
+    let told = frames(reply).find(|frame| !matches!(frame.kind, SETTINGS | PING | WINDOW_UPDATE | PRIORITY))?;
+    let number = |at: usize| told.body.get(at..at + 4).map(|it| u32::from_be_bytes([it[0], it[1], it[2], it[3]]));
+    match told.kind {
+        RST_STREAM if told.stream == asked => Some(Refusal::Stream(error_name(number(0)?))),
+        // Streams up to this one may still be answered.
+        GOAWAY if number(0)? < asked || number(4)? != 0 => Some(Refusal::Connection(error_name(number(4)?))),
+        _ => None,
+    }
+}
+
+struct Frame<'a> {
+    kind: u8,
+    stream: u32,
+    /// As much of it as was kept.
+    body: &'a [u8],
+}
+
+fn frames(mut rest: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    std::iter::from_fn(move || {
+        let [high, mid, low, kind, _, a, b, c, d, body @ ..] = rest else { return None };
+        let len = u32::from_be_bytes([0, *high, *mid, *low]) as usize;
+        rest = body.get(len..).unwrap_or_default();
+        let stream = u32::from_be_bytes([*a & 0x7f, *b, *c, *d]);
+        Some(Frame { kind: *kind, stream, body: &body[..len.min(body.len())] })
+    })
+}
+
 /// The name of the error that a GOAWAY at the start gives.
 pub fn goaway(bytes: &[u8]) -> Option<&'static str> {
     if !is_server_start(bytes) {
@@ -130,6 +171,24 @@ mod tests {
         for no in [&b"\x10\0\0\0\x03SELECT"[..], b"\0\0\x01\x01\x05\0\0\0\x02\x88", b"GET / HTTP/1.1\r\n", b""] {
             assert!(!begins_request(no), "{no:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_the_first_word_on_the_stream_that_asked() {
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        let request = [PREFACE, settings, b"\0\0\x03\x01\x05\0\0\0\x01\x83\x86\x44"].concat();
+        let said = |reply: &[u8]| refusal(&request, &[settings, reply].concat());
+        let reset = |stream| [b"\0\0\x04\x03\0\0\0\0", &[stream, 0, 0, 0, 2][..]].concat();
+        assert_eq!(said(&reset(1)), Some(Refusal::Stream("INTERNAL_ERROR")));
+        assert_eq!(said(&reset(3)), None, "another stream");
+        let goaway = |last, code| [b"\0\0\x08\x07\0\0\0\0\0", &[0, 0, 0, last, 0, 0, 0, code][..]].concat();
+        assert_eq!(said(&goaway(0, 0)), Some(Refusal::Connection("NO_ERROR")));
+        assert_eq!(said(&goaway(1, 11)), Some(Refusal::Connection("ENHANCE_YOUR_CALM")));
+        assert_eq!(said(&goaway(1, 0)), None, "it will still be answered");
+        assert_eq!(said(&[b"\0\0\x01\x01\x04\0\0\0\x01\x88", &reset(1)[..]].concat()), None, "an answer had begun");
+        assert_eq!(said(&reset(1)[..10]), None, "cut off");
+        assert_eq!(refusal(&request[33..], &reset(1)), Some(Refusal::Stream("INTERNAL_ERROR")), "behind the greetings");
+        assert_eq!(refusal(&request[24..], &reset(1)), None, "nothing that begins a request");
     }
 
     #[test]

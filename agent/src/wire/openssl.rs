@@ -51,10 +51,25 @@ pub fn error(code: u16) -> Cow<'static, str> {
     })
 }
 
+/// An error of BoringSSL's, by the number that OpenSSL has for the same.
+pub fn of_boring(code: u16) -> Trouble {
+    Trouble::Library(match code {
+        125 => VERIFY_FAILED,
+        155 | 156 => code,
+        177 | 184 => 193,
+        240 => 258,
+        242 => 261,
+        247 => 267,
+        246 => 266,
+        other => return Trouble::Boring(other),
+    })
+}
+
 pub fn trouble(trouble: Trouble) -> Cow<'static, str> {
     let name = |code| Alert { fatal: true, code: Some(code) }.name();
     match trouble {
         Trouble::Library(code) => error(code),
+        Trouble::Boring(code) => Cow::Owned(format!("error {code} of BoringSSL")),
         Trouble::AlertReceived(code) => Cow::Owned(format!("alert {} was received", name(code))),
         Trouble::AlertSent(code) => Cow::Owned(format!("alert {} was sent", name(code))),
     }
@@ -69,6 +84,8 @@ mod tests {
         assert_eq!(verification(10), "it has expired");
         assert_eq!(verification(200), "error 200 of its verification");
         assert_eq!(error(9999), "error 9999 of the TLS library");
+        assert_eq!(trouble(of_boring(200)), "error 200 of BoringSSL");
+        assert_eq!(of_boring(240), Trouble::Library(258));
         assert_eq!(trouble(Trouble::AlertReceived(116)), "alert certificate_required was received");
         assert_eq!(trouble(Trouble::AlertSent(42)), "alert bad_certificate was sent");
     }

@@ -80,11 +80,12 @@ pub const SHOOK_VERIFIED: u32 = 0xff;
 /// What the owner was told of it when it asked, eight bits from here.
 pub const SHOOK_TOLD: u32 = 8;
 /// The library's first error, twelve bits from here: `SSL_R_*`, an alert that was received (they count from 1000 on), or
-/// one that was sent (Go).
+/// one that was sent (Go). BoringSSL has numbers of its own, which count from where they are told apart.
 pub const SHOOK_REASON: u32 = 16;
 pub const SHOOK_REASONS: u32 = 0xfff;
 pub const ALERT_RECEIVED: u32 = 1000;
 pub const ALERT_SENT: u32 = 2000;
+pub const BORING: u32 = 3000;
 
 /// Set in the number of a request that is a stream of HTTP/2.
 pub const STREAM: u32 = 1 << 31;

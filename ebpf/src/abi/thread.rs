@@ -20,6 +20,8 @@ pub const PROC_CGROUP: u32 = 128;
 pub const PROC_FOUND: u32 = 256;
 /// It has, or had, a TCP socket that listens. Kept only where proxies are to be found by what they do.
 pub const PROC_LISTENS: u32 = 512;
+/// It begins what it needs for all streams that it read before it minds what failed (Envoy).
+pub const PROC_POOLED: u32 = 1024;
 
 /// Cgroups whose processes are proxies: this many may be named.
 pub const GROUPS: usize = 16;

@@ -143,7 +143,7 @@ pub fn left(cookie: u64, request: u32) -> i32 {
         // SAFETY: reserved room of that size.
         unsafe {
             core::ptr::write_bytes(record, 0, 1);
-            (*record).header = emit::header(Kind::ClientLeft, 0, size_of::<FlowRecord>());
+            (*record).header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
             (*record).cookie = cookie;
             (*record).request = request;
         }

@@ -92,6 +92,14 @@ impl Sock {
         self.shutdown() & SHUTDOWN_SEND != 0
     }
 
+    /// Its address as a number, where the verifier wants no pointer: read back as if it were anything, since a pointer
+    /// stays one however it is cast. 0 for none.
+    #[inline(never)]
+    pub fn address(self) -> u64 {
+        let pointer = core::hint::black_box(self.0);
+        read_or_zero((&raw const pointer).cast(), 0)
+    }
+
     #[inline(always)]
     pub fn error(self) -> i32 {
         load!(self.0, sk_err)
@@ -144,6 +152,17 @@ impl Sock {
     }
 }
 
+/// The same as a value. Nothing is written before: each of its bytes is.
+#[inline(always)]
+pub fn addresses_of(sk: Sock) -> Tuple {
+    let mut tuple = MaybeUninit::<Tuple>::uninit();
+    // SAFETY: every field is written, and there is nothing between them.
+    unsafe {
+        sk.tuple(&mut *tuple.as_mut_ptr());
+        tuple.assume_init()
+    }
+}
+
 /// Addresses of a TCP or UDP socket, wherever the pointer came from.
 #[inline(always)]
 pub fn tuple(sk: Ptr, to: &mut Tuple) {
@@ -172,16 +191,34 @@ fn addresses(from: impl Source, sk: Ptr, to: &mut Tuple) {
 #[inline(always)]
 fn wide(from: impl Source, offset: usize) -> [u8; 16] {
     let [a, b, c, d]: [u32; 4] = core::array::from_fn(|word| from.get(offset + word * 4));
-    let halves = [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32];
+    halves(u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32)
+}
+
+/// An address by its first and its last eight bytes, as they lie in memory.
+#[inline(always)]
+fn halves(first: u64, last: u64) -> [u8; 16] {
     // SAFETY: sixteen bytes either way.
-    unsafe { core::mem::transmute(halves) }
+    unsafe { core::mem::transmute([first, last]) }
+}
+
+/// Zero, of which the compiler does not know that it is: sixteen bytes of zeros that it knows become a loop over bytes in
+/// a function of its own.
+#[inline(always)]
+fn zero() -> u64 {
+    core::hint::black_box(0)
+}
+
+/// `::`, the wildcard of IPv6.
+#[inline(always)]
+pub fn any() -> [u8; 16] {
+    halves(zero(), zero())
 }
 
 /// `::ffff:a.b.c.d` of an IPv4 address in network byte order.
 #[inline(always)]
 pub fn mapped(v4: u32) -> [u8; 16] {
-    let b = v4.to_ne_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]]
+    const MARKER: u64 = u64::from_le_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    halves(zero(), u64::to_le(MARKER | u64::from(u32::from_le(v4)) << 32))
 }
 
 /// Whether it is an IPv4 address, as all are kept here.
@@ -237,6 +274,11 @@ pub fn mirror(tuple: &Tuple) -> Tuple {
 #[inline(always)]
 pub fn cookie_at(sk: u64) -> u64 {
     read_or_zero(sk as Ptr, offset!(sk_cookie))
+}
+
+#[inline(always)]
+pub fn error_at(sk: u64) -> i32 {
+    read_or_zero(sk as Ptr, offset!(sk_err))
 }
 
 #[inline(always)]

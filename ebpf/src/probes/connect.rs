@@ -119,7 +119,7 @@ fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i
     emit::record::<ConnectRecord>(Kind::Connect, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::Connect, IN_TASK, size_of::<ConnectRecord>());
+        record.header = emit::header(Kind::Connect as u16, IN_TASK, size_of::<ConnectRecord>());
         // One by one: put together first, they would be on the stack.
         let tuple = &mut record.tuple;
         tuple.local = [0; 16];

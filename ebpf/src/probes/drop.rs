@@ -27,7 +27,7 @@ pub fn dropped(ctx: BtfTracePointContext) -> i32 {
     emit::record::<FlowRecord>(Kind::Drop, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::Drop, 0, size_of::<FlowRecord>());
+        record.header = emit::header(Kind::Drop as u16, 0, size_of::<FlowRecord>());
         record.tuple = tuple;
         record.cookie = 0;
         record.location = location;

@@ -10,22 +10,27 @@ use crate::maps::THREADS;
 use crate::probes::tls::answers;
 use crate::{emit, kernel, secured};
 
-/// `ERR_LIB_SSL`.
+/// `ERR_LIB_SSL`, of OpenSSL and of BoringSSL.
 const LIBRARY: u64 = 20;
+const LIBRARY_OF_BORING: u64 = 16;
 
 // void ERR_vset_error(int lib, int reason, const char *fmt, va_list args) (OpenSSL 3)
-// void ERR_put_error(int lib, int func, int reason, const char *file, int line) (OpenSSL 1.1)
+// void ERR_put_error(int lib, int func, int reason, const char *file, int line) (OpenSSL 1.1, BoringSSL)
 #[uprobe]
 pub fn tls_error(ctx: ProbeContext) -> i32 {
     let [library, second, third, _, _] = kernel::call_arguments(ctx.as_ptr());
-    if library as u32 as u64 != LIBRARY {
-        return 0;
-    }
-    let code = if answers(ctx.as_ptr()) & TLS_THIRD != 0 { third } else { second };
+    let code = (if answers(ctx.as_ptr()) & TLS_THIRD != 0 { third } else { second }) as u32;
+    let code = match library as u32 as u64 {
+        LIBRARY => code,
+        // Alerts have the same numbers in both.
+        LIBRARY_OF_BORING if code < ALERT_RECEIVED => code + BORING,
+        LIBRARY_OF_BORING => code,
+        _ => return 0,
+    };
     let (tgid, tid) = emit::current();
     match called(tid) {
         0 => 0,
-        ssl => reason(tgid, ssl, code as u32 & SHOOK_REASONS),
+        ssl => reason(tgid, ssl, code & SHOOK_REASONS),
     }
 }
 

@@ -13,7 +13,7 @@ use trace502_ebpf::*;
 use crate::kernel::{self, *};
 use crate::maps::{
     ANYWHERE, BENEATH, LISTENER_KEYS, LISTENERS, LISTENERS_MISSING, ListenKey, Listens, NO_LISTENERS, OWNER_NAMES,
-    Owner, PROCS, PROXY_PORTS, constant,
+    Owner, PORTS, PROCS, constant,
 };
 use crate::places::exchanged;
 use crate::probes::state;
@@ -79,9 +79,9 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
 /// connection.
 #[inline(always)]
 fn serves(port: u16, netns: u32) {
-    if let Some(mark) = PROXY_PORTS.get_ptr_mut(port.into()) {
+    if let Some(used) = PORTS.get_ptr_mut(port.into()) {
         // SAFETY: a value of the map.
-        let mark = unsafe { &mut *mark };
+        let mark = unsafe { &mut (*used).served };
         if !exchanged(mark, 0, netns.into()) && *mark != u64::from(netns) {
             *mark = ANYWHERE;
         }
@@ -125,7 +125,7 @@ extern "C" fn look(number: u32, brought: *mut c_void) -> i64 {
 #[inline(always)]
 pub fn is_proxy_port(sk: Sock) -> bool {
     // SAFETY: a number.
-    let mark = PROXY_PORTS.get_ptr(sk.port().into()).map_or(0, |mark| unsafe { *mark });
+    let mark = PORTS.get_ptr(sk.port().into()).map_or(0, |used| unsafe { (*used).served });
     // Most ports are nobody's: of them nothing more is read.
     mark != 0 && (mark == ANYWHERE || mark == u64::from(sk.netns()))
 }
@@ -217,7 +217,7 @@ fn tell(kind: Kind, sk: Sock, tuple: &Tuple, why: u16, owner: impl FnOnce(&mut L
     emit::record::<ListenRecord>(kind, |record| {
         // SAFETY: reserved room of that size; `owner` fills what is left.
         let record = unsafe { &mut *record };
-        record.header = emit::header(kind, why, size_of::<ListenRecord>());
+        record.header = emit::header(kind as u16, why, size_of::<ListenRecord>());
         record.tuple = *tuple;
         record.cookie = conn::cookie(sk);
         (record.queue, record.limit) = kernel::accept_queue(sk.0 as u64);
@@ -314,7 +314,7 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
     emit::record::<ListenRecord>(Kind::Listen, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::Listen, 0, size_of::<ListenRecord>());
+        record.header = emit::header(Kind::Listen as u16, 0, size_of::<ListenRecord>());
         record.header.tgid = tgid;
         record.tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.netns() };
         record.comm = comm;

@@ -26,12 +26,14 @@ const DNS_PORT: u16 = 53;
 
 // void sock_send_length(struct sock *sk, int ret, int flags)
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn sent(ctx: BtfTracePointContext) -> i32 {
     on_send(Sock(ctx.arg(0)), ctx.arg(1))
 }
 
 // void sock_recv_length(struct sock *sk, int ret, int flags)
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn received(ctx: BtfTracePointContext) -> i32 {
     on_receive(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2))
 }
@@ -40,6 +42,7 @@ macro_rules! sendmsg {
     ($name:ident, $function:literal) => {
         // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size)
         #[fexit(function = $function)]
+        #[inline(always)]
         pub fn $name(ctx: FExitContext) -> i32 {
             on_send(kernel::sock_of(ctx.arg(0)), ctx.arg(3))
         }
@@ -51,6 +54,7 @@ macro_rules! sendpage {
         // int FUNCTION(struct socket *sock, struct page *page, int offset, size_t size, int flags)
         // Until 6.5: the way of sendfile() and splice(), whose bytes we cannot read, but which are an answer.
         #[fexit(function = $function)]
+        #[inline(always)]
         pub fn $name(ctx: FExitContext) -> i32 {
             on_send(kernel::sock_of(ctx.arg(0)), ctx.arg(5))
         }
@@ -61,6 +65,7 @@ macro_rules! recvmsg {
     ($name:ident, $function:literal) => {
         // int FUNCTION(struct socket *sock, struct msghdr *msg, size_t size, int flags)
         #[fexit(function = $function)]
+        #[inline(always)]
         pub fn $name(ctx: FExitContext) -> i32 {
             on_receive(kernel::sock_of(ctx.arg(0)), ctx.arg(4), ctx.arg(3))
         }
@@ -78,7 +83,7 @@ recvmsg!(unix_received, "unix_stream_recvmsg");
 
 #[inline(always)]
 fn on_send(sk: Sock, ret: i32) -> i32 {
-    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, false)) else { return 0 };
+    let Some(conn) = known(sk, ret, false) else { return 0 };
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => upstream_sent(sk, conn, ret as u64),
         ROLE_UPSTREAM if ret < 0 => upstream_error(sk, conn, ret),
@@ -99,7 +104,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
     if flags & (MSG_PEEK | MSG_TRUNC) != 0 {
         return 0;
     }
-    let Some(conn) = conn::get(sk).or_else(|| adopt(sk, ret, true)) else { return 0 };
+    let Some(conn) = known(sk, ret, true) else { return 0 };
     match conn.role {
         ROLE_UPSTREAM if ret > 0 => upstream_received(sk, conn, ret as u64),
         ROLE_UPSTREAM => upstream_error(sk, conn, ret),
@@ -200,12 +205,22 @@ fn upstream_error(sk: Sock, conn: &mut Conn, ret: i32) -> i32 {
     0
 }
 
-/// A socket that we do not know: leave, unless a proxy uses it for a unix connection or for DNS.
+/// What we know of a socket. Most are nobody's whom we watch, and TCP's: they are left here, since to call a function
+/// would cost them more than all that is asked.
 #[inline(always)]
-fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
-    if ret <= 0 {
+fn known(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
+    if let Some(conn) = conn::get(sk) {
+        return Some(conn);
+    }
+    if ret <= 0 || sk.protocol() == IPPROTO_TCP && !(receiving && listen::is_proxy_port(sk)) {
         return None;
     }
+    adopt(sk, ret, receiving)
+}
+
+/// A socket that we do not know: leave, unless a proxy uses it for a unix connection or for DNS.
+#[inline(never)]
+fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
     if sk.family() == AF_UNIX {
         if sk.kind() == SOCK_STREAM {
             return adopt_unix(sk, receiving);
@@ -218,7 +233,7 @@ fn adopt(sk: Sock, ret: i32, receiving: bool) -> Option<&'static mut Conn> {
             0 if !receiving => return adopt_resolver(sk),
             _ => {}
         }
-    } else if receiving && sk.protocol() == IPPROTO_TCP && listen::is_proxy_port(sk) {
+    } else if sk.protocol() == IPPROTO_TCP {
         return unknown_client(sk, ret as u64);
     }
     None
@@ -292,7 +307,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
     emit::record::<DnsRecord>(Kind::Dns, |record| {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::Dns, IN_TASK, size_of::<DnsRecord>());
+        record.header = emit::header(Kind::Dns as u16, IN_TASK, size_of::<DnsRecord>());
         sk.tuple(&mut record.tuple);
         if let Some(server) = server {
             record.tuple.remote = server.remote;

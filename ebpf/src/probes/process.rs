@@ -47,7 +47,7 @@ fn tell(kind: Kind, about: About) {
     emit::record::<TaskRecord>(kind, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(kind, IN_TASK, size_of::<TaskRecord>());
+        record.header = emit::header(kind as u16, IN_TASK, size_of::<TaskRecord>());
         record.tgid = about.tgid;
         record.other = about.other;
         record.comm = about.comm;

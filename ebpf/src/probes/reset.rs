@@ -74,7 +74,7 @@ pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
     emit::record::<FlowRecord>(Kind::ResetSent, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::ResetSent, 0, size_of::<FlowRecord>());
+        record.header = emit::header(Kind::ResetSent as u16, 0, size_of::<FlowRecord>());
         record.tuple = tuple;
         record.cookie = 0;
         record.location = 0;

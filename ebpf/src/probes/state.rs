@@ -191,18 +191,23 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn count_connect(conn: &Conn) -> i32 {
+pub fn count_connect(conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let key = Dialled { addr: conn.tuple.remote, tgid: conn.tgid, port: conn.tuple.remote_port, _pad: 0 };
     let micros = conn.established.wrapping_sub(conn.opened) / 1000;
     let bucket = (64 - micros.leading_zeros()).min(CONNECT_BUCKETS as u32 - 1) as usize;
-    if CONNECT_TIMES.get_ptr(&key).is_none()
+    let mut times = CONNECT_TIMES.get_ptr_mut(&key);
+    if times.is_none()
         && let Some(empty) = NO_CONNECTS.get_ptr(0)
     {
         // SAFETY: a slot that nobody writes.
         let _ = CONNECT_TIMES.insert(&key, unsafe { &*empty }, BPF_ANY.into());
+        times = CONNECT_TIMES.get_ptr_mut(&key);
     }
-    if let Some(times) = CONNECT_TIMES.get_ptr_mut(&key) {
+    if let Some(times) = times {
         // SAFETY: a map value; a lost increment between two CPUs is one connect in a histogram.
         let times = unsafe { &mut *times };
         if bucket < CONNECT_BUCKETS {
@@ -360,7 +365,7 @@ pub fn left(sk: Sock, conn: &Conn) -> i32 {
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
-        record.header = emit::header(Kind::ClientLeft, 0, size_of::<FlowRecord>());
+        record.header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
         if sk.0.is_null() {
             record.tuple = conn.tuple;
         } else {

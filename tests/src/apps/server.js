@@ -39,11 +39,34 @@ const half = 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Le';
 const big = `HTTP/1.1 200 OK\r\nX-Big: ${'x'.repeat(200000)}\r\nContent-Length: 3\r\n\r\nok\n`;
 const closes = (socket) => socket.end();
 
+// A server of HTTP/2 that does this with each stream.
+const streams = (conduct) => {
+  const server = http2.createServer();
+  server.on('stream', (stream) => {
+    stream.on('error', () => {});
+    conduct(stream);
+  });
+  server.on('sessionError', () => {});
+  return server;
+};
+
 const kinds = {
   http: () => http.createServer(answer),
   // Closes idle connections after a second, like many a default that is shorter than its proxy's.
   brief: () => Object.assign(http.createServer(answer), { keepAliveTimeout: 1000 }),
   h2: () => http2.createServer(answer),
+  'h2-resets': () => streams((stream) => stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)),
+  'h2-goes': () => streams((stream) => {
+    stream.session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM, 0);
+    stream.session.destroy();
+  }),
+  // Greets, and closes when it is asked something.
+  'h2-closes': () => net.createServer((socket) => {
+    socket.write('\0\0\0\x04\0\0\0\0\0', 'latin1');
+    socket.once('data', () => setTimeout(() => socket.end(), 100));
+    socket.on('data', () => {});
+    socket.on('error', () => socket.destroy());
+  }),
   'https-good': () => https.createServer(pair('good'), answer),
   'https-self': () => https.createServer(pair('self'), answer),
   'https-other': () => https.createServer(pair('other'), answer),

@@ -61,8 +61,13 @@ fn main() -> Result<()> {
     eprintln!("nginx listens; try: ip netns exec {} curl -i http://{}/close-early/", world.proxies.name(), proxy.addr);
     let mut live = start_live(watched)?;
     let over = AtomicBool::new(false);
+    let viewer = live.0.id();
     let ended = std::thread::scope(|scope| {
-        let show = scope.spawn(|| show(&world, &proxy, plans, &over, watched));
+        let show = scope.spawn(|| {
+            // What fails before it looks would be missed.
+            wait_attached(viewer, &over);
+            show(&world, &proxy, plans, &over, watched)
+        });
         let status = live.wait_until(&show);
         over.store(true, Ordering::Relaxed);
         let shown = show.join().ok().context("the show panicked")?;
@@ -91,6 +96,27 @@ fn start_live(watched: bool) -> Result<Live> {
         })
     };
     Ok(Live(command.spawn().context("cannot run trace502 live")?))
+}
+
+/// Until the hooks that a process holds in the kernel become no more.
+fn wait_attached(pid: u32, over: &AtomicBool) {
+    let start = Instant::now();
+    let (mut before, mut since) = (0, start);
+    while !over.load(Ordering::Relaxed) && start.elapsed() < LONGEST / 10 {
+        let now = hooks(pid);
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        if now > 0 && since.elapsed() > PAUSE {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn hooks(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    files.filter(|file| std::fs::read_to_string(file.path()).is_ok_and(|text| text.contains("link_type:"))).count()
 }
 
 /// The demo keeps signals for its own thread; its child must have its own back.
@@ -138,8 +164,6 @@ fn show(
     netns::enter(&world.proxies.handle())?;
     let start = Instant::now();
     let goes_on = || !over.load(Ordering::Relaxed) && start.elapsed() < LONGEST;
-    // The agent needs a moment to attach; an error before that would be missed.
-    std::thread::sleep(PAUSE * 2);
     for (name, plan) in plans {
         if !goes_on() {
             return Ok(());

@@ -8,22 +8,22 @@ use crate::route::{Route, Speaks};
 use crate::service::Draft;
 use crate::world::Place;
 
-const BROKEN: &str = "502 502 502 502 - -";
+const BROKEN: &str = "502 502 502 502 503 -";
 
 pub const FAULTS: &[Fault] = &[
     fault("tls-upstream-closed", BROKEN, &["upstream_closed_early"], |s| get(s, "tls-closes")),
     fault("tls12-upstream-closed", BROKEN, &["upstream_closed_early"], |s| get(s, "tls12-closes")),
     fault("tls-upstream-reset", BROKEN, &["upstream_reset"], |s| get(s, "tls-resets")),
-    fault("tls-upstream-silent", "504 504 502 504 - -", &["response_timeout"], |s| get(s, "tls-silent")),
-    fault("tls-upstream-half-head", BROKEN, &["response_truncated"], |s| get(s, "tls-half")),
-    // See `big-head`: Apache reads past its limit.
-    fault("tls-upstream-big-head", "502 502 502 - - -", &["header_too_big"], |s| get(s, "tls-big"))
-        .likely_behind(&[Kind::Apache]),
-    fault("tls-upstream-own-502", BROKEN, &["upstream_error"], |s| get(s, "tls-502")),
-    fault("tls-upstream-ssh", "garbled 502 garbled|200 502 - -", &["invalid_response"], |s| get(s, "tls-ssh"))
+    fault("tls-upstream-silent", "504 504 502 504 504 -", &["response_timeout"], |s| get(s, "tls-silent")),
+    fault("tls-upstream-half-head", "502 502 502 502 502 -", &["response_truncated"], |s| get(s, "tls-half")),
+    // See `big-head`: Apache reads past its limit, and Envoy what there is.
+    fault("tls-upstream-big-head", "502 502 502 - 502 -", &["header_too_big"], |s| get(s, "tls-big"))
+        .likely_behind(&[Kind::Apache, Kind::Envoy]),
+    fault("tls-upstream-own-502", "502 502 502 502 502 -", &["upstream_error"], |s| get(s, "tls-502")),
+    fault("tls-upstream-ssh", "garbled 502 garbled|200 502 502|503 -", &["invalid_response"], |s| get(s, "tls-ssh"))
         .says(&["ssh"]),
-    fault("tls-upstream-raced", "502 502|closed 502|closed 502 - -", &["keepalive_race"], raced),
-    fault("tls-upstream-wants-cert", "502 502|503 502 502 - -", &["tls_handshake_failed"], wants_certificate)
+    fault("tls-upstream-raced", "502 502|closed 502|closed 502 503 -", &["keepalive_race"], raced),
+    fault("tls-upstream-wants-cert", "502 502|503 502 502 503 -", &["tls_handshake_failed"], wants_certificate)
         .says(&["certificate"]),
 ];
 

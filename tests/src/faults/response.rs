@@ -20,6 +20,9 @@ const ALERTED: &str = "alert bad_certificate was sent";
 /// Envoy's library cannot be read; that it sent an alert is seen on the wire.
 const ENDED: &str = "by an alert, most often about the certificate";
 
+/// What an upstream of HTTP/2 that fails is answered with.
+const H2: &str = "502 502 502|503 502 503 -";
+
 pub const FAULTS: &[Fault] = &[
     fault("close-early", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early")),
     fault("close-early-host", BROKEN, &["upstream_closed_early"], |s| shared_host(s, "close-early")),
@@ -82,6 +85,11 @@ pub const FAULTS: &[Fault] = &[
     fault("h1-to-h2", "garbled|502|closed 502 502|garbled|200 502 502|503 -", &["h2_mismatch"], |s| {
         shared(s, "node:h2")
     }),
+    fault("h2-upstream-closed", H2, &["upstream_closed_early"], |s| h2(s, "h2-closes")),
+    // HAProxy and Caddy keep the connection, and only what ends is told of.
+    fault("h2-upstream-reset", "502 - 502 - 503 -", &["upstream_reset"], |s| h2(s, "h2-resets"))
+        .says(&["INTERNAL_ERROR"]),
+    fault("h2-upstream-goaway", H2, &["upstream_closed_early"], |s| h2(s, "h2-goes")).says(&["ENHANCE_YOUR_CALM"]),
     fault("h2-to-h1", "502 503 503 502 502|503 -", &["h2_mismatch"], h2_to_h1),
 ];
 
@@ -174,6 +182,12 @@ fn plain_to_openssl(setup: &Setup) -> Result<Plan> {
         service.listening(&at)?;
         session.fail(session.get())
     }))
+}
+
+/// A server of HTTP/2 that behaves like this.
+fn h2(setup: &Setup, conduct: &str) -> Result<Plan> {
+    let at = setup.world.shared_at(Place::Loopback, &format!("node:{conduct}"));
+    Ok(Plan::get(setup.route(at).speaking(Speaks::H2)))
 }
 
 fn h2_to_h1(setup: &Setup) -> Result<Plan> {

@@ -10,9 +10,9 @@ use crate::route::Speaks;
 use crate::truth::Exchange;
 use crate::world::Place;
 
-const REFUSED: &str = "502 503 503 502 - -";
-const BROKEN: &str = "502 502 502 502 - -";
-const LATE: &str = "504 504 502 504 - -";
+const REFUSED: &str = "502 503 503 502 503 -";
+const BROKEN: &str = "502 502 502 502 503 -";
+const LATE: &str = "504 504 502 504 504 -";
 
 pub const FAULTS: &[Fault] = &[
     fault("tls-client-refused", REFUSED, &["no_listener"], |s| nobody(s, H1, 1)),
@@ -20,15 +20,15 @@ pub const FAULTS: &[Fault] = &[
     fault("tls-client-closed", BROKEN, &["upstream_closed_early"], |s| shared(s, "close-early", H1)),
     // Its upstream serves one at a time.
     fault("tls-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H1)).alone(),
-    fault("tls-client-own-502", "502 502 502 502 - -", &["upstream_error"], |s| shared(s, "answer:502", H1)),
+    fault("tls-client-own-502", "502 502 502 502 502 -", &["upstream_error"], |s| shared(s, "answer:502", H1)),
     // Apache serves streams on other threads: where nothing is sent to the upstream, only chance would tell them apart.
-    fault("h2-client-refused", "502 503 - 502 - -", &["no_listener"], |s| nobody(s, H2, 1)).likely(),
+    fault("h2-client-refused", "502 503 - 502 503 -", &["no_listener"], |s| nobody(s, H2, 1)).likely(),
     // From the second on, the status is a reference into the connection's table of headers.
-    fault("h2-client-third", "502 503 - 502 - -", &["no_listener"], |s| nobody(s, H2, 3)).likely(),
-    fault("h2-client-closed", "502 - 500 502 - -", &["upstream_closed_early"], |s| shared(s, "close-early", H2)),
+    fault("h2-client-third", "502 503 - 502 503 -", &["no_listener"], |s| nobody(s, H2, 3)).likely(),
+    fault("h2-client-closed", "502 - 500 502 503 -", &["upstream_closed_early"], |s| shared(s, "close-early", H2)),
     fault("h2-client-silent", LATE, &["response_timeout"], |s| shared(s, "silent", H2)),
-    fault("h2-client-own-503", "503 503 503 503 - -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
-    fault("h2-client-own-504", "504 504 504 504 - -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
+    fault("h2-client-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| shared(s, "answer:503", H2)),
+    fault("h2-client-own-504", "504 504 504 504 504 -", &["upstream_error"], |s| shared(s, "answer:504", H2)),
     fault("plain-h2-refused", "502 503 - 502 503 -", &["no_listener"], |s| nobody(s, PLAIN_H2, 1)).likely(),
     fault("plain-h2-closed", "502 - 500 502 503 -", &["upstream_closed_early"], |s| shared(s, "close-early", PLAIN_H2)),
     fault("plain-h2-silent", "504 504 502 504 504 -", &["response_timeout"], |s| shared(s, "silent", PLAIN_H2)),
@@ -53,7 +53,9 @@ fn nobody(setup: &Setup, protocol: &'static str, requests: usize) -> Result<Plan
 }
 
 fn shared(setup: &Setup, conduct: &str, protocol: &'static str) -> Result<Plan> {
-    let route = setup.route(setup.world.shared_at(Place::Loopback, conduct));
+    // A listener of its own: where the process has no other, it serves one request at a time.
+    let own = format!("{conduct}#{}-{}", setup.fault, setup.kind.name());
+    let route = setup.route(setup.world.shared_at(Place::Loopback, &own));
     Ok(Plan::new(route, move |session| curl(session, protocol, 1)))
 }
 

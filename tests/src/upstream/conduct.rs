@@ -114,6 +114,11 @@ impl Conduct {
         }
     }
 
+    /// Its connections take little before they are read: a window is shut soon.
+    pub fn narrow(&self) -> bool {
+        matches!(self, Self::StopReading)
+    }
+
     /// Serves on the process's only thread, so that the state of the process is the state of the request.
     pub fn serial(&self) -> bool {
         matches!(self, Self::Silent | Self::Spin | Self::Blocked | Self::NoRead | Self::NoAccept | Self::Full(_))
@@ -181,7 +186,6 @@ impl Conduct {
             Self::NoRead => std::thread::sleep(pace::duration(Duration::from_secs(3))),
             Self::NoAccept | Self::Full(_) => {}
             Self::StopReading => {
-                stream.shrink_receive_buffer();
                 stream.read_exactly(8192);
                 hold(stream);
             }

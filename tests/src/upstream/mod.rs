@@ -23,6 +23,9 @@ pub fn serve(specs: &[String]) -> Result<()> {
         let conduct: Conduct = conduct.parse()?;
         let listener =
             Listener::bind(address, conduct.backlog()).with_context(|| format!("cannot listen on {address}"))?;
+        if conduct.narrow() {
+            listener.shrink_receive_buffers().context("cannot make a listener's buffers small")?;
+        }
         listeners.push((listener, conduct));
     }
     // One listener: the process has one thread, as many small applications have, and its state is that of the request.

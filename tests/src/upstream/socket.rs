@@ -64,6 +64,11 @@ impl Listener {
         check(unsafe { libc::listen(fd.as_raw_fd(), backlog.abs()) })?;
         Ok(Self { fd, backlog_only: backlog < 0 })
     }
+
+    /// Of the connections that it accepts: before they advertise their first window, which they could not take back.
+    pub fn shrink_receive_buffers(&self) -> io::Result<()> {
+        option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &4096i32)
+    }
 }
 
 /// The last listener that was made.
@@ -187,10 +192,6 @@ impl Stream {
     pub fn read_exactly(&mut self, n: usize) {
         let mut rest = vec![0; n];
         let _ = self.fd.read_exact(&mut rest);
-    }
-
-    pub fn shrink_receive_buffer(&self) {
-        let _ = option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &4096i32);
     }
 
     /// The orderly end.

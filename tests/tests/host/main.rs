@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test says by panicking what failed")]
 
 mod go;
+mod privileges;
+mod unnamed;
 
 use std::sync::{Mutex, MutexGuard};
 

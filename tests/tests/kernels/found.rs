@@ -131,6 +131,8 @@ fn who_listens_and_dials_is_a_proxy_from_then_on() {
 fn who_does_one_of_both_is_none_and_nobody_is_where_it_is_not_asked_for() {
     let mut shared = rig();
     let nobody = free_port();
+    // Who runs under the same name as somebody who listens is watched, and is no proxy for it.
+    let (_listens, _) = listen();
     let mut finding = finds();
     let (mut dials, mut both) = (Server::new(nobody, false), Server::new(nobody, true));
     dials.dial();

@@ -191,9 +191,10 @@ fn a_group_of_version_1_with_the_same_path_is_another() {
     let word = group.path();
     group.end();
     let mut scene = Scene::new(&word);
+    std::fs::create_dir(&group.dir).unwrap();
+    // Made later, it must not take the other's place.
     let mut old = Group::at(v1.join(group.dir.file_name().unwrap()));
     let other = old.run(STAYS, "");
-    std::fs::create_dir(&group.dir).unwrap();
     let inside = group.run(STAYS, "");
     scene.until("process of the group", |scene| scene.has(inside));
     assert!(!scene.has(other));

@@ -2,14 +2,27 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use trace502::host::monotonic;
 use trace502::model::*;
 
 use crate::rig::*;
 
 /// `TCP_ESTABLISHED` of the kernel.
 const ESTABLISHED: u8 = 1;
+
+/// The state of a connection, as the kernel sees it now.
+fn state(stream: &TcpStream) -> u8 {
+    let (mut state, mut len) = (0_u8, 1);
+    // SAFETY: the first member of `tcp_info` is its state; a buffer that is smaller gets what fits.
+    let asked = unsafe {
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut len)
+    };
+    assert_eq!((asked, len), (0, 1));
+    state
+}
 
 #[test]
 fn an_orderly_close_before_the_answer_names_who_closed() {
@@ -19,12 +32,17 @@ fn an_orderly_close_before_the_answer_names_who_closed() {
     let (mut upstream, _) = listener.accept().unwrap();
     read_some(&mut upstream);
     drop(upstream);
+    while state(&proxy) == ESTABLISHED {}
+    let closed = monotonic();
     assert_eq!(read_some(&mut proxy), 0);
     drop(proxy);
     let attempt = rig.attempt(at);
     let conn = &attempt.conn;
     assert_eq!((attempt.handover, conn.phase), (Handover::Failed, Phase::Asked));
-    assert!(conn.fin.unwrap() > conn.asked.unwrap() && conn.fin_early && !conn.closed_first);
+    // When it came, not when the proxy learnt of it.
+    assert!(
+        conn.fin.unwrap() > conn.asked.unwrap() && conn.fin.unwrap() <= closed && conn.fin_early && !conn.closed_first
+    );
     assert_eq!(conn.request_head, REQUEST);
     assert_eq!((conn.request_bytes, conn.reply_bytes, conn.reset), (REQUEST.len() as u64, 0, None));
     let peer = attempt.peer.unwrap();

@@ -95,6 +95,25 @@ fn the_upstream_stopped_reading() {
 }
 
 #[test]
+fn a_host_without_room_may_leave_its_window_open() {
+    let cases = [
+        (8_000, 40, "send_timeout", Likely),
+        (8_000, 0, "response_timeout", Likely),
+        (0, 40, "response_timeout", Likely),
+    ];
+    for (unread, in_flight, cause, confidence) in cases {
+        let mut w = nginx();
+        waited(&mut w, |w, a| {
+            a.conn.request_bytes = 4 << 20;
+            a.peer = Some(Peer { unread, ..w.peer() });
+            let tcp = a.tcp.as_mut().unwrap();
+            (tcp.window, tcp.unacked, tcp.in_flight) = (60_000, 2_000_000, in_flight);
+        });
+        w.expect(cause, confidence);
+    }
+}
+
+#[test]
 fn a_shut_window_with_nothing_to_send_is_no_send_timeout() {
     let mut w = nginx();
     waited(&mut w, |_, a| a.tcp.as_mut().unwrap().window = 0);
@@ -288,6 +307,48 @@ fn an_http2_server_that_answered_or_was_not_asked_did_not_time_out() {
     assert_eq!(i.cause, "unattributed", "{i:#?}");
     let i = greeted(&GRPC[..33], SETTINGS, SETTINGS.len() as u64).incident();
     assert_eq!(i.cause, "unattributed", "{i:#?}");
+}
+
+/// It was asked by gRPC, sent this, and ended the connection.
+fn greeted_and_ended(got: &[u8], bytes: u64, reset: bool) -> World {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    a.handover = Handover::Answered;
+    a.conn.phase = Phase::Answered;
+    (a.conn.request_head, a.conn.request_bytes) = (GRPC.to_vec(), GRPC.len() as u64);
+    (a.conn.reply_head, a.conn.reply_bytes) = (got.to_vec(), bytes);
+    if reset {
+        a.conn.reset = Some(w.now);
+    } else {
+        a.conn.fin = Some(w.now);
+    }
+    a.peer = Some(w.peer());
+    w.tell(a).pass(50_000).answered(502);
+    w
+}
+
+#[test]
+fn an_http2_server_that_only_greets_and_ends_gave_no_answer() {
+    let all = SETTINGS.len() as u64;
+    for (reset, cause) in [(false, "upstream_closed_early"), (true, "upstream_reset")] {
+        greeted_and_ended(SETTINGS, all, reset).expect(cause, Certain);
+        greeted_and_ended(SETTINGS, 900, reset).expect(cause, Likely);
+        let headers = [SETTINGS, b"\0\0\x01\x01\x04\0\0\0\x01\x88"].concat();
+        let i = greeted_and_ended(&headers, headers.len() as u64, reset).incident();
+        assert_ne!(i.cause, cause, "an answer had begun: {i:#?}");
+    }
+}
+
+#[test]
+fn an_http2_server_says_itself_that_it_will_not_answer() {
+    let reset = [SETTINGS, b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02"].concat();
+    let i = greeted(GRPC, &reset, reset.len() as u64).expect("upstream_reset", Certain);
+    assert!(i.summary.contains("RST_STREAM INTERNAL_ERROR"), "{}", i.summary);
+    let goaway = [SETTINGS, b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b"].concat();
+    for w in [&mut greeted(GRPC, &goaway, goaway.len() as u64), &mut greeted_and_ended(&goaway, 26, false)] {
+        let i = w.expect("upstream_closed_early", Certain);
+        assert!(i.summary.contains("GOAWAY ENHANCE_YOUR_CALM"), "{}", i.summary);
+    }
 }
 
 fn spoke(sent: &[u8], got: &[u8]) -> Incident {
