@@ -1,4 +1,5 @@
-//! Measure four: healthy clients that speak TLS and HTTP/2, by the h2load of the distribution; not a word is right.
+//! Measure four: healthy clients that speak TLS and HTTP/2, by the h2load of the distribution, some of them asking for
+//! what lies behind TLS, too; not a word is right.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use crate::cells;
 use crate::guard::tool;
 use crate::load;
 use crate::proxies::{Kind, Proxy};
-use crate::route::Route;
+use crate::route::{Route, Speaks};
 use crate::world::{Place, Ports, World};
 
 /// How the clients speak.
@@ -69,6 +70,10 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
     let routes = [
         Route::to("kept", ok.clone()).keepalive(),
         Route::to("fresh", ok),
+        // Apache verifies the certificate for the address that it dials.
+        Route::to("inside", world.shared_at(Place::Loopback, "node:https-good"))
+            .speaking(Speaks::Tls { verify: kind != Kind::Apache })
+            .keepalive(),
         Route::to("own-404", world.shared_at(Place::Loopback, "answer:404")),
     ];
     world.start_shared()?;
@@ -100,7 +105,7 @@ fn ask(proxy: &Proxy, protocol: Protocol, count: usize) -> Result<String> {
         Protocol::Plain => format!("http://127.0.0.1:{}", proxy.plain_h2),
         _ => format!("https://127.0.0.1:{}", proxy.secure),
     };
-    let paths = ["kept/1", "fresh/1", "kept/2", "own-404/1", "kept/3"];
+    let paths = ["kept/1", "fresh/1", "inside/1", "own-404/1", "kept/2"];
     let urls = paths.map(|path| format!("{at}/{path}"));
     let count = count.to_string();
     let mut args = vec!["-n", &count, "-c", "16", "-T", "60"];

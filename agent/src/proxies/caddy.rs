@@ -34,7 +34,7 @@ fn setting(setting: Setting, protocol: Protocol) -> Option<&'static str> {
         Setting::Retry => "lb_try_duration and lb_retries",
         Setting::HeaderRoom => "max_response_header in transport http",
         Setting::UpstreamTls => "https:// in reverse_proxy, or tls in transport http",
-        Setting::TlsVerify => "tls_trust_pool in transport http",
+        Setting::TlsVerify => "tls_trust_pool in transport http (tls_trusted_ca_certs before 2.8)",
         Setting::TlsName => "tls_server_name in transport http",
         Setting::ClientCertificate => "tls_client_auth in transport http",
         Setting::TlsVersion | Setting::TlsCiphers => return None,

@@ -37,7 +37,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::TlsVersion => "ssl-min-ver and ssl-max-ver on its server line",
         Setting::TlsCiphers => "ciphers and ciphersuites on its server line",
         Setting::ClientCertificate => "crt on its server line",
-        Setting::UpstreamHttp2 => "proto h2 on its server line (added or removed)",
+        Setting::UpstreamHttp2 => "proto h2 on its server line (alpn h2 inside TLS; added or removed)",
         Setting::FailureCount => "check, fall and rise on its server line",
         Setting::Resolver => "its resolvers section",
         Setting::Limit => "maxconn (of its server line, its frontend or global) or ulimit-n",

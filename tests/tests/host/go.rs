@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use trace502::decode;
 use trace502::kernel::tls_library::Visible;
@@ -95,8 +95,11 @@ fn an_answer_counts_once_while_the_hooks_of_two_versions_stand() {
 fn nothing_wrong_is_told_of_a_client_some_of_whose_calls_there_was_no_room_for() {
     let Some(_alone) = alone() else { return };
     let mut scene = Scene::new(&Options { room: Some(4), ..Options::default() });
+    let all = Barrier::new(16);
     // Every second request is answered well, so that an error which is told of the request before is seen to be wrong.
     scene.clients(16, |number, client| {
+        // All of them are connected, and Caddy waits for what each of them says.
+        all.wait();
         for turn in 0..50 {
             assert_eq!(client.ask(&Ask::get(format!("/here/{number}-{turn}"))), Answer::Status(200));
             assert_eq!(client.ask(&Ask::get(format!("/gone/{number}-{turn}"))), Answer::Status(502));

@@ -115,7 +115,7 @@ impl Scene {
     }
 
     /// Asks for what is well, often, and ends the agent: nothing was told of that.
-    fn is_silent(self, at: SocketAddr) {
+    fn stays_silent(self, at: SocketAddr) {
         for number in 0..100 {
             assert_eq!(self.ask(at, &format!("/here/{number}")), Answer::Status(200));
         }
@@ -149,15 +149,15 @@ fn a_proxy_of_another_name_is_known_by_its_cgroup() {
     guard::until(PATIENCE, waits).unwrap_or_else(|| panic!("the group is there: {}", scene.agent.log()));
     let gateway = gateway(&scene.world, scene.nobody);
     is_right(&scene.fails_and_is_told(&gateway), scene.nobody);
-    scene.is_silent(gateway.at);
+    scene.stays_silent(gateway.at);
 }
 
 #[test]
-fn a_proxy_of_another_name_is_found_by_what_it_does_and_a_healthy_application_is_silent() {
+fn a_proxy_of_another_name_is_found_by_what_it_does_and_a_healthy_application_stays_silent() {
     let Some(_alone) = alone() else { return };
     let scene = Scene::new(&["--any"]);
     let gateway = gateway(&scene.world, scene.nobody);
     is_right(&scene.fails_and_is_told(&gateway), scene.nobody);
     let app = app(&scene.world);
-    scene.is_silent(app.at);
+    scene.stays_silent(app.at);
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use trace502::kernel::Options;
 use trace502::model::*;
@@ -19,6 +20,8 @@ use crate::rig::*;
 const NAME: &str = "t502-activated";
 /// As service managers hand them over.
 const HANDED: i32 = 3;
+/// Only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Not a test: answers the first request of each client on the socket that it was handed with what became of its own connect.
 #[test]
@@ -72,6 +75,7 @@ impl Drop for Server {
 }
 
 fn is_answered(client: &mut TcpStream) {
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(client.read(&mut [0; 256]).unwrap() > 0);
 }
 

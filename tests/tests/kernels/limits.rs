@@ -128,21 +128,28 @@ fn a_thread_past_the_room_is_counted_and_its_attempts_are_bound_to_nobody() {
 #[test]
 fn the_port_of_a_proxy_takes_no_places_in_other_namespaces() {
     let _rig = rig();
+    // Other tests have this process listen and dial while it is a proxy: then another one begins anew.
+    let taken = (0..10).map(|_| taken_elsewhere()).find(|taken| taken.0 == 0);
+    let (none, own) = taken.expect("one without a place taken");
+    assert_eq!(none, 0);
+    assert!(own >= u64::from(2 * ROOM) - 4, "those of a proxy that has it there, too, are taken: {own}");
+}
+
+/// Connections for which there was no place on the port of a proxy in another namespace: of somebody else, then of a proxy.
+fn taken_elsewhere() -> (u64, u64) {
     let mut small = with(&Options { places: Some(4), ..Options::default() });
     let (_here, at) = listen();
-    small.kernel.track(std::process::id(), 0).unwrap();
-    let lost = || small.kernel.lost()[Table::Connections.slot()];
-    // On loopback each connection of the proxy's port is two of this process, which is no proxy by now.
     let elsewhere = move || {
         let listener = TcpListener::bind(at).unwrap();
         (0..ROOM).map(|_| client_of(&listener)).collect::<Vec<_>>()
     };
-    let others = namespace::with_loopback(elsewhere);
-    assert_eq!((others.len(), lost()), (ROOM as usize, 0));
-    // Of one that has it there, too, they are taken.
-    small.kernel.track(std::process::id(), PROC_PROXY).unwrap();
-    let others = namespace::with_loopback(elsewhere);
-    assert!(small.lost(Table::Connections) >= u64::from(2 * ROOM) - 4, "{}", others.len());
+    let mut lost_as = |class| {
+        small.kernel.track(std::process::id(), class).unwrap();
+        let before = small.lost(Table::Connections);
+        let _others = namespace::with_loopback(elsewhere);
+        small.lost(Table::Connections) - before
+    };
+    (lost_as(0), lost_as(PROC_PROXY))
 }
 
 /// What a thread does after it read from a client that there was no room for is not told of the one it read before.
