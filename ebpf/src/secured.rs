@@ -79,6 +79,18 @@ pub fn accepted(sk: Sock, conn: &mut Conn) -> i32 {
     0
 }
 
+/// The owner sends to a client: its answer, if that has asked. The library's call may come back after the client is gone.
+#[inline(never)]
+pub fn answering(conn: &Conn) -> i32 {
+    if let Some(inside) = inside(conn)
+        && inside.role == ROLE_CLIENT
+        && inside.phase == PHASE_ASKED
+    {
+        inside.flags |= CONN_ANSWERING;
+    }
+    0
+}
+
 /// The owner moved bytes of an upstream connection, which may speak TLS.
 #[inline(always)]
 pub fn dialled(conn: &mut Conn) -> i32 {

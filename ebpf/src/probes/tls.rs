@@ -92,6 +92,9 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
+        if new {
+            conn.flags &= !CONN_ANSWERING;
+        }
         if new && conn.request == 1 && h2::is_preface(conn) {
             h2::begin(conn);
         } else {
@@ -131,6 +134,8 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
         return 0;
     }
     let why = client::sent(conn, n, Source::At(call.buffer));
+    // What went out was no answer yet, or is one now.
+    conn.flags &= !CONN_ANSWERING;
     if why != 0 {
         story::client_error(Sock::NONE, conn, why);
         if why == WHY_GARBLED {
@@ -233,7 +238,7 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
 #[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
     match secured::inside(conn) {
-        Some(inside) if inside.role == ROLE_CLIENT => state::left(sk, inside),
+        Some(inside) if inside.role == ROLE_CLIENT && inside.flags & CONN_ANSWERING == 0 => state::left(sk, inside),
         Some(inside) if inside.role == ROLE_H2 => h2::left(inside.cookie, STREAM),
         _ => 0,
     }

@@ -122,7 +122,7 @@ fn what_was_lost_makes_a_timeout_likely() {
 #[test]
 fn a_full_accept_queue() {
     let mut w = nginx();
-    w.host.activity.insert(SERVER, Activity { states: "R".into(), ..Activity::default() });
+    w.host.activity.insert(SERVER, Activity { states: "R".into(), busy: true, ..Activity::default() });
     let mut a = unanswered(&mut w, 5 * SECOND);
     a.endpoint = here();
     a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
