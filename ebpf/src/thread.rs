@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
     CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, PROC_POOLED,
-    STREAM, Table, Thread, WAITING, Waiting,
+    STREAM, TLS_WRITES, Table, Thread, WAITING, Waiting,
 };
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
@@ -223,6 +223,13 @@ pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
     if thread.sealed != 0 && conn.bound != 0 {
         sealed::asked(conn);
     }
+}
+
+/// Whether the thread is in a call of its TLS library that writes.
+#[inline(always)]
+pub fn writes(tid: u32) -> bool {
+    // SAFETY: a map value; only this thread changes it.
+    THREADS.get_ptr(tid).is_some_and(|thread| unsafe { (*thread).call.ssl != 0 && (*thread).doing & TLS_WRITES != 0 })
 }
 
 /// A request that was chosen, and how sure that is.

@@ -245,6 +245,20 @@ fn a_neighbour_that_does_not_answer() {
 }
 
 #[test]
+fn no_neighbour_is_asked_for_an_address_of_this_host() {
+    let mut w = World::new("nginx");
+    let mut a = w.refused();
+    a.conn.errno = Some(libc::EHOSTUNREACH);
+    a.conn.reset = None;
+    a.conn.opened = Some(w.now - 1_020 * MILLI);
+    a.tcp.as_mut().unwrap().retransmits = 1;
+    w.tell(a);
+    error_after(&mut w, 1_020 * MILLI, ClientOutcome::Status(502));
+    let i = w.expect("host_unreachable", Likely);
+    assert!(!i.summary.contains("neighbour") && i.summary.contains("filter"), "{}", i.summary);
+}
+
+#[test]
 fn another_host_refused() {
     let mut w = World::new("nginx");
     let a = elsewhere(w.refused());
