@@ -51,12 +51,19 @@ fn what_a_killed_run_left_is_swept_by_the_next() {
         .spawn()
         .unwrap();
     let name = format!("t502-{}", lab.id());
-    // All of it runs once the first cell is told.
-    let told = BufReader::new(lab.stderr.take().unwrap()).lines().next();
+    // Read from until it is dead: a lab that finds nobody reading would end by itself.
+    let mut said = BufReader::new(lab.stderr.take().unwrap()).lines();
+    // All of it runs once the first cell is told, and stays so while it is looked at.
+    let told = said.next();
+    // SAFETY: this child is not waited for yet, its number is nobody else's.
+    unsafe { libc::kill(lab.id() as i32, libc::SIGSTOP) };
     let before = left(&name);
+    let ended = lab.try_wait().unwrap();
     lab.kill().unwrap();
     lab.wait().unwrap();
-    assert!(told.is_some_and(|line| line.is_ok()), "the lab ended by itself");
+    drop(said);
+    assert!(told.is_some_and(|line| line.is_ok()), "the lab told no cell");
+    assert_eq!(ended, None, "the lab ended by itself");
     assert!(before.iter().any(|what| what.starts_with("/run/netns")), "the lab made nothing: {before:?}");
     assert!(before.contains(&format!("/tmp/{name}")), "{before:?}");
     assert!(before.iter().any(|what| what.starts_with("process ")), "{before:?}");

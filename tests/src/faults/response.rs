@@ -17,8 +17,8 @@ const NO_HTTP: &str = "garbled 502 garbled|200 502 502 -";
 const CERTIFICATE: &str = "502 503 500 502 503 -";
 /// What Go's library tells of any certificate that it does not like.
 const ALERTED: &str = "alert bad_certificate was sent";
-/// Envoy's library cannot be read; that it sent an alert is seen on the wire.
-const ENDED: &str = "by an alert, most often about the certificate";
+/// Envoy's library asks a function of Envoy's own, which tells nobody why.
+const ENDED: &str = "it was verified, and not accepted";
 
 /// What an upstream of HTTP/2 that fails is answered with.
 const H2: &str = "502 502 502|503 502 503 -";
