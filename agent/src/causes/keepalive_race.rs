@@ -3,7 +3,7 @@
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::{Connection, Group};
 use crate::proxies::Setting;
-use crate::text::{self, MILLI};
+use crate::text::{self, MILLI, SECOND};
 
 pub static CAUSE: Cause = Cause {
     id: "keepalive_race",
@@ -30,15 +30,35 @@ fn rule(case: &Case<'_>) -> Verdict {
     let served = text::count(u64::from(conn.request.saturating_sub(1)), "request");
     let who = case.server_name();
     let name = &case.owner.name;
-    Finding::new(format!(
-        "{who} closed an idle connection{idle} just as {name} sent a request on it (it had served {served})"
-    ))
-    .fixes(case.advise(Setting::IdleTimeout, "set {} below the upstream's keepalive timeout"))
-    .fix("or raise the upstream's keepalive timeout (Node keepAliveTimeout, gunicorn keepalive, PHP pm.max_requests)")
-    .fixes(case.advise(Setting::Retry, "or let it retry: {}"))
-    .proven_if(unread, "whether the upstream had read the request")
-    .yes()
+    let late = case.peer().and_then(|peer| peer.closed).map_or(0, |closed| closed.saturating_sub(asked));
+    let served = format!("(it had served {served})");
+    let finding = match late > AT_ONCE {
+        true => Finding::new(format!(
+            "{who} did not read {name}'s request on a connection{idle} for {}, then closed it {served}",
+            text::duration(late)
+        ))
+        .fix(format!(
+            "look at what kept {} from reading meanwhile",
+            case.server().map_or(who, |pid| case.service(pid))
+        )),
+        false => {
+            Finding::new(format!("{who} closed an idle connection{idle} just as {name} sent a request on it {served}"))
+        }
+    };
+    finding
+        .fixes(case.advise(Setting::IdleTimeout, "set {} below the upstream's keepalive timeout"))
+        .fix("or raise the upstream's keepalive timeout (Node keepAliveTimeout, gunicorn keepalive, PHP pm.max_requests)")
+        .fixes(case.advise(Setting::Retry, "or let it retry: {}"))
+        .proven_if(unread, "whether the upstream had read the request")
+        .proven_if(late <= STUCK, "whether it closed the connection for being idle: it read nothing for that long")
+        .yes()
 }
+
+/// What is closed this soon after the request was closed at that moment: a busy upstream may take so long to do it.
+const AT_ONCE: u64 = 100 * MILLI;
+
+/// Who reads nothing for longer was stuck, and may have closed it for another reason.
+const STUCK: u64 = 5 * SECOND;
 
 /// A FIN is on its way for half a round trip; one that did not come in this time was lost.
 const UNDER_WAY: u64 = 5 * MILLI;

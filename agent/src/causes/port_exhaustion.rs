@@ -12,7 +12,7 @@ pub static CAUSE: Cause = Cause {
     absence: false,
     meaning: "The proxy had no free local port for that destination: too many connections to it, most of them in \
               TIME_WAIT.",
-    proof: "EADDRNOTAVAIL from connect(), or a connect that ended before the kernel had given it a local port.",
+    proof: "EADDRNOTAVAIL from connect() to an IPv4 address, or a connect that ended before the kernel had given it a local port.",
     remedy: "Keep upstream connections open (keepalive), widen net.ipv4.ip_local_port_range, or use more addresses.",
     rule,
 };
@@ -24,7 +24,15 @@ fn rule(case: &Case<'_>) -> Verdict {
         return Verdict::No;
     }
     let errno = case.errno().map_or_else(|| "the kernel gave it none".into(), text::errno);
-    Finding::new(format!("{} had no free local port for {}: {errno}", case.owner.name, case.place()))
+    let finding = match full && case.target().is_some_and(|target| target.is_ipv6()) {
+        true => Finding::new(format!("{} had no local address or port for {}: {errno}", case.owner.name, case.place()))
+            .missing("that ports had run out: where IPv6 is switched off, no address is there to begin with")
+            .fix(
+                "see `ip -6 addr` in the proxy's network namespace: if IPv6 is off, dial the IPv4 address (127.0.0.1)",
+            ),
+        false => Finding::new(format!("{} had no free local port for {}: {errno}", case.owner.name, case.place())),
+    };
+    finding
         .fix("keep upstream connections open instead of one per request (keepalive)")
         .fix("widen net.ipv4.ip_local_port_range; see `ss -tan state time-wait | wc -l`")
         .fixes(case.advise(Setting::SourceAddress, "{}"))

@@ -98,8 +98,13 @@ pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
     } else if has('D') {
         format!("blocked in the kernel (D, usually disk or NFS){waits}")
     } else if has('R') {
-        // Whoever waited may have been woken by the proxy's own close.
-        return activity.busy.then(|| format!("busy on CPU{throttled}"));
+        match activity.busy {
+            true => format!("busy on CPU{throttled}"),
+            // Whoever waited may have been woken by the proxy's own close.
+            false if throttled.is_empty() => return None,
+            // Held back, it is off the CPU and can run.
+            false => format!("ready to run{throttled}"),
+        }
     } else if has('Z') {
         "a zombie".into()
     } else {

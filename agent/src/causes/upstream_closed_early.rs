@@ -26,7 +26,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let greeted = case.only_greeted();
     let who = case.server_name();
     let whose = if who == "the upstream" { case.place() } else { who };
-    if let Some(Refusal::Connection(error)) = case.refusal().filter(|_| case.was_closed() || case.gave_up()) {
+    if let Some(Refusal::Connection(error)) = case.refusal().filter(|_| case.broken() || case.gave_up()) {
         return Finding::new(format!("{whose} ended the connection instead of an answer: GOAWAY {error}"))
             .note(case.at, "goaway", format!("it said GOAWAY {error} and nothing of the request"))
             .fix(format!("look at the log of {whose} for this request: a shutdown, a limit of its own, or a fault"))

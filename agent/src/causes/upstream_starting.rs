@@ -2,7 +2,7 @@
 
 use super::death;
 use super::{Case, Cause, Finding, Scope, Verdict};
-use crate::host::{ProcessFacts, same_service};
+use crate::host::{ProcessFacts, alike, same_service};
 use crate::model::{Group, Nanos};
 use crate::text::MILLI;
 
@@ -23,6 +23,11 @@ fn rule(case: &Case<'_>) -> Verdict {
     let Some(lost) = death::lost_listener(case) else { return Verdict::No };
     let closed = lost.closed.unwrap_or(case.at);
     let Some((pid, started)) = successor(case, lost.pid, closed) else { return Verdict::No };
+    let meant = meant(case, lost.pid, pid);
+    // A helper of the same unit or container is not the next one: the end of the last one says more, where it was seen.
+    if !meant && !matches!(death::of(case), death::Search::None) {
+        return Verdict::No;
+    }
     let who = case.who(pid);
     let before = case.who(lost.pid);
     let service = case.service(pid);
@@ -35,8 +40,20 @@ fn rule(case: &Case<'_>) -> Verdict {
     .note(closed, "listener_closed", format!("{before} stopped listening on {}", case.place()))
     .note(started, "started", format!("{who} started"))
     .fix(format!("wait for {service} to listen; restart it without a gap (socket activation, a second instance)"))
+    .proven_if(meant, "that it is to listen there: it is another program of the same service")
     .of_process(Some(pid))
     .yes()
+}
+
+/// Whether the younger process is what the last one was. A unit or container runs helpers, too: of a stop, of a health
+/// check, of somebody who looks around in it.
+fn meant(case: &Case<'_>, last: u32, next: u32) -> bool {
+    let history = &case.past.history;
+    let named = history.comm_of(last).is_some_and(|name| history.comm_of(next) == Some(name));
+    match (case.process(last), case.process(next)) {
+        (Some(last), Some(next)) => alike(&last, &next),
+        _ => named,
+    }
 }
 
 /// /proc tells the start of a process in hundredths of a second, rounded down.
@@ -64,7 +81,7 @@ fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> 
     let known = last_facts.as_ref().and_then(|last| {
         let found = case.siblings(last).into_iter().filter(|p| young(p) && same_service(last, p));
         // Its main process, not a helper of it.
-        found.min_by_key(|p| (p.started, p.pid)).map(|p| (p.pid, p.started))
+        found.min_by_key(|p| (!alike(last, p), p.started, p.pid)).map(|p| (p.pid, p.started))
     });
     let before = || {
         let pid = case.endpoint().and_then(|e| case.past.successor(e))?;

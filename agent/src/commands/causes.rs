@@ -11,6 +11,7 @@ use crate::text;
 /// List the causes; with an id, what it means, how it is proven and how to fix it
 #[derive(Clone, Debug, clap::Args)]
 pub struct Causes {
+    /// Word for the cause, as a record of an error and the list have it
     pub id: Option<String>,
 }
 

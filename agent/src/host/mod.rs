@@ -159,6 +159,13 @@ pub fn same_service(a: &ProcessFacts, b: &ProcessFacts) -> bool {
     }
 }
 
+/// Whether both run the same, as far as can be told: one program, or one name that is not just its interpreter's.
+pub fn alike(a: &ProcessFacts, b: &ProcessFacts) -> bool {
+    // Node calls itself so.
+    let own = |name: &str| name != "MainThread" && !interprets(name);
+    same_program(a, b) || (a.name == b.name && own(&a.name))
+}
+
 /// One executable and, where that is an interpreter, one script.
 fn same_program(a: &ProcessFacts, b: &ProcessFacts) -> bool {
     // The kernel marks an executable that was replaced while it ran.

@@ -33,7 +33,7 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::SendTimeout => "the route's timeout",
         Setting::IdleTimeout => "common_http_protocol_options.idle_timeout of the cluster",
         Setting::Retry => "retry_policy.retry_on: reset-before-request,connect-failure",
-        Setting::HeaderRoom => "max_response_headers_kb of the cluster's http_protocol_options",
+        Setting::HeaderRoom => "common_http_protocol_options.max_response_headers_kb of the cluster",
         Setting::UpstreamTls => "the cluster's transport_socket (added or removed)",
         Setting::TlsVerify => "validation_context.trusted_ca of the cluster's transport_socket",
         Setting::TlsName => "sni and match_typed_subject_alt_names of the cluster's transport_socket",

@@ -28,7 +28,6 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::Upstream => "loadBalancer.servers of its service",
         Setting::ConnectTimeout => "forwardingTimeouts.dialTimeout of its serversTransport",
         Setting::ResponseTimeout => "forwardingTimeouts.responseHeaderTimeout of its serversTransport",
-        Setting::SendTimeout => "forwardingTimeouts.responseHeaderTimeout of its serversTransport",
         Setting::IdleTimeout => "forwardingTimeouts.idleConnTimeout of its serversTransport",
         Setting::Retry => "the retry middleware",
         Setting::UpstreamTls => "https:// in loadBalancer.servers (or the reverse)",
@@ -38,8 +37,10 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::UpstreamHttp2 => "h2c:// in loadBalancer.servers, or disableHTTP2 of its serversTransport",
         Setting::FailureCount => "loadBalancer.healthCheck of its service",
         Setting::Resolver => "the host's resolver (/etc/resolv.conf)",
-        Setting::Limit => "maxIdleConnsPerHost of its serversTransport, and the descriptor limit of the process",
-        Setting::HeaderRoom
+        Setting::Limit => "the descriptor limit of the process",
+        // Its timeouts count from when the request was written.
+        Setting::SendTimeout
+        | Setting::HeaderRoom
         | Setting::SourceAddress
         | Setting::TlsVersion
         | Setting::TlsCiphers

@@ -27,7 +27,6 @@ fn setting(setting: Setting, _: Protocol) -> Option<&'static str> {
         Setting::Upstream => "its backend definition in VCL",
         Setting::ConnectTimeout => ".connect_timeout of its backend",
         Setting::ResponseTimeout => ".first_byte_timeout of its backend",
-        Setting::SendTimeout => "send_timeout",
         Setting::IdleTimeout => "backend_idle_timeout",
         Setting::Retry => "return (retry) in vcl_backend_error",
         Setting::HeaderRoom => "http_resp_hdr_len and http_resp_size",

@@ -13,7 +13,7 @@ const LATE: &str = "504 504 502 504 504 -";
 pub const FAULTS: &[Fault] = &[
     fault("never-accepted", LATE, &["never_accepted"], |s| app(s, "lazy", "no-accept")),
     fault("not-read", LATE, &["request_not_read"], |s| app(s, "deaf", "no-read")),
-    fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")),
+    fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")).says(&["sleep"]),
     // nginx and Caddy take the end of a client's half for the end of the client.
     fault("half-closed", "- 504 502 - - -", &["response_timeout"], half_closed),
     fault("spinning", LATE, &["response_timeout"], |s| app(s, "spinner", "spin")),

@@ -281,6 +281,15 @@ fn errnos_of_tcp_connects() {
     }
 }
 
+/// Where IPv6 is off, ::1 has no address to come from, however many ports there are.
+#[test]
+fn no_address_of_ipv6_is_no_proof_that_ports_ran_out() {
+    let mut w = World::new("nginx");
+    w.connect_failed(Endpoint::Tcp(addr("[::1]:8000")), libc::EADDRNOTAVAIL).pass(50_000).answered(502);
+    let i = w.expect("port_exhaustion", Likely);
+    assert!(i.fix[0].contains("ip -6 addr") && i.summary.contains("no local address or port"), "{i:#?}");
+}
+
 #[test]
 fn a_neighbour_that_does_not_answer() {
     let mut w = World::new("nginx");

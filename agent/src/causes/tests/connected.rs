@@ -75,6 +75,19 @@ fn a_process_that_was_only_woken_is_not_called_busy() {
 }
 
 #[test]
+fn one_that_its_cpu_limit_holds_back_is_told_so() {
+    for (throttled, told) in [(None, false), (Some(0), false), (Some(41), true)] {
+        let mut w = nginx();
+        w.host.activity.insert(SERVER, Activity { states: "R".into(), throttled, ..Activity::default() });
+        waited(&mut w, |w, a| a.peer = Some(w.peer()));
+        let i = w.expect("response_timeout", Certain);
+        let words = "; it is ready to run, its CPU limit was hit 41 times";
+        assert_eq!(i.summary.ends_with(words), told, "{}", i.summary);
+        assert!(!i.summary.contains("busy"), "{}", i.summary);
+    }
+}
+
+#[test]
 fn a_request_that_was_read_in_part_was_not_unread() {
     let mut w = nginx();
     waited(&mut w, |w, a| a.peer = Some(Peer { unread: 20, ..w.peer() }));
@@ -153,6 +166,29 @@ fn an_idle_connection_closed_as_the_request_went_out() {
     let i = w.expect("keepalive_race", Certain);
     assert!(i.summary.contains("after 5 s idle") && i.summary.contains("served 2 requests"), "{}", i.summary);
     assert!(i.fix[0].contains("keepalive_timeout"), "{:?}", i.fix);
+}
+
+#[test]
+fn one_that_was_stuck_for_long_did_not_close_just_then() {
+    for (late, words, confidence) in [
+        (50 * MILLI, "just as nginx sent a request", Certain),
+        (2 * SECOND, "did not read nginx's request on a connection after 5 s idle for 2 s, then closed it", Certain),
+        (20 * SECOND, "for 20 s, then closed it", Likely),
+    ] {
+        let mut w = nginx();
+        let mut a = reused(&mut w);
+        a.conn.asked = Some(w.now - 100_000 - late);
+        a.conn.asked_before = Some(w.now - 100_000 - late - 5 * SECOND);
+        a.conn.opened = Some(w.now - 60 * SECOND);
+        a.conn.fin = Some(w.now - 90_000);
+        a.conn.reset = Some(w.now - 80_000);
+        a.peer = Some(Peer { unread: 47, ..w.closed_peer(SERVER) });
+        w.tell(a);
+        error_after(&mut w, late, ClientOutcome::Status(502));
+        let i = w.expect("keepalive_race", confidence);
+        assert!(i.summary.contains(words), "{}", i.summary);
+        assert_eq!(i.fix[0].contains("kept shop.service from reading"), late > SECOND, "{:?}", i.fix);
+    }
 }
 
 #[test]
@@ -345,7 +381,11 @@ fn an_http2_server_says_itself_that_it_will_not_answer() {
     let i = greeted(GRPC, &reset, reset.len() as u64).expect("upstream_reset", Certain);
     assert!(i.summary.contains("RST_STREAM INTERNAL_ERROR"), "{}", i.summary);
     let goaway = [SETTINGS, b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b"].concat();
-    for w in [&mut greeted(GRPC, &goaway, goaway.len() as u64), &mut greeted_and_ended(&goaway, 26, false)] {
+    for w in [
+        &mut greeted(GRPC, &goaway, goaway.len() as u64),
+        &mut greeted_and_ended(&goaway, 26, false),
+        &mut greeted_and_ended(&goaway, 26, true),
+    ] {
         let i = w.expect("upstream_closed_early", Certain);
         assert!(i.summary.contains("GOAWAY ENHANCE_YOUR_CALM"), "{}", i.summary);
     }

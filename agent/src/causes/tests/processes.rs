@@ -158,6 +158,27 @@ fn a_successor_that_does_not_listen_yet() {
     assert!(i.summary.starts_with("uvicorn (pid 813) was started 8"), "{}", i.summary);
 }
 
+/// A helper of the unit runs while nobody listens: it stops what is left, or looks whether it is well.
+#[test]
+fn a_helper_of_the_same_unit_is_no_successor() {
+    for (died, cause, confidence) in [(true, "upstream_killed", Certain), (false, "upstream_starting", Likely)] {
+        let mut w = nginx();
+        if died {
+            w.signal(SERVER, libc::SIGTERM, proc(60, "bash")).exit(SERVER, ExitStatus::Code(0));
+        }
+        w.listener_closed(here(), SERVER).pass(200 * MILLI);
+        let mut helper = process(813, "curl", "/usr/bin/curl");
+        helper.unit = Some("shop.service".into());
+        helper.started = w.now;
+        w.host.processes.insert(813, helper);
+        w.pass(800 * MILLI);
+        let a = w.refused();
+        w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(50_000).answered(502);
+        let i = w.incident();
+        assert_eq!((i.cause.as_str(), i.confidence), (cause, confidence), "{i:#?}");
+    }
+}
+
 #[test]
 fn another_program_of_the_same_interpreter_is_no_successor() {
     let mut w = nginx();
