@@ -231,7 +231,7 @@ fn connection(record: &ConnRecord) -> Connection {
         asked: instant(conn.asked),
         asked_before: instant(conn.asked_before),
         fin: instant(conn.fin),
-        fin_early: has(abi::CONN_FIN_EARLY),
+        fin_early: !of_client && has(abi::CONN_FIN_EARLY),
         reset: instant(conn.reset),
         request_bytes: conn.request_bytes,
         reply_bytes: conn.reply_bytes,

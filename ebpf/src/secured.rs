@@ -9,7 +9,7 @@ use crate::kernel::{self, Sock};
 use crate::maps::{SECURED, THREADS, TLS_KEYS, TLS_NAMES, TlsKey};
 use crate::probes::go;
 use crate::upstream::class_of;
-use crate::{conn, h2};
+use crate::{conn, h2, thread};
 
 /// The story of a connection, by the call that is about it.
 #[inline(always)]
@@ -75,6 +75,20 @@ pub fn accepted(sk: Sock, conn: &mut Conn) -> i32 {
         if let Some(inside) = link(conn) {
             inside.role = ROLE_CLIENT;
         }
+    }
+    0
+}
+
+/// The owner sends to a client, in a call that writes: its answer, if that has asked. The call may come back after the
+/// client is gone. What is sent outside of such calls is the library's own, or was told before it was sent (Go).
+#[inline(never)]
+pub fn answering(conn: &Conn) -> i32 {
+    if let Some(inside) = inside(conn)
+        && inside.role == ROLE_CLIENT
+        && inside.phase == PHASE_ASKED
+        && thread::writes(emit::current().1)
+    {
+        inside.flags |= CONN_ANSWERING;
     }
     0
 }

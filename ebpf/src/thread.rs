@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
     CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, PROC_POOLED,
-    STREAM, Table, Thread, WAITING, Waiting,
+    STREAM, TLS_WRITES, Table, Thread, WAITING, Waiting,
 };
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
@@ -225,6 +225,13 @@ pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
     }
 }
 
+/// Whether the thread is in a call of its TLS library that writes.
+#[inline(always)]
+pub fn writes(tid: u32) -> bool {
+    // SAFETY: a map value; only this thread changes it.
+    THREADS.get_ptr(tid).is_some_and(|thread| unsafe { (*thread).call.ssl != 0 && (*thread).doing & TLS_WRITES != 0 })
+}
+
 /// A request that was chosen, and how sure that is.
 #[derive(Clone, Copy)]
 pub struct Choice {
@@ -241,7 +248,9 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     thread.births = thread.births.wrapping_add(1);
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
-    let more = streams != 0 && class & PROC_POOLED != 0;
+    // Another stream may be next, and not the one that is to be tried again: which one, nothing tells.
+    let more = streams != 0 && class & PROC_POOLED != 0 && thread.retry.request & STREAM != 0;
+    let choices = if more && thread.retry.client != 0 { choices.saturating_add(1) } else { choices };
     let to = if class & PROC_OLDEST != 0 && thread.in_call != 0 {
         // It had no chance to turn to anything else.
         flags |= CONN_RETRY;

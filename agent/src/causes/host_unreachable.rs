@@ -22,18 +22,25 @@ fn rule(case: &Case<'_>) -> Verdict {
     }
     let waited = case.waited();
     let ip = case.target().map_or_else(|| case.place(), |t| t.ip().to_string());
+    // Nobody asks the neighbours for an address of this host: a filter said so, to a later SYN if the first answer was
+    // one too many.
+    let filtered = case.is_local() && !case.in_call;
     // Three unanswered neighbour requests take that long; a router's or a filter's message comes at once.
-    let how = match (waited >= SECOND, case.in_call) {
+    let how = match (waited >= SECOND && !filtered, case.in_call) {
         (true, _) => format!("after {}, as long as an unanswered neighbour request takes", text::duration(waited)),
         (false, true) => "at once: this host's own routes say so".into(),
         (false, false) => format!("after {}: a router or a filter said so", text::duration(waited)),
     };
     let fix = match waited < SECOND && case.in_call {
         true => format!("check `ip route get {ip}` in the network namespace of {}", case.owner.name),
+        false if filtered => {
+            format!("find the rule that rejects {}: `nft list ruleset`, `iptables-save`", case.place())
+        }
         false => format!("check that {ip} is up and right: `ip neigh show {ip}`, `ping {ip}`; then filters on the way"),
     };
     Finding::new(format!("{} cannot be reached: EHOSTUNREACH {how}", case.place()))
         .fix(fix)
+        .proven_if(!filtered, "that no filter on this host rejects it")
         .fixes(case.advise(Setting::Upstream, "check the address in {}"))
         .yes()
 }

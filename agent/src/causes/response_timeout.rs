@@ -98,7 +98,8 @@ pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
     } else if has('D') {
         format!("blocked in the kernel (D, usually disk or NFS){waits}")
     } else if has('R') {
-        format!("busy on CPU{throttled}")
+        // Whoever waited may have been woken by the proxy's own close.
+        return activity.busy.then(|| format!("busy on CPU{throttled}"));
     } else if has('Z') {
         "a zombie".into()
     } else {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -32,6 +32,7 @@ pub struct LiveHost {
     owners: Owners,
     symbols: Symbols,
     kept: Answers,
+    next_gaze: Instant,
 }
 
 /// How long what is told of by the kernel side holds, what is not, and what is of the moment. To search through all
@@ -40,6 +41,13 @@ const TOLD: Duration = Duration::from_millis(100);
 const SEARCHED: Duration = Duration::from_millis(500);
 const UNTOLD: Duration = Duration::from_millis(50);
 const MOMENT: Duration = Duration::from_millis(20);
+
+/// How long a process is watched to see whether it computes, and how much of that it must: who was only woken to learn
+/// that a connection is closed is done in a fraction of it.
+const GAZE: Duration = Duration::from_millis(5);
+const COMPUTED: Duration = Duration::from_millis(3);
+/// Nothing else is done meanwhile.
+const BETWEEN_GAZES: Duration = Duration::from_millis(100);
 
 /// The answers of the last moment.
 struct Answers {
@@ -80,7 +88,7 @@ impl LiveHost {
         }
         let namespaces = Namespaces::new(&proc);
         let (processes, owners) = (Processes::new(root), Owners::default());
-        Ok(Self { processes, namespaces, owners, proc, symbols, kept: Answers::new() })
+        Ok(Self { processes, namespaces, owners, proc, symbols, kept: Answers::new(), next_gaze: Instant::now() })
     }
 
     /// Keeps what an observation names, so that it is still known when it is gone. Call it before the engine asks.
@@ -207,10 +215,21 @@ impl Host for LiveHost {
     }
 
     fn activity(&mut self, pid: u32) -> Option<Activity> {
-        match self.kept.activity.get(&pid) {
-            Some(known) => known,
-            None => self.kept.activity.keep(pid, self.processes.activity(&self.proc, pid)),
+        if let Some(known) = self.kept.activity.get(&pid) {
+            return known;
         }
+        let mut activity = self.processes.activity(&self.proc, pid);
+        if let Some(activity) = activity.as_mut().filter(|activity| activity.states.contains('R'))
+            && self.next_gaze <= Instant::now()
+        {
+            let busy = computes(&self.proc, pid);
+            self.next_gaze = Instant::now() + BETWEEN_GAZES;
+            // Who was only woken may be back where it waits.
+            if let Some(later) = self.processes.activity(&self.proc, pid) {
+                *activity = Activity { busy, ..later };
+            }
+        }
+        self.kept.activity.keep(pid, activity)
     }
 
     fn memory(&mut self, pid: u32) -> Option<MemoryFacts> {
@@ -277,6 +296,17 @@ impl LiveHost {
             _ => PathFacts::default(),
         }
     }
+}
+
+/// Whether a thread of it is on a CPU for most of a while.
+fn computes(proc: &Procfs, pid: u32) -> bool {
+    let before = proc.running(pid);
+    std::thread::sleep(GAZE);
+    let after = proc.running(pid);
+    let used = |(tid, then): &(u32, u64)| {
+        after.iter().find(|(other, _)| other == tid).map_or(0, |(_, now)| now.saturating_sub(*then))
+    };
+    before.iter().map(used).max().is_some_and(|used| u128::from(used) >= COMPUTED.as_nanos())
 }
 
 #[cfg(test)]

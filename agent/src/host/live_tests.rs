@@ -139,3 +139,28 @@ fn symbols_are_asked_of_the_table_that_was_given() {
     assert_eq!(host.symbol(7).as_deref(), Some("nft_do_chain"));
     assert_eq!(host.symbol(8), None);
 }
+
+#[test]
+fn a_process_that_computes_is_busy_and_one_that_sleeps_is_not() {
+    let mut host = live();
+    let mut spinner = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    // On a crowded machine it gets its turn now and then.
+    let until = Instant::now() + Duration::from_secs(120);
+    let mut busy = false;
+    while !busy && Instant::now() < until {
+        busy = host.activity(spinner.id()).is_some_and(|activity| activity.busy);
+    }
+    spinner.kill().unwrap();
+    spinner.wait().unwrap();
+    assert!(busy);
+    let mut asleep = sleeper("sleep".as_ref(), "973");
+    // It computes while it starts.
+    let settled = |host: &mut LiveHost| host.activity(asleep.id()).unwrap().states == "S";
+    while !settled(&mut host) {
+        assert!(Instant::now() < until + Duration::from_secs(120));
+    }
+    std::thread::sleep(2 * MOMENT);
+    assert!(!host.activity(asleep.id()).unwrap().busy);
+    asleep.kill().unwrap();
+    asleep.wait().unwrap();
+}

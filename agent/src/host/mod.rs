@@ -83,6 +83,10 @@ pub struct Activity {
     pub states: String,
     /// Kernel function the main thread waits in, where it may be read.
     pub waits_in: Option<String>,
+    /// It was watched for some milliseconds, and did nothing but compute. One that can run just now may only have been
+    /// woken by what is asked about.
+    #[serde(default)]
+    pub busy: bool,
     /// CPU time it used since its start, in milliseconds.
     pub cpu_ms: u64,
     /// Times its CPU cgroup was throttled.

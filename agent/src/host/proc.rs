@@ -117,6 +117,18 @@ impl Procfs {
         states
     }
 
+    /// Nanoseconds that those of its threads which can run now were on a CPU, by thread.
+    pub fn running(&self, pid: u32) -> Vec<(u32, u64)> {
+        let Ok(threads) = fs::read_dir(self.file(pid, "task")) else { return Vec::new() };
+        let of = |tid: u32| {
+            let dir = self.file(pid, "task").join(tid.to_string());
+            let stat = parse_stat(&read_some(&dir.join("stat"), 4096)?).filter(|stat| stat.state == 'R');
+            let used = read_some(&dir.join("schedstat"), 256).filter(|_| stat.is_some())?;
+            Some((tid, std::str::from_utf8(&used).ok()?.split_whitespace().next()?.parse().ok()?))
+        };
+        threads.flatten().filter_map(|entry| of(number(&entry.file_name())?)).take(THREADS).collect()
+    }
+
     /// Kernel function the main thread waits in.
     pub fn waits_in(&self, pid: u32) -> Option<String> {
         let name = text(&self.read(pid, "wchan")?, WORD);

@@ -145,6 +145,7 @@ impl Processes {
         Some(Activity {
             states: proc.thread_states(pid),
             waits_in: proc.waits_in(pid),
+            busy: false,
             cpu_ms: proc.clock().millis(stat.cpu_ticks),
             throttled: self.known.get(&pid).and_then(|entry| cgroup::throttled(&entry.groups, &self.mounts)),
         })

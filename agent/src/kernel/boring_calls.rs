@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 
 use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _};
-use trace502_ebpf::TLS_THIRD;
+use trace502_ebpf::{TLS_BORING, TLS_THIRD};
 
 use super::boring_code::{self, Puts};
 use super::tls_calls::{Call, Doing};
@@ -67,7 +67,7 @@ fn calls(functions: &[Puts], code: &Part) -> Option<Found> {
         let is = |it: &&Puts| {
             wanted.iter().all(|code| it.errors.contains(code)) && !without.iter().any(|code| it.errors.contains(code))
         };
-        functions.iter().filter(is).collect::<Vec<_>>()
+        functions.iter().filter(|it| it.saves).filter(is).collect::<Vec<_>>()
     };
     let one = |found: Vec<&Puts>| match found[..] {
         [it] => Some(it.at),
@@ -77,13 +77,13 @@ fn calls(functions: &[Puts], code: &Part) -> Option<Found> {
     let shake = one(with(&[TYPE_NOT_SET], &[UNINITIALIZED, MISUSED]))?;
     let part = one(with(&[UNINITIALIZED, DATA_ON_SHUTDOWN], &[MISUSED]))?;
     // What reads for all, or a part of each of those.
-    let inner = one(with(&[UNINITIALIZED, HANDSHAKE_FAILED], &[MISUSED, BAD_LENGTH]));
-    let reads: Vec<u64> = match inner {
-        Some(inner) => {
-            let callers = with(&[MISUSED], &[UNINITIALIZED]).into_iter().filter(|it| it.calls.contains(&inner));
+    let reads: Vec<u64> = match with(&[UNINITIALIZED, HANDSHAKE_FAILED], &[MISUSED, BAD_LENGTH])[..] {
+        [inner] => {
+            let callers = with(&[MISUSED], &[UNINITIALIZED]).into_iter().filter(|it| it.calls.contains(&inner.at));
             callers.map(|it| it.at).collect()
         }
-        None => with(&[MISUSED, UNINITIALIZED, HANDSHAKE_FAILED], &[BAD_LENGTH]).iter().map(|it| it.at).collect(),
+        [] => with(&[MISUSED, UNINITIALIZED, HANDSHAKE_FAILED], &[BAD_LENGTH]).iter().map(|it| it.at).collect(),
+        _ => return None,
     };
     // To look at what is next is a function of its own, which may be a part of it.
     if !(1..=2).contains(&reads.len()) {
@@ -96,8 +96,11 @@ fn calls(functions: &[Puts], code: &Part) -> Option<Found> {
     }
     let mut errors = functions.iter().map(|it| it.through);
     let through = errors.next()?;
-    let reasons =
-        if errors.all(|it| it == through) { vec![call(Doing::Error, through, TLS_THIRD)?] } else { Vec::new() };
+    let reasons = if errors.all(|it| it == through) {
+        vec![call(Doing::Error, through, TLS_THIRD | TLS_BORING)?]
+    } else {
+        Vec::new()
+    };
     Some((found, reasons))
 }
 
@@ -260,7 +263,7 @@ mod tests {
     const CODE: Part = Part { address: 0x1000, offset: 0, size: 0x1000 };
 
     fn puts(at: u64, errors: &[u32], calls: &[u64]) -> Puts {
-        Puts { at, errors: errors.to_vec(), through: 0x1800, calls: calls.to_vec() }
+        Puts { at, errors: errors.to_vec(), through: 0x1800, calls: calls.to_vec(), saves: true }
     }
 
     /// As they stand in Envoy 1.40, in that order, with others between them.
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!(of(Doing::Write), [0x1600]);
         assert_eq!(of(Doing::Part), [0x1700]);
         let (_, reasons) = calls(&envoy(), &CODE).unwrap();
-        assert_eq!(reasons, [Call { doing: Doing::Error, at: 0x800, answers: TLS_THIRD }]);
+        assert_eq!(reasons, [Call { doing: Doing::Error, at: 0x800, answers: TLS_THIRD | TLS_BORING }]);
     }
 
     #[test]
@@ -308,10 +311,16 @@ mod tests {
             functions.remove(gone);
             assert_eq!(calls(&functions, &CODE), None, "without {gone}");
         }
-        for twice in [1, 5, 6] {
+        for twice in [1, 3, 5, 6] {
             let mut functions = envoy();
             functions.push(Puts { at: 0x1780, ..functions[twice].clone() });
             assert_eq!(calls(&functions, &CODE), None, "{twice} twice");
+        }
+        // A part that a compiler put elsewhere has its own line in the table, and no place for a return.
+        for part in [1, 4, 5, 6] {
+            let mut functions = envoy();
+            functions[part].saves = false;
+            assert_eq!(calls(&functions, &CODE), None, "of {part} only a part");
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Puts {
     pub through: u64,
     /// Whatever else it calls.
     pub calls: Vec<u64>,
+    /// It saves a register first, as only the beginning of a function does: a return can be hooked there.
+    pub saves: bool,
 }
 
 /// What is in the registers that carry the arguments.
@@ -32,7 +34,7 @@ struct Arguments {
 
 /// `None` for what puts no error with this source file, or is not understood.
 pub fn puts(code: &[u8], at: u64, is_file: &dyn Fn(u64) -> bool) -> Option<Puts> {
-    let mut found = Puts { at, errors: Vec::new(), through: 0, calls: Vec::new() };
+    let mut found = Puts { at, errors: Vec::new(), through: 0, calls: Vec::new(), saves: saves(code) };
     let mut arguments = Arguments::default();
     for instruction in Decoder::with_ip(64, code, at, DecoderOptions::NONE) {
         if instruction.is_invalid() {
@@ -59,6 +61,12 @@ pub fn puts(code: &[u8], at: u64, is_file: &dyn Fn(u64) -> bool) -> Option<Puts>
         }
     }
     (found.through != 0).then_some(found)
+}
+
+/// push, behind endbr64 or not.
+fn saves(code: &[u8]) -> bool {
+    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    matches!(code, [0x50..=0x57, ..] | [0x41, 0x50..=0x57, ..])
 }
 
 impl Arguments {
@@ -108,7 +116,7 @@ mod tests {
     #[test]
     fn errors_are_read_whether_they_have_a_call_of_their_own_or_not() {
         let found = puts(CODE, AT, &|at| at == FILE).unwrap();
-        assert_eq!(found, Puts { at: AT, errors: vec![66, 226], through: 0x3000, calls: vec![0x2006] });
+        assert_eq!(found, Puts { at: AT, errors: vec![66, 226], through: 0x3000, calls: vec![0x2006], saves: true });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use serde::Serialize;
+use trace502_ebpf::{TLS_SHAKES, TLS_WRITES};
 
 use super::boring_calls;
 use super::inside::Link;
@@ -33,10 +34,19 @@ const PROGRAMS: [(&str, &[Doing]); 10] = [
 pub fn places(calls: &[Call]) -> Vec<(&'static str, Vec<(u64, u64)>)> {
     let of = |doings: &[Doing]| {
         let wanted = calls.iter().filter(|call| doings.contains(&call.doing));
-        wanted.map(|call| (call.at, call.answers)).collect::<Vec<_>>()
+        wanted.map(|call| (call.at, call.answers | told(call.doing))).collect::<Vec<_>>()
     };
     let programs = PROGRAMS.iter().map(|(program, doings)| (*program, of(doings)));
     programs.filter(|(_, places)| !places.is_empty()).collect()
+}
+
+/// What a program is told of the call, beside how it answers.
+fn told(doing: Doing) -> u64 {
+    match doing {
+        Doing::Handshake => TLS_SHAKES,
+        Doing::Write => TLS_WRITES,
+        _ => 0,
+    }
 }
 
 /// Hooks in one process.

@@ -41,6 +41,8 @@ pub const CONN_UNIX: u16 = 4;
 pub const CONN_CLOSED_FIRST: u16 = 8;
 /// The other side's FIN came before any byte of the answer was there.
 pub const CONN_FIN_EARLY: u16 = 16;
+/// Client inside TLS (an upstream's bit says something else): something was sent to it since its request was read.
+pub const CONN_ANSWERING: u16 = 16;
 /// An answer began although no new request had been read (pipelining).
 pub const CONN_AHEAD: u16 = 32;
 /// Bound with more than one request to choose from.

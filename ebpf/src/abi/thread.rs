@@ -78,6 +78,12 @@ pub const TLS_VAGUE: u64 = 4;
 pub const TLS_GO: u64 = 8;
 /// The reason of an error is the third argument, not the second (OpenSSL 1.1).
 pub const TLS_THIRD: u64 = 16;
+/// The library is BoringSSL, which has numbers of its own.
+pub const TLS_BORING: u64 = 32;
+/// The call makes a handshake.
+pub const TLS_SHAKES: u64 = 64;
+/// The call writes.
+pub const TLS_WRITES: u64 = 128;
 /// From this bit on, in which turn the hook was attached: see `GO_TURNS`.
 pub const GO_TURN: u32 = 32;
 
@@ -120,6 +126,8 @@ pub struct Thread {
     /// Client whose upstream answered this thread with what is no HTTP, as long as the thread tried no other.
     pub garbled: u64,
     pub call: TlsCall,
+    /// What kind of call that is: `TLS_*`.
+    pub doing: u64,
     /// `SSL` whose certificate the thread asked about last, as long as it called nothing else for any.
     pub verdict: u64,
     pub waiting: [Waiting; WAITING],

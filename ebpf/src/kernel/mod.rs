@@ -105,13 +105,17 @@ trait Source: Copy {
     fn get<T: Copy>(self, offset: usize) -> T;
 }
 
-/// Any address in the kernel, asked through a helper; zero for what cannot be read.
+/// Any address in the kernel, asked through a helper; zero for what cannot be read, or what this kernel lacks.
 #[derive(Clone, Copy)]
 struct At(Ptr);
 
 impl Source for At {
     #[inline(always)]
     fn get<T: Copy>(self, offset: usize) -> T {
+        if offset == MISSING {
+            // SAFETY: every T here is made of integers.
+            return unsafe { core::mem::zeroed() };
+        }
         read_or_zero(self.0, offset)
     }
 }

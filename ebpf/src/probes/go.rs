@@ -170,8 +170,10 @@ fn refused(error: u64, tgid: u32, of: u64) {
 #[inline(always)]
 pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
     let Some(call) = ends(ctx, READ) else {
-        // Begun before it was watched, or when there was no room, or told to another hook at the same place.
-        emit::lost(0);
+        // Begun before it was watched, or when there was no room; or told to another hook at the same place.
+        if counts(ctx) {
+            emit::lost(0);
+        }
         return None;
     };
     let [n, _, _] = kernel::go_registers(ctx);
@@ -183,10 +185,15 @@ pub fn read(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
 #[inline(always)]
 pub fn writes(ctx: *mut c_void) -> Option<(TlsCall, u64)> {
     let [ssl, buffer, len] = kernel::go_registers(ctx);
+    (ssl != 0 && counts(ctx)).then_some((TlsCall { ssl, buffer, len, moved: 0 }, len))
+}
+
+/// Whether this hook is the one that counts, of two that stand at the same place.
+#[inline(always)]
+fn counts(ctx: *mut c_void) -> bool {
     let turn = (tls::answers(ctx) >> GO_TURN) as u32;
     // SAFETY: a plain number.
-    let counts = unsafe { GO_TURNS.get(&emit::current().0) }.is_none_or(|now| *now == turn);
-    (ssl != 0 && counts).then_some((TlsCall { ssl, buffer, len, moved: 0 }, len))
+    unsafe { GO_TURNS.get(&emit::current().0) }.is_none_or(|now| *now == turn)
 }
 
 /// The TLS connection that the goroutine which makes the running system call is reading from, 0 for none.

@@ -10,7 +10,7 @@ use crate::maps::THREADS;
 use crate::probes::tls::answers;
 use crate::{emit, kernel, secured};
 
-/// `ERR_LIB_SSL`, of OpenSSL and of BoringSSL.
+/// `ERR_LIB_SSL`, of OpenSSL and of BoringSSL: what one calls so is another part of the other.
 const LIBRARY: u64 = 20;
 const LIBRARY_OF_BORING: u64 = 16;
 
@@ -19,14 +19,14 @@ const LIBRARY_OF_BORING: u64 = 16;
 #[uprobe]
 pub fn tls_error(ctx: ProbeContext) -> i32 {
     let [library, second, third, _, _] = kernel::call_arguments(ctx.as_ptr());
-    let code = (if answers(ctx.as_ptr()) & TLS_THIRD != 0 { third } else { second }) as u32;
-    let code = match library as u32 as u64 {
-        LIBRARY => code,
-        // Alerts have the same numbers in both.
-        LIBRARY_OF_BORING if code < ALERT_RECEIVED => code + BORING,
-        LIBRARY_OF_BORING => code,
-        _ => return 0,
-    };
+    let how = answers(ctx.as_ptr());
+    let boring = how & TLS_BORING != 0;
+    if library as u32 as u64 != if boring { LIBRARY_OF_BORING } else { LIBRARY } {
+        return 0;
+    }
+    let code = (if how & TLS_THIRD != 0 { third } else { second }) as u32;
+    // Alerts have the same numbers in both.
+    let code = if boring && code < ALERT_RECEIVED { code + BORING } else { code };
     let (tgid, tid) = emit::current();
     match called(tid) {
         0 => 0,

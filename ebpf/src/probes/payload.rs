@@ -92,6 +92,7 @@ fn on_send(sk: Sock, ret: i32) -> i32 {
             sealed::wrote(sk, conn, ret as u64);
             0
         }
+        ROLE_SECURED if ret > 0 => secured::answering(conn),
         ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, true),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, false, Some(&conn.tuple)),
         _ => 0,

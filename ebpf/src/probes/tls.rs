@@ -31,10 +31,16 @@ const NO_CALL: TlsCall = TlsCall { ssl: 0, buffer: 0, len: 0, moved: 0 };
 #[uprobe]
 pub fn tls_called(ctx: ProbeContext) -> i32 {
     let [ssl, buffer, len, fourth, fifth] = kernel::call_arguments(ctx.as_ptr());
-    let moved = if answers(ctx.as_ptr()) & TLS_FIFTH != 0 { fifth } else { fourth };
+    let doing = answers(ctx.as_ptr());
+    let moved = if doing & TLS_FIFTH != 0 { fifth } else { fourth };
     let (_, tid) = emit::current();
     if let Some(thread) = thread::of(tid) {
+        if doing & TLS_SHAKES != 0 && thread.call.ssl == ssl && thread.doing & TLS_SHAKES == 0 {
+            // What reads or writes makes the handshake first, and goes on behind it (BoringSSL).
+            return 0;
+        }
         thread.call = TlsCall { ssl, buffer, len, moved };
+        thread.doing = doing;
         thread.verdict = 0;
     }
     0
@@ -44,10 +50,15 @@ pub fn tls_called(ctx: ProbeContext) -> i32 {
 #[uretprobe]
 pub fn tls_shook(ctx: RetProbeContext) -> i32 {
     let (tgid, tid) = emit::current();
-    if let Some(call) = returned(tid)
-        && kernel::call_result(ctx.as_ptr()) == 1
-    {
-        handshake::done(tgid, call.ssl);
+    let Some(thread) = THREADS.get_ptr_mut(tid) else { return 0 };
+    // SAFETY: a map value; only this thread changes it.
+    let thread = unsafe { &mut *thread };
+    let ssl = thread.call.ssl;
+    if thread.doing & TLS_SHAKES != 0 {
+        thread.call = NO_CALL;
+    }
+    if kernel::call_result(ctx.as_ptr()) == 1 {
+        handshake::done(tgid, ssl);
     }
     0
 }
@@ -81,6 +92,9 @@ pub fn tls_read(ctx: RetProbeContext) -> i32 {
         conn.tgid = tgid;
         conn.tid = tid;
         let new = client::received(conn, n, Source::At(call.buffer));
+        if new {
+            conn.flags &= !CONN_ANSWERING;
+        }
         if new && conn.request == 1 && h2::is_preface(conn) {
             h2::begin(conn);
         } else {
@@ -120,6 +134,8 @@ pub fn tls_wrote(ctx: RetProbeContext) -> i32 {
         return 0;
     }
     let why = client::sent(conn, n, Source::At(call.buffer));
+    // What went out was no answer yet, or is one now.
+    conn.flags &= !CONN_ANSWERING;
     if why != 0 {
         story::client_error(Sock::NONE, conn, why);
         if why == WHY_GARBLED {
@@ -222,7 +238,7 @@ pub fn state(sk: Sock, conn: &mut Conn, old: u8, new: u8) -> i32 {
 #[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
     match secured::inside(conn) {
-        Some(inside) if inside.role == ROLE_CLIENT => state::left(sk, inside),
+        Some(inside) if inside.role == ROLE_CLIENT && inside.flags & CONN_ANSWERING == 0 => state::left(sk, inside),
         Some(inside) if inside.role == ROLE_H2 => h2::left(inside.cookie, STREAM),
         _ => 0,
     }

@@ -13,10 +13,10 @@ const LATE: &str = "504 504 502 504 504 -";
 pub const FAULTS: &[Fault] = &[
     fault("never-accepted", LATE, &["never_accepted"], |s| app(s, "lazy", "no-accept")),
     fault("not-read", LATE, &["request_not_read"], |s| app(s, "deaf", "no-read")),
-    fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")).says(&["sleep"]),
+    fault("asleep", LATE, &["response_timeout"], |s| app(s, "dreamer", "silent")),
     // nginx and Caddy take the end of a client's half for the end of the client.
     fault("half-closed", "- 504 502 - - -", &["response_timeout"], half_closed),
-    fault("spinning", LATE, &["response_timeout"], |s| app(s, "spinner", "spin")).says(&["cpu"]),
+    fault("spinning", LATE, &["response_timeout"], |s| app(s, "spinner", "spin")),
     fault("blocked", LATE, &["response_timeout"], |s| app(s, "blocked", "blocked")).says(&["blocked"]),
     fault("stopped", LATE, &["request_not_read", "never_accepted", "response_timeout"], stopped).says(&["stopped"]),
     fault("stopped-in-flight", LATE, &["response_timeout"], stopped_in_flight).says(&["stopped"]),

@@ -18,9 +18,20 @@ const ERROR: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
 pub struct Ssl {
     stream: TcpStream,
     plain: Vec<u8>,
+    /// A client that leaves as it is written to, before the call comes back.
+    fleeting: Option<TcpStream>,
 }
 
 impl Ssl {
+    /// Puts bytes on the wire.
+    fn put(&mut self, plain: &[u8]) {
+        self.stream.write_all(&sealed(plain)).unwrap();
+        if let Some(client) = &self.fleeting {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(self.stream.peek(&mut [0]).unwrap(), 0, "its FIN is here");
+        }
+    }
+
     /// Two steps, as OpenSSL has it: a record is read from the socket, then its plain text is handed out.
     fn fill(&mut self) -> usize {
         let mut record = [0; 4096];
@@ -84,7 +95,7 @@ pub unsafe extern "C" fn SSL_read_ex(ssl: *mut Ssl, to: *mut c_void, room: usize
 pub unsafe extern "C" fn SSL_write(ssl: *mut Ssl, from: *const c_void, len: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let (ssl, plain) = unsafe { (&mut *ssl, std::slice::from_raw_parts(from.cast::<u8>(), len as usize)) };
-    ssl.stream.write_all(&sealed(plain)).unwrap();
+    ssl.put(plain);
     len
 }
 
@@ -95,7 +106,7 @@ pub unsafe extern "C" fn SSL_write(ssl: *mut Ssl, from: *const c_void, len: c_in
 pub unsafe extern "C" fn SSL_write_ex(ssl: *mut Ssl, from: *const c_void, len: usize, written: *mut usize) -> c_int {
     // SAFETY: the caller's promise.
     let (ssl, plain) = unsafe { (&mut *ssl, std::slice::from_raw_parts(from.cast::<u8>(), len)) };
-    ssl.stream.write_all(&sealed(plain)).unwrap();
+    ssl.put(plain);
     // SAFETY: the caller's promise.
     unsafe { *written = len };
     1
@@ -103,7 +114,7 @@ pub unsafe extern "C" fn SSL_write_ex(ssl: *mut Ssl, from: *const c_void, len: u
 
 impl Ssl {
     fn over(stream: TcpStream) -> Box<Ssl> {
-        Box::new(Ssl { stream, plain: Vec::new() })
+        Box::new(Ssl { stream, plain: Vec::new(), fleeting: None })
     }
 
     fn read(&mut self) -> c_int {
@@ -228,6 +239,37 @@ fn a_client_inside_tls_that_leaves_first_is_told_as_that() {
     let mut served = Ssl::over(served);
     client.write_all(&sealed(REQUEST)).unwrap();
     served.read();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(served.read(), 0);
+    rig.wait("client that left", |seen| matches!(seen.fact, Fact::ClientLeft { request: 1, .. }).then_some(()));
+}
+
+#[test]
+fn a_client_that_leaves_while_its_answer_is_written_has_not_left_first() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    client.write_all(&sealed(REQUEST)).unwrap();
+    served.read();
+    served.fleeting = Some(client.try_clone().unwrap());
+    served.write(ERROR);
+    let error = rig.client_error(address);
+    assert_eq!(error.outcome, ClientOutcome::Status(502));
+    let left =
+        |seen: &&Observation| matches!(seen.fact, Fact::ClientLeft { client, .. } if client == error.conn.cookie);
+    assert!(!rig.told().iter().any(|seen| left(&seen)), "it had its answer");
+}
+
+#[test]
+fn a_client_that_leaves_after_a_word_of_patience_is_told_as_that() {
+    let mut rig = rig();
+    let (front, _) = listen();
+    let (mut client, served) = client_of(&front);
+    let mut served = Ssl::over(served);
+    client.write_all(&sealed(REQUEST)).unwrap();
+    served.read();
+    served.write(b"HTTP/1.1 103 Early Hints\r\n\r\n");
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(served.read(), 0);
     rig.wait("client that left", |seen| matches!(seen.fact, Fact::ClientLeft { request: 1, .. }).then_some(()));

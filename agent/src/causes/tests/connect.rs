@@ -122,7 +122,7 @@ fn what_was_lost_makes_a_timeout_likely() {
 #[test]
 fn a_full_accept_queue() {
     let mut w = nginx();
-    w.host.activity.insert(SERVER, Activity { states: "R".into(), ..Activity::default() });
+    w.host.activity.insert(SERVER, Activity { states: "R".into(), busy: true, ..Activity::default() });
     let mut a = unanswered(&mut w, 5 * SECOND);
     a.endpoint = here();
     a.conn.flow = Some(Flow { local: addr("127.0.0.1:40001"), remote: addr(UPSTREAM), netns: 7 });
@@ -242,6 +242,20 @@ fn a_neighbour_that_does_not_answer() {
     error_after(&mut w, 3_100 * MILLI, ClientOutcome::Status(502));
     let i = w.expect("host_unreachable", Certain);
     assert!(i.summary.contains("neighbour"), "{}", i.summary);
+}
+
+#[test]
+fn no_neighbour_is_asked_for_an_address_of_this_host() {
+    let mut w = World::new("nginx");
+    let mut a = w.refused();
+    a.conn.errno = Some(libc::EHOSTUNREACH);
+    a.conn.reset = None;
+    a.conn.opened = Some(w.now - 1_020 * MILLI);
+    a.tcp.as_mut().unwrap().retransmits = 1;
+    w.tell(a);
+    error_after(&mut w, 1_020 * MILLI, ClientOutcome::Status(502));
+    let i = w.expect("host_unreachable", Likely);
+    assert!(!i.summary.contains("neighbour") && i.summary.contains("filter"), "{}", i.summary);
 }
 
 #[test]

@@ -64,6 +64,17 @@ fn the_request_was_never_read() {
 }
 
 #[test]
+fn a_process_that_was_only_woken_is_not_called_busy() {
+    for busy in [false, true] {
+        let mut w = nginx();
+        w.host.activity.insert(SERVER, Activity { states: "R".into(), busy, ..Activity::default() });
+        waited(&mut w, |w, a| a.peer = Some(w.peer()));
+        let i = w.expect("response_timeout", Certain);
+        assert_eq!(i.summary.contains("; it is busy on CPU"), busy, "{}", i.summary);
+    }
+}
+
+#[test]
 fn a_request_that_was_read_in_part_was_not_unread() {
     let mut w = nginx();
     waited(&mut w, |w, a| a.peer = Some(Peer { unread: 20, ..w.peer() }));
