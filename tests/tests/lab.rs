@@ -29,7 +29,7 @@ const LEVELS: [Level; 6] = [
     level(Kind::Haproxy, 2, 990, 5, 2),
     level(Kind::Apache, 2, 985, 5, 2),
     level(Kind::Caddy, 3, 965, 10, 5),
-    level(Kind::Envoy, 3, 980, 5, 3),
+    level(Kind::Envoy, 2, 980, 5, 3),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 1, 0, 0, 0),
 ];
