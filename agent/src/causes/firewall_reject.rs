@@ -11,7 +11,7 @@ pub static CAUSE: Cause = Cause {
     absence: false,
     meaning: "A packet filter refused the connection with a reset or an ICMP error; the upstream's own stack did not.",
     proof: "Refused, or an ICMP error, while a listener was there and its stack sent no reset; or the packet was \
-              dropped by a filter as it was refused.",
+              dropped by a filter as it was refused; or an ICMP message that says that it is prohibited.",
     remedy: "Find the rule (nft list ruleset, iptables-save) and allow this connection.",
     rule,
 };
@@ -40,6 +40,9 @@ fn rule(case: &Case<'_>) -> Verdict {
         let answered = if silenced { "" } else { " and answered with an error" };
         return finding.note(*at, "drop", format!("the SYN was dropped by a filter{inside}{answered}")).fix(fix).yes();
     }
+    if icmp && case.failed_with(PROHIBITED) {
+        return prohibited(case);
+    }
     let Some(listener) = case.listener() else { return Verdict::No };
     // The stack itself refused, or another one to which the packet was redirected.
     if !case.resets_received().is_empty() || redirected(case) {
@@ -51,6 +54,23 @@ fn rule(case: &Case<'_>) -> Verdict {
         .proven_if(listener.before, "that it listened before the connection was tried")
         .proven_if(!case.lossy(), "that no reset was sent: kernel records were lost")
         .of_process(listener.pid)
+        .yes()
+}
+
+/// What ICMPv6 "administratively prohibited" becomes: no stack says that of a closed port.
+const PROHIBITED: &[i32] = &[libc::EACCES, libc::EPERM];
+
+fn prohibited(case: &Case<'_>) -> Verdict {
+    let place = case.place();
+    let (errno, waited) = (text::errno(case.errno().unwrap_or(libc::EACCES)), text::duration(case.waited()));
+    let rules = "`nft list ruleset`, `ip6tables-save`";
+    let fix = match case.is_local() {
+        true => format!("find the rule that rejects {place}: {rules}"),
+        false => format!("find the rule that rejects {place}: {rules}, here, on that host and on the routers between"),
+    };
+    Finding::new(format!("a packet filter answered that {place} is prohibited: {errno}, {waited} after the connect"))
+        .fix(fix)
+        .of_process(case.listener().and_then(|l| l.pid))
         .yes()
 }
 

@@ -18,7 +18,9 @@ pub static CAUSE: Cause = Cause {
 };
 
 fn rule(case: &Case<'_>) -> Verdict {
-    if !case.connecting() || !case.failed_with(&[libc::EACCES, libc::EPERM]) {
+    // What comes to a TCP socket later is a packet's answer (ICMPv6, administratively prohibited), not that of this host.
+    let by_call = case.is_unix() || case.in_call;
+    if !by_call || !case.connecting() || !case.failed_with(&[libc::EACCES, libc::EPERM]) {
         return Verdict::No;
     }
     let errno = text::errno(case.errno().unwrap_or(libc::EACCES));

@@ -3,7 +3,7 @@
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::host::ListenerFacts;
 use crate::model::{Endpoint, Group};
-use crate::proxies::Setting;
+use crate::proxies::{self, Setting};
 use crate::text;
 use std::net::SocketAddr;
 
@@ -24,8 +24,12 @@ fn rule(case: &Case<'_>) -> Verdict {
     if !case.refused() || !case.is_local() || case.listener().is_some() {
         return Verdict::No;
     }
+    // Who listened on exactly that address and stopped was meant, and nobody else.
+    if case.past.history.lost(&Endpoint::Tcp(target), case.target_netns(), case.at).is_some() {
+        return Verdict::No;
+    }
     let listeners = case.listeners();
-    let Some((there, listener)) = other(&listeners, target) else { return Verdict::No };
+    let Some((there, listener)) = other(&listeners, target, |l| is_proxy(case, l)) else { return Verdict::No };
     let who = match (listener.pid, &listener.name) {
         (Some(pid), _) => case.who(pid),
         (None, Some(name)) => text::clipped(name, 40),
@@ -43,10 +47,24 @@ fn rule(case: &Case<'_>) -> Verdict {
         .yes()
 }
 
+/// A proxy often listens on the port that it dials elsewhere, and one that asked itself would go round and round.
+fn is_proxy(case: &Case<'_>, listener: &ListenerFacts) -> bool {
+    let named = |name: &str| proxies::by_name(name).is_some();
+    listener.pid == Some(case.owner.pid)
+        || listener.name.as_deref().is_some_and(named)
+        || listener.pid.and_then(|pid| case.name(pid)).is_some_and(|name| named(&name))
+}
+
 /// A listener on the same port, the one nearest to what was meant first.
-fn other(listeners: &[ListenerFacts], target: SocketAddr) -> Option<(SocketAddr, &ListenerFacts)> {
+fn other(
+    listeners: &[ListenerFacts],
+    target: SocketAddr,
+    passed_over: impl Fn(&ListenerFacts) -> bool,
+) -> Option<(SocketAddr, &ListenerFacts)> {
     let on_port = listeners.iter().filter_map(|l| match l.endpoint {
-        Endpoint::Tcp(addr) if addr.port() == target.port() && addr.ip() != target.ip() => Some((addr, l)),
+        Endpoint::Tcp(addr) if addr.port() == target.port() && addr.ip() != target.ip() && !passed_over(l) => {
+            Some((addr, l))
+        }
         _ => None,
     });
     on_port.min_by_key(|(addr, _)| (!addr.ip().is_loopback(), addr.is_ipv4() != target.is_ipv4(), *addr))

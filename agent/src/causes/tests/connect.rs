@@ -32,6 +32,54 @@ fn the_port_is_listened_on_elsewhere() {
     assert!(i.fix[1].contains("proxy_pass"), "{:?}", i.fix);
 }
 
+/// What nginx makes of a refused port on which this process listens at another address.
+fn listened_on_elsewhere(pid: u32, name: Option<&str>, gone: bool) -> Incident {
+    let mut w = World::new("nginx");
+    w.host.processes.insert(101, process(101, "nginx", "/usr/sbin/nginx"));
+    w.host.local.push(addr("10.9.9.1:0").ip());
+    let owner = ListenerFacts { name: name.map(str::to_owned), ..listener("10.9.9.1:8000", pid) };
+    w.host.listeners.push(owner);
+    if gone {
+        w.listening(here(), 900).pass(SECOND).listener_closed(here(), 900).pass(SECOND);
+    }
+    let a = w.refused();
+    w.stack_reset(&a, Some("NO_SOCKET")).tell(a).pass(80_000).answered(502);
+    w.incident()
+}
+
+#[test]
+fn a_proxy_on_the_port_that_it_dials_elsewhere_is_not_what_was_meant() {
+    assert_eq!(listened_on_elsewhere(SERVER, None, false).cause, "wrong_interface");
+    for (pid, name) in [(PROXY.pid, None), (101, None), (4_000, Some("haproxy"))] {
+        let i = listened_on_elsewhere(pid, name, false);
+        assert_eq!((i.cause.as_str(), i.confidence), ("no_listener", Certain), "{i:#?}");
+        assert!(!i.fix.iter().any(|fix| fix.contains("10.9.9.1")), "{:?}", i.fix);
+    }
+}
+
+#[test]
+fn who_listened_on_that_very_address_and_stopped_was_meant() {
+    let i = listened_on_elsewhere(SERVER, None, true);
+    assert_eq!(i.cause, "no_listener", "{i:#?}");
+    assert!(i.summary.contains("stopped listening there"), "{}", i.summary);
+}
+
+#[test]
+fn an_icmp_message_that_says_prohibited_is_a_filter() {
+    for (to, local) in [("[::1]:8000", true), ("[2001:db8::7]:8000", false)] {
+        let mut w = World::new("nginx");
+        let mut a = unanswered(&mut w, SECOND);
+        a.endpoint = Endpoint::Tcp(addr(to));
+        a.conn.flow = a.conn.flow.map(|flow| Flow { local: addr("[::1]:40001"), remote: addr(to), ..flow });
+        a.conn.errno = Some(libc::EACCES);
+        w.tell(a);
+        error_after(&mut w, SECOND, ClientOutcome::Status(502));
+        let i = w.expect("firewall_reject", Certain);
+        assert!(i.summary.ends_with("is prohibited: EACCES, 1 s after the connect"), "{}", i.summary);
+        assert_eq!(i.fix[0].contains("routers"), !local, "{:?}", i.fix);
+    }
+}
+
 #[test]
 fn refused_although_somebody_listens_is_a_filter() {
     let mut w = nginx();
