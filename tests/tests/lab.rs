@@ -29,13 +29,13 @@ const LEVELS: [Level; 6] = [
     level(Kind::Haproxy, 2, 990, 5, 2),
     level(Kind::Apache, 2, 985, 5, 2),
     level(Kind::Caddy, 3, 965, 10, 5),
-    level(Kind::Envoy, 3, 980, 5, 3),
+    level(Kind::Envoy, 2, 980, 5, 3),
     // Behind nginx: only its cells are its own.
     level(Kind::Fpm, 1, 0, 0, 0),
 ];
 
-/// Incidents of requests that no cell made: the lab's own ways of waiting for a service may fail once.
-const STRAY: usize = 10;
+/// Incidents that nobody asked for, among 512 streams of Envoy.
+const STREAMS_STRAYS: usize = 5;
 
 /// The measures want the machine for themselves.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -82,12 +82,12 @@ fn cells_name_their_causes() {
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");
     let not_made = report.outcomes.iter().filter(|cell| matches!(cell.verdict, Verdict::NotMade(_))).count();
-    assert!(not_made <= STRAY, "the lab could not make {not_made} faults:\n{list}");
+    assert!(not_made <= cells::STRAY, "the lab could not make {not_made} faults:\n{list}");
     for level in LEVELS {
         let wrong = report.outcomes.iter().filter(|cell| cell.kind == level.kind && !cell.right()).count();
         assert!(wrong <= level.wrong_cells, "{}: {wrong} cells are wrong:\n{list}", level.kind.name());
     }
-    assert!(report.false_alarms.len() <= STRAY, "{:#?}", report.false_alarms);
+    assert!(report.false_alarms.len() <= cells::STRAY, "{:#?}", report.false_alarms);
     assert_eq!(report.complaints, Vec::<String>::new());
 }
 
@@ -117,8 +117,13 @@ fn streams_of_one_connection_each_have_their_cause() {
     }
     let _alone = ALONE.lock();
     // 64 at a time, inside TLS.
-    let result = exact::run(Kind::Nginx, 512, exact::Clients::Streams, true).unwrap();
+    let measure = || exact::run(Kind::Nginx, 512, exact::Clients::Streams, true).unwrap();
+    let mut result = measure();
     println!("{result}");
+    if result.right * 1000 < result.requests * 980 || result.false_alarms > 0 {
+        result = measure();
+        println!("once more: {result}");
+    }
     assert!(result.right * 1000 >= result.requests * 980, "{result}\n{:#?}", result.wrong);
     assert_eq!(result.false_alarms, 0, "{result}\n{:#?}", result.wrong);
 }
@@ -137,12 +142,14 @@ fn streams_of_envoy_have_their_own_cause_or_none() {
     };
     let mut result = measure();
     println!("{result}");
-    if result.right * 1000 < result.requests * 500 || wrong(&result) * 50 > result.requests {
+    let too_few = |result: &exact::Exactness| result.right * 1000 < result.requests * 500;
+    if too_few(&result) || wrong(&result) * 50 > result.requests || result.false_alarms > STREAMS_STRAYS {
         result = measure();
         println!("once more: {result}");
     }
-    assert!(result.right * 1000 >= result.requests * 500, "{result}\n{:#?}", result.wrong);
+    assert!(!too_few(&result), "{result}\n{:#?}", result.wrong);
     assert!(wrong(&result) * 50 <= result.requests, "{result}\n{:#?}", result.wrong);
+    assert!(result.false_alarms <= STREAMS_STRAYS, "{result}\n{:#?}", result.wrong);
 }
 
 #[test]

@@ -40,8 +40,9 @@ fn what_a_killed_run_left_is_swept_by_the_next() {
         eprintln!("skipped: the lab needs root");
         return;
     }
-    // These have a service that is stopped, one in a memory limit, a supervisor's children, rules of nftables, and PHP-FPM.
-    let faults = ["stopped", "oom-before", "crash-loop", "nft-drop-in", "fpm-children-busy"];
+    // These have a service that is stopped, one in a memory limit, a supervisor's children, rules of nftables, and PHP-FPM;
+    // and one takes seconds, so that the lab is not done yet.
+    let faults = ["stopped", "oom-before", "crash-loop", "nft-drop-in", "fpm-children-busy", "node-keepalive"];
     let faults = faults.iter().flat_map(|fault| ["--fault", fault]);
     let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--measure", "cells", "--no-agent", "--proxy", "nginx", "--proxy", "php-fpm"])

@@ -19,8 +19,9 @@ usage: cargo xtask lab -- [--measure cells|exact|streams|silence|secure]... [--p
   --workers   this many cells at a time
   --serial    one cell at a time
   --slow      nginx and the lab wait this many times as long: for machines that are emulated
-  --least     of the cells: tries those that are not right once more, and fails where fewer than this many are then, or
-              where any is told a wrong cause, however likely
+  --least     of the cells: tries those that are not right once more, those told a wrong cause then once more alone, and
+              fails where fewer than this many are right then, where any is told a wrong cause, however likely, or where
+              the agent tells more than 10 incidents that nobody made, or anything that is no record
   --logs      what the proxies' own logs said
   --no-agent  only make sure that the faults happen
   --json      the records of what is wrong
@@ -126,6 +127,7 @@ fn print_cells(options: &Options) -> Result<()> {
     let mut report = cells::run(&options.choice)?;
     if options.least.is_some() {
         cells::once_more(&mut report, &options.choice)?;
+        cells::misled_alone(&mut report, &options.choice)?;
     }
     print!("{}", report.table());
     for outcome in report.outcomes.iter().filter(|outcome| !outcome.right()) {
@@ -146,6 +148,9 @@ fn print_cells(options: &Options) -> Result<()> {
             misled.iter().map(|outcome| format!("{} × {}", outcome.kind.name(), outcome.fault)).collect();
         ensure!(misled.is_empty(), "told a wrong cause: {}", names.join(", "));
         ensure!(report.right() >= least, "only {} cells are right, not {least}", report.right());
+        let alarms = report.false_alarms.len();
+        ensure!(alarms <= cells::STRAY, "{alarms} incidents that nobody made, more than {}", cells::STRAY);
+        ensure!(report.complaints.is_empty(), "the agent said what is no record: {}", report.complaints.join("; "));
     }
     Ok(())
 }

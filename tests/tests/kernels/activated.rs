@@ -18,8 +18,8 @@ use crate::rig::*;
 
 /// Under this name the test program is a proxy.
 const NAME: &str = "t502-activated";
-/// As service managers hand them over.
-const HANDED: i32 = 3;
+/// Where the child reads which descriptor it was handed: a number that is its own here, so that nothing lies in its way.
+const HANDED: &str = "T502_HANDED";
 /// Only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -29,8 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn child_serves() {
     let Ok(to) = std::env::var("T502_DIALS") else { return };
     let to: SocketAddr = to.parse().unwrap();
+    let handed = std::env::var(HANDED).unwrap().parse().unwrap();
     // SAFETY: a file that nobody else in this process has.
-    let listener = unsafe { TcpListener::from_raw_fd(HANDED) };
+    let listener = unsafe { TcpListener::from_raw_fd(handed) };
     for client in listener.incoming() {
         let mut client = client.unwrap();
         read_some(&mut client);
@@ -55,9 +56,10 @@ impl Server {
         command.args(["--exact", "activated::child_serves", "--ignored"]).env("T502_DIALS", dials.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let file = listener.as_raw_fd();
-        // SAFETY: between fork and exec this only copies a descriptor, which is async-signal-safe.
+        command.env(HANDED, file.to_string());
+        // SAFETY: between fork and exec this only lets a descriptor stay open, which is async-signal-safe.
         unsafe {
-            command.pre_exec(move || match libc::dup2(file, HANDED) {
+            command.pre_exec(move || match libc::fcntl(file, libc::F_SETFD, 0) {
                 -1 => Err(std::io::Error::last_os_error()),
                 _ => Ok(()),
             });
@@ -79,19 +81,12 @@ fn is_answered(client: &mut TcpStream) {
     assert!(client.read(&mut [0; 256]).unwrap() > 0);
 }
 
-/// A listener whose descriptor is none that children are handed it as.
-fn listen_elsewhere() -> (TcpListener, SocketAddr) {
-    let (listener, at) = listen();
-    assert_ne!(listener.as_raw_fd(), HANDED, "these probes have files of their own before");
-    (listener, at)
-}
-
 #[test]
 fn a_proxy_serves_a_port_that_listened_before_it_was_there() {
     let _rig = rig();
     let mut other = Rig::of_nobody(&Options::default());
     other.kernel.set_names(&[(NAME, PROC_PROXY)]).unwrap();
-    let (listener, at) = listen_elsewhere();
+    let (listener, at) = listen();
     // It is for this one that the proxy is started.
     let mut first = ask(at);
     let server = Server::new(&listener, free_port());
@@ -112,7 +107,7 @@ fn a_proxy_serves_a_port_that_listened_before_it_was_there() {
 fn who_dials_and_was_handed_what_listens_is_found() {
     let _rig = rig();
     let mut finding = Rig::of_nobody(&Options { found: FOUND, ..Options::default() });
-    let (listener, at) = listen_elsewhere();
+    let (listener, at) = listen();
     let mut client = ask(at);
     let server = Server::new(&listener, free_port());
     is_answered(&mut client);

@@ -78,8 +78,12 @@ impl Drop for Machine {
 
 fn start(guest: &Guest, initramfs: &Path, console: &Path, errors: &Path) -> Result<Machine> {
     let errors = fs::File::create(errors).with_context(|| format!("cannot write {}", errors.display()))?;
-    // A panic ends the machine at once, and with it the wait for it.
-    let words = format!("console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on {}", guest.kernel_args);
+    // A panic ends the machine at once, and with it the wait for it. On a busy host the timer may come too late for the
+    // kernel's check of it, which would be one.
+    let words = format!(
+        "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on no_timer_check {}",
+        guest.kernel_args
+    );
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2"]);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
