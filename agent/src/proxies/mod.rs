@@ -203,6 +203,18 @@ mod tests {
         }
     }
 
+    /// Each of these names stands for something else in that proxy.
+    #[test]
+    fn a_setting_that_does_not_help_is_not_named() {
+        let named = |proxy, setting| (by_name(proxy).unwrap().setting)(setting, Protocol::Http);
+        assert_eq!(named("traefik", Setting::SendTimeout), None, "its timeouts count from the end of the request");
+        assert_eq!(named("varnish", Setting::SendTimeout), None, "its send_timeout is that of answers to clients");
+        let limit = named("traefik", Setting::Limit).unwrap();
+        assert!(!limit.contains("Idle"), "more idle connections take more descriptors: {limit}");
+        let room = named("envoy", Setting::HeaderRoom).unwrap();
+        assert!(room.starts_with("common_http_protocol_options."), "{room}");
+    }
+
     #[test]
     fn nginx_names_its_settings_by_protocol() {
         let name = |protocol| (by_name("nginx").unwrap().setting)(Setting::ResponseTimeout, protocol);
