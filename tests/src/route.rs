@@ -28,6 +28,8 @@ pub enum Speaks {
     },
     /// HTTP/2 in plain text.
     H2,
+    /// HTTP/2 inside TLS, whoever has the certificate.
+    SecureH2,
     FastCgi,
 }
 

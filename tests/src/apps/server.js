@@ -40,8 +40,7 @@ const big = `HTTP/1.1 200 OK\r\nX-Big: ${'x'.repeat(200000)}\r\nContent-Length: 
 const closes = (socket) => socket.end();
 
 // A server of HTTP/2 that does this with each stream.
-const streams = (conduct) => {
-  const server = http2.createServer();
+const streams = (conduct, server = http2.createServer()) => {
   server.on('stream', (stream) => {
     stream.on('error', () => {});
     conduct(stream);
@@ -50,23 +49,36 @@ const streams = (conduct) => {
   return server;
 };
 
+const resets = (stream) => stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+const goes = (stream) => {
+  stream.session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM, 0);
+  stream.session.destroy();
+};
+const fails = (stream) => {
+  stream.respond({ ':status': 502 });
+  stream.end('bad\n');
+};
+// Greets, and closes when it is asked something.
+const greets = (socket) => {
+  socket.write('\0\0\0\x04\0\0\0\0\0', 'latin1');
+  socket.once('data', () => setTimeout(() => socket.end(), 100));
+  socket.on('data', () => {});
+  socket.on('error', () => socket.destroy());
+};
+const secure = () => http2.createSecureServer(pair('good'));
+
 const kinds = {
   http: () => http.createServer(answer),
   // Closes idle connections after a second, like many a default that is shorter than its proxy's.
   brief: () => Object.assign(http.createServer(answer), { keepAliveTimeout: 1000 }),
   h2: () => http2.createServer(answer),
-  'h2-resets': () => streams((stream) => stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)),
-  'h2-goes': () => streams((stream) => {
-    stream.session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM, 0);
-    stream.session.destroy();
-  }),
-  // Greets, and closes when it is asked something.
-  'h2-closes': () => net.createServer((socket) => {
-    socket.write('\0\0\0\x04\0\0\0\0\0', 'latin1');
-    socket.once('data', () => setTimeout(() => socket.end(), 100));
-    socket.on('data', () => {});
-    socket.on('error', () => socket.destroy());
-  }),
+  'h2-resets': () => streams(resets),
+  'h2-goes': () => streams(goes),
+  'h2-closes': () => net.createServer(greets),
+  'h2s-resets': () => streams(resets, secure()),
+  'h2s-goes': () => streams(goes, secure()),
+  'h2s-502': () => streams(fails, secure()),
+  'h2s-closes': () => tls.createServer({ ...pair('good'), ALPNProtocols: ['h2'] }, greets),
   'https-good': () => https.createServer(pair('good'), answer),
   'https-self': () => https.createServer(pair('self'), answer),
   'https-other': () => https.createServer(pair('other'), answer),

@@ -17,8 +17,8 @@ use crate::client::{Answer, Ask, Client, trusting};
 use crate::load;
 use crate::netns;
 use crate::proxies::{Kind, Proxy};
-use crate::route::Route;
-use crate::world::{Ports, World, lock};
+use crate::route::{Route, Speaks};
+use crate::world::{Place, Ports, World, lock};
 
 const CLIENTS: usize = 4;
 const BODIES: [(&str, usize); 2] = [("200 B", 200), ("64 KB", 65536)];
@@ -54,7 +54,14 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
 pub fn each(requests: usize, mut take: impl FnMut(&Case, &str) -> Result<()>) -> Result<()> {
     let world = World::new(Ports::Plenty)?;
     let upstream = serve(&world)?;
-    let routes = [Route::to("once", upstream.to_string()), Route::to("kept", upstream.to_string()).keepalive()];
+    let routes = [
+        Route::to("once", upstream.to_string()),
+        Route::to("kept", upstream.to_string()).keepalive(),
+        Route::to("inside", world.shared_at(Place::Loopback, "node:https-good"))
+            .speaking(Speaks::Tls { verify: true })
+            .keepalive(),
+    ];
+    world.start_shared()?;
     for (kind, class) in [(Kind::Nginx, PROC_PROXY), (Kind::Haproxy, PROC_PROXY | PROC_OLDEST | PROC_LATE)] {
         let proxy = Proxy::start(kind, &world, &routes)?;
         for (route, keepalive) in [("kept", true), ("once", false)] {
@@ -69,6 +76,10 @@ pub fn each(requests: usize, mut take: impl FnMut(&Case, &str) -> Result<()>) ->
                 }
             }
         }
+        // Whatever is asked for, its answer is small.
+        let path = "/inside/1".into();
+        let case = Case { world: &world, proxy: &proxy, class, path, keepalive: true, trust: None, requests };
+        take(&case, &format!("{} keepalive, upstream in TLS", kind.name()))?;
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ fn mount(out: &mut String, route: &Route) {
     let scheme = match route.speaks {
         Speaks::Tls { .. } => "https",
         Speaks::H2 => "h2c",
+        Speaks::SecureH2 => "h2",
         Speaks::Http | Speaks::FastCgi => "http",
     };
     // retry=0: a server that failed is asked again at once, so that every request makes its own attempt.
@@ -82,7 +83,12 @@ fn mount(out: &mut String, route: &Route) {
     if route.special == Special::OneConnection {
         options.push_str(" max=1 acquire=500");
     }
-    if let Speaks::Tls { verify } = route.speaks {
+    let verify = match route.speaks {
+        Speaks::Tls { verify } => Some(verify),
+        Speaks::SecureH2 => Some(false),
+        _ => None,
+    };
+    if let Some(verify) = verify {
         let level = if verify { "require" } else { "none" };
         let check = if verify { "on" } else { "off" };
         let _ = writeln!(

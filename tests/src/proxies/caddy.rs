@@ -72,6 +72,9 @@ fn handle(out: &mut String, site: &Site, route: &Route) {
         Speaks::Tls { verify: false } => {
             let _ = writeln!(out, "tls\ntls_insecure_skip_verify\ntls_timeout 1s");
         }
+        Speaks::SecureH2 => {
+            let _ = writeln!(out, "tls\ntls_insecure_skip_verify\ntls_timeout 1s\nversions 2");
+        }
         Speaks::H2 => {
             let _ = writeln!(out, "versions h2c 2");
         }

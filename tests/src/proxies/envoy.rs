@@ -118,7 +118,7 @@ fn cluster(site: &Site, route: &Route) -> Value {
             "query_timeout_seconds": 1, "query_tries": 1}});
     }
     let mut protocol = json!({});
-    if route.speaks == Speaks::H2 {
+    if matches!(route.speaks, Speaks::H2 | Speaks::SecureH2) {
         protocol["explicit_http_config"] = json!({"http2_protocol_options": {}});
     } else {
         protocol["explicit_http_config"] = json!({"http_protocol_options": {}});
@@ -131,6 +131,10 @@ fn cluster(site: &Site, route: &Route) -> Value {
         json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol});
     if let Speaks::Tls { verify } = route.speaks {
         cluster["transport_socket"] = tls(site, verify);
+    }
+    if route.speaks == Speaks::SecureH2 {
+        cluster["transport_socket"] = tls(site, false);
+        cluster["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"] = json!(["h2"]);
     }
     match route.special {
         Special::MarkedDown => {

@@ -64,6 +64,7 @@ fn backend(out: &mut String, site: &Site, route: &Route) {
         }
         Speaks::Tls { verify: false } => options.push_str(" ssl verify none sni str(secure.test)"),
         Speaks::H2 => options.push_str(" proto h2"),
+        Speaks::SecureH2 => options.push_str(" ssl verify none alpn h2"),
         Speaks::Http | Speaks::FastCgi => {}
     }
     if route.resolve {

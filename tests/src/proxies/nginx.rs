@@ -95,6 +95,7 @@ fn location(out: &mut String, site: &Site, route: &Route) {
         }
         Speaks::Http => writeln!(out, "proxy_pass http://{to};"),
         Speaks::H2 => writeln!(out, "grpc_pass grpc://{to};"),
+        Speaks::SecureH2 => writeln!(out, "grpc_pass grpcs://{to};"),
         Speaks::Tls { verify } => {
             let ca = site.world.certs.cert("ca");
             let verify = if verify { "on" } else { "off" };
