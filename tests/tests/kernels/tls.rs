@@ -22,6 +22,8 @@ pub struct Ssl {
     fleeting: Option<TcpStream>,
     /// What its handshake comes to: numbers of a part of the library and of a reason.
     errors: Vec<(c_int, c_int)>,
+    /// It is one of OpenSSL 1.1.
+    old: bool,
 }
 
 impl Ssl {
@@ -125,9 +127,20 @@ pub unsafe extern "C" fn SSL_do_handshake(ssl: *mut Ssl) -> c_int {
     let ssl = unsafe { &mut *ssl };
     ssl.stream.write_all(HELLO).unwrap();
     for (library, reason) in ssl.errors.iter().copied() {
-        ERR_vset_error(library, reason);
+        if ssl.old {
+            ERR_put_error(library, 1, reason);
+        } else {
+            ERR_vset_error(library, reason);
+        }
     }
     -1
+}
+
+/// As OpenSSL 1.1 has it: the function of the library stands before the reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ERR_put_error(library: c_int, function: c_int, reason: c_int) {
+    std::hint::black_box((library, function, reason));
 }
 
 #[unsafe(no_mangle)]
@@ -138,7 +151,7 @@ pub extern "C" fn ERR_vset_error(library: c_int, reason: c_int) {
 
 impl Ssl {
     fn over(stream: TcpStream) -> Box<Ssl> {
-        Box::new(Ssl { stream, plain: Vec::new(), fleeting: None, errors: Vec::new() })
+        Box::new(Ssl { stream, plain: Vec::new(), fleeting: None, errors: Vec::new(), old: false })
     }
 
     fn read(&mut self) -> c_int {
@@ -301,18 +314,20 @@ fn a_client_that_leaves_after_a_word_of_patience_is_told_as_that() {
 
 #[test]
 fn the_reason_of_a_handshake_is_one_of_the_library_s_own_for_tls() {
-    let mut rig = rig();
-    let (back, address) = listen();
-    let mut dialled = Ssl::over(TcpStream::connect(address).unwrap());
-    // ERR_LIB_EC, which BoringSSL has for TLS; ERR_LIB_SSL.
-    dialled.errors = vec![(16, 156), (20, 134)];
-    // SAFETY: ours.
-    assert_eq!(unsafe { SSL_do_handshake(&raw mut *dialled) }, -1);
-    let (mut upstream, _) = back.accept().unwrap();
-    read_some(&mut upstream);
-    drop(dialled);
-    let attempt = rig.attempt(address);
-    assert_eq!(attempt.handshake.unwrap().trouble, Some(Trouble::Library(134)));
+    for old in [false, true] {
+        let mut rig = rig();
+        let (back, address) = listen();
+        let mut dialled = Ssl::over(TcpStream::connect(address).unwrap());
+        // ERR_LIB_EC, which BoringSSL has for TLS; ERR_LIB_SSL.
+        (dialled.errors, dialled.old) = (vec![(16, 156), (20, 134)], old);
+        // SAFETY: ours.
+        assert_eq!(unsafe { SSL_do_handshake(&raw mut *dialled) }, -1);
+        let (mut upstream, _) = back.accept().unwrap();
+        read_some(&mut upstream);
+        drop(dialled);
+        let attempt = rig.attempt(address);
+        assert_eq!(attempt.handshake.unwrap().trouble, Some(Trouble::Library(134)), "1.1: {old}");
+    }
 }
 
 #[test]
