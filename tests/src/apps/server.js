@@ -54,10 +54,6 @@ const goes = (stream) => {
   stream.session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM, 0);
   stream.session.destroy();
 };
-const fails = (stream) => {
-  stream.respond({ ':status': 502 });
-  stream.end('bad\n');
-};
 // Greets, and closes when it is asked something.
 const greets = (socket) => {
   socket.write('\0\0\0\x04\0\0\0\0\0', 'latin1');
@@ -77,7 +73,6 @@ const kinds = {
   'h2-closes': () => net.createServer(greets),
   'h2s-resets': () => streams(resets, secure()),
   'h2s-goes': () => streams(goes, secure()),
-  'h2s-502': () => streams(fails, secure()),
   'h2s-closes': () => tls.createServer({ ...pair('good'), ALPNProtocols: ['h2'] }, greets),
   'https-good': () => https.createServer(pair('good'), answer),
   'https-self': () => https.createServer(pair('self'), answer),

@@ -25,13 +25,13 @@ pub const FAULTS: &[Fault] = &[
     fault("tls-upstream-raced", "502 502|closed 502|closed 502 503 -", &["keepalive_race"], raced),
     fault("tls-upstream-wants-cert", "502 502|503 502 502 503 -", &["tls_handshake_failed"], wants_certificate)
         .says(&["certificate"]),
-    fault("tls-upstream-h2-502", "502 502 502 502 502 -", &["upstream_error"], |s| h2(s, "h2s-502")),
-    fault("tls-upstream-h2-closed", "502 502 502 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-closes")),
+    fault("tls-upstream-h2-closed", "502 502 503 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-closes")),
     // HAProxy and Caddy keep the connection, and only what ends is told of.
     fault("tls-upstream-h2-reset", "502 - 502 - 503 -", &["upstream_reset"], |s| h2(s, "h2s-resets"))
         .says(&["INTERNAL_ERROR"]),
-    fault("tls-upstream-h2-goaway", "502 502 502 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-goes"))
-        .says(&["ENHANCE_YOUR_CALM"]),
+    // Apache has not read that before it is reset.
+    fault("tls-upstream-h2-goaway", "502 502 - 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-goes"))
+        .reasons(["ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "", "ENHANCE_YOUR_CALM", ""]),
 ];
 
 /// An upstream that speaks HTTP/2 inside TLS.
