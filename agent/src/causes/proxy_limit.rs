@@ -93,7 +93,10 @@ fn queued(case: &Case<'_>) -> Verdict {
     let small = http::request(&client.conn.request_head).is_some_and(|r| matches!(r.method.as_str(), "GET" | "HEAD"));
     let ahead = case.owner.kind.resolves_ahead;
     let resolving = !ahead && case.past.names.of(case.owner.pid, case.began()).next().is_some();
-    if waited < QUEUED || !small || resolving || case.lossy() || !case.owner.kind.none_left.contains(&status) {
+    // One that answers 502 (nginx) has no queue: what it held the request for was an upstream that is not seen, or was
+    // one of HTTP/2 that answered so itself.
+    let queues = case.owner.kind.none_left.contains(&status) && status != 502;
+    if waited < QUEUED || !small || resolving || case.lossy() || !queues {
         return Verdict::No;
     }
     let name = &case.owner.name;

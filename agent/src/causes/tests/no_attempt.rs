@@ -226,6 +226,13 @@ fn a_request_that_stood_in_the_proxys_own_queue() {
 }
 
 #[test]
+fn nginx_has_no_queue_of_its_own() {
+    let mut w = World::new("nginx");
+    error_after(&mut w, SECOND, ClientOutcome::Status(502));
+    w.expect("unattributed", Unknown);
+}
+
+#[test]
 fn a_server_that_reads_the_head_of_a_tls_record_and_closes() {
     let mut w = nginx();
     let mut a = w.attempt();
