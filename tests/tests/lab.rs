@@ -64,6 +64,8 @@ fn cells_name_their_causes() {
     let failures: Vec<String> =
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");
+    let misled = report.outcomes.iter().filter(|cell| cell.misled).count();
+    assert_eq!(misled, 0, "a wrong cause is worse than none:\n{list}");
     let not_made = report.outcomes.iter().filter(|cell| matches!(cell.verdict, Verdict::NotMade(_))).count();
     assert!(not_made <= cells::STRAY, "the lab could not make {not_made} faults:\n{list}");
     for level in LEVELS {
