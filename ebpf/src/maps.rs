@@ -6,8 +6,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAG
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
-    Target, Tcp, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, LOSSES, Offsets, Peer, Settings, Target,
+    Tcp, Thread,
 };
 
 mod h2;
