@@ -42,6 +42,8 @@ pub const FAULTS: &[Fault] = &[
     fault("smtp", NO_HTTP, &["invalid_response"], |s| shared(s, "smtp")).says(&["smtp"]),
     fault("redis", NO_HTTP, &["invalid_response"], |s| shared(s, "redis")).says(&["redis"]),
     fault("nul-in-head", "502 502 - - 502 -", &["invalid_response"], |s| shared(s, "nul")).likely(),
+    fault("bad-length", "- 502 502 502 502 -", &["invalid_response"], |s| shared(s, "bad-length")).likely(),
+    fault("bad-chunk", "- 502 502 - - -", &["invalid_response"], |s| shared(s, "bad-chunk")).likely(),
     // These two read past their limit: whether the end of the header was among it is not kept.
     fault("big-head", "502 502 502 - 502 -", &["header_too_big"], |s| shared(s, "big-header"))
         .likely_behind(&[Kind::Apache, Kind::Envoy]),

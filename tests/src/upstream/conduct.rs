@@ -77,6 +77,8 @@ impl std::str::FromStr for Conduct {
             "redis" => Self::Bytes(b"-ERR wrong number of arguments for 'get' command\r\n"),
             // As a server answers that speaks TLS only: fatal, decode error.
             "tls-alert" => Self::Bytes(b"\x15\x03\x03\x00\x02\x02\x32"),
+            "bad-length" => Self::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"),
+            "bad-chunk" => Self::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n"),
             "nul" => Self::Bytes(b"HTTP/1.1 200 OK\r\nBad\0Header: x\r\nContent-Length: 2\r\n\r\nok"),
             "silent" => Self::Silent,
             "spin" => Self::Spin,
