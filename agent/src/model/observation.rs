@@ -6,6 +6,8 @@ use std::num::NonZero;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::{self, Address};
+
 /// CLOCK_MONOTONIC in nanoseconds. Wall clock is asked of the host, only for display.
 pub type Nanos = u64;
 
@@ -102,10 +104,20 @@ pub enum Endpoint {
     Unix(String),
 }
 
+impl Endpoint {
+    /// For a sentence or a record: a path is foreign text.
+    pub fn place(&self) -> String {
+        match self {
+            Endpoint::Tcp(_) => self.to_string(),
+            Endpoint::Unix(_) => text::clipped(&self.to_string(), 140),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Endpoint::Tcp(addr) => write!(f, "{addr}"),
+            Endpoint::Tcp(addr) => Address(addr).fmt(f),
             Endpoint::Unix(path) => write!(f, "unix:{path}"),
         }
     }
