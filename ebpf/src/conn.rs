@@ -37,11 +37,15 @@ fn conn_at(place: u32) -> Option<&'static mut Conn> {
 #[inline(always)]
 pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
     let cookie = cookie(sk);
-    let place = places::claim(cookie, sk.0 as u64);
-    let Some(conn) = conn_at(place) else {
+    let place = places::claim(cookie);
+    let Some(about) = PLACES.get_ptr_mut(place) else {
         emit::full(Table::Connections);
         return None;
     };
+    // SAFETY: a value of the map, ours by now.
+    let about = unsafe { &mut *about };
+    about.sk = sk.0 as u64;
+    let conn = &mut about.conn;
     renew(conn, cookie, role);
     places::publish(place, cookie);
     Some(conn)
@@ -130,7 +134,7 @@ fn goes_on(conn: &Conn, n: u64, source: Source) -> bool {
     if conn.phase != PHASE_ANSWERED || !is_http1(conn) || matches!(conn.request_head[0], b'G' | b'H') {
         return false;
     }
-    !head::begins_request(n, source)
+    !head::begins_request(conn, n, source)
 }
 
 /// A client connection read `n` bytes. Returns whether a new request began with them.
