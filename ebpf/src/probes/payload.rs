@@ -308,7 +308,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Dns as u16, IN_TASK, size_of::<DnsRecord>());
-        sk.tuple(&mut record.tuple);
+        sk.seldom_tuple(&mut record.tuple);
         if let Some(server) = server {
             record.tuple.remote = server.remote;
             record.tuple.remote_port = server.remote_port;

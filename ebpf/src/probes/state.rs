@@ -164,7 +164,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
             conn.phase = PHASE_CONNECTING;
-            sk.tuple(&mut conn.tuple);
+            sk.seldom_tuple(&mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
