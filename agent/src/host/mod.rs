@@ -34,8 +34,8 @@ pub use table::TableHost;
 pub trait Host {
     /// Wall clock of a monotonic instant, in microseconds since 1970.
     fn wall_micros(&mut self, at: Nanos) -> i64;
-    /// A process, alive or remembered for some minutes after its end.
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts>;
+    /// A process, alive or remembered for some minutes after its end. Shared: each error of a flood asks.
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>>;
     /// Living processes of the same unit, container or executable as this one, itself excluded.
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts>;
     /// What a process is doing right now: its threads' states.

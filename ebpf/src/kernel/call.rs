@@ -21,6 +21,7 @@ pub enum Payload {
 #[cfg(bpf_target_arch = "aarch64")]
 mod syscall {
     //! `struct pt_regs` and numbers of aarch64.
+    pub const CONNECT: u64 = 203;
     pub const READ: u64 = 63;
     pub const WRITE: u64 = 64;
     pub const READV: u64 = 65;
@@ -49,6 +50,7 @@ mod syscall {
 #[cfg(not(bpf_target_arch = "aarch64"))]
 mod syscall {
     //! `struct pt_regs` and numbers of x86_64.
+    pub const CONNECT: u64 = 42;
     pub const READ: u64 = 0;
     pub const WRITE: u64 = 1;
     pub const READV: u64 = 19;
@@ -126,11 +128,9 @@ pub fn uses_io_uring() -> i32 {
 #[inline(never)]
 pub fn is_call_of(sk: u64, out: u32) -> i32 {
     // SAFETY: as in `payload`.
-    let (task, number, descriptor) = unsafe {
-        let task = bpf_get_current_task_btf();
-        let regs = bpf_task_pt_regs(task) as Ptr;
-        let number = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
-        (task as Ptr, number, direct::<u64>(regs, syscall::ARG0))
+    let (number, descriptor) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct::<u64>(regs, syscall::ARG0))
     };
     let right = match out {
         0 => {
@@ -140,6 +140,25 @@ pub fn is_call_of(sk: u64, out: u32) -> i32 {
             matches!(number, syscall::WRITE | syscall::WRITEV | syscall::SENDTO | syscall::SENDMSG | syscall::SENDMMSG)
         }
     };
+    i32::from(right && named(descriptor) == sk)
+}
+
+/// Whether the running system call connects this socket: what happens to it now happens in its owner's context.
+#[inline(never)]
+pub fn connects(sk: Sock) -> bool {
+    // SAFETY: as in `payload`.
+    let (number, descriptor) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG0))
+    };
+    number == syscall::CONNECT && named(descriptor) == sk.0 as u64
+}
+
+/// Kernel address of the socket that this descriptor of the current task is, 0 where it is none.
+#[inline(always)]
+fn named(descriptor: u64) -> u64 {
+    // SAFETY: no arguments.
+    let task = unsafe { bpf_get_current_task_btf() } as Ptr;
     // Each step is null or an address; what cannot be read is null, too.
     let step = |at: u64, offset: usize| -> u64 {
         if at == 0 || offset == MISSING { 0 } else { read_or_zero(at as Ptr, offset) }
@@ -148,7 +167,7 @@ pub fn is_call_of(sk: u64, out: u32) -> i32 {
     let slots = step(table, offset!(fdt_fd));
     let file = step(slots, (descriptor as u32 as usize) * 8);
     let socket = step(file, offset!(file_private));
-    i32::from(right && step(socket, offset!(socket_sk)) == sk)
+    step(socket, offset!(socket_sk))
 }
 
 /// Address that the running sendto() or sendmsg() names, and its port in host byte order.

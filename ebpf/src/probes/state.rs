@@ -34,6 +34,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         },
         None => match (old, new) {
             (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
+            (TCP_SYN_SENT, TCP_CLOSE) => refused(sk),
             (TCP_SYN_RECV, TCP_ESTABLISHED) if sk.protocol() == IPPROTO_TCP => accepted(sk),
             (_, TCP_LISTEN) => listen::started(sk),
             // An accepted socket starts as a copy of its listener, state and cookie included: only a close ends one.
@@ -81,6 +82,33 @@ fn connecting(sk: Sock) {
     {
         dialling(sk, conn, class);
     }
+}
+
+/// A connection of nobody's did not come about. Where it was refused to a process that serves a proxy, that may be why
+/// the proxy gets no answer: told only within the call, where it is sure whose it was.
+#[inline(never)]
+fn refused(sk: Sock) {
+    let (tgid, _) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let errno = sk.error();
+    if class & (PROC_LISTENS | PROC_OWNER) == 0 || errno == 0 || !kernel::connects(sk) {
+        return;
+    }
+    emit::record::<FlowRecord>(Kind::DialFailed, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::DialFailed as u16, IN_TASK, size_of::<FlowRecord>());
+        sk.tuple(&mut record.tuple);
+        record.cookie = 0;
+        record.location = 0;
+        record.reason = errno as u32;
+        record.request = 0;
+        record.state = TCP_SYN_SENT;
+        record.tcp_flags = 0;
+        record.has_socket = 1;
+        record._pad = [0; 5];
+    });
 }
 
 /// What the process is that starts to connect, 0 where its connections are none of ours.
