@@ -179,6 +179,11 @@ impl Engine {
                 self.past.history.signal(at, &target, signal, &sender, from_kernel);
             }
             Fact::OomKill { victim, rss_bytes } => self.past.history.oom(at, &victim, rss_bytes),
+            Fact::DialFailed(dial) => {
+                if let Some(task) = seen.task {
+                    self.past.history.dial_failed(at, task.pid, dial);
+                }
+            }
             Fact::Dns(dns) => {
                 if let Some(task) = seen.task {
                     self.past.names.seen(at, task.pid, &dns);

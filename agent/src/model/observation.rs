@@ -76,6 +76,15 @@ pub enum Fact {
         rss_bytes: Option<u64>,
     },
     Dns(Dns),
+    /// The process in whose context this is was refused where it connected to; it serves a proxy.
+    DialFailed(Dial),
+}
+
+/// A connection that did not come about, of somebody who is no proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    pub to: SocketAddr,
+    pub errno: i32,
 }
 
 /// Addresses of both ends, IPv4-mapped ones already unmapped.

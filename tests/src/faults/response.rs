@@ -31,6 +31,8 @@ pub const FAULTS: &[Fault] = &[
     fault("close-early-second", "502 closed closed 502 503 -", &["upstream_closed_early"], |s| {
         second(s, "close-early")
     }),
+    fault("forwarder", BROKEN, &["upstream_closed_early"], |s| shared(s, &format!("forward:{}", s.world.port())))
+        .says(&["its own connection to", "ECONNREFUSED"]),
     fault("reset", BROKEN, &["upstream_reset"], |s| shared(s, "reset")),
     fault("reset-second", "502 closed closed 502 503 -", &["upstream_reset"], |s| second(s, "reset")),
     fault("reset-unread", BROKEN, &["upstream_reset"], |s| shared(s, "close-unread")),

@@ -14,6 +14,8 @@ pub enum Conduct {
     /// Answers 200 after this many milliseconds.
     Slow(u64),
     CloseEarly,
+    /// Passes on to this port whatever comes, as a forwarder does: where it is refused, it closes.
+    Forward(u16),
     Reset,
     /// Closes with the request unread in its buffer.
     CloseUnread,
@@ -65,6 +67,7 @@ impl std::str::FromStr for Conduct {
             "ok" => Self::Ok,
             "slow" => Self::Slow(number),
             "close-early" => Self::CloseEarly,
+            "forward" => Self::Forward(number as u16),
             "reset" => Self::Reset,
             "close-unread" => Self::CloseUnread,
             "reset-at-accept" => Self::ResetAtAccept,
@@ -132,6 +135,12 @@ impl Conduct {
             Self::Slow(millis) => answer_all(stream, Duration::from_millis(*millis)),
             Self::CloseEarly => {
                 stream.request();
+                stream.close();
+            }
+            Self::Forward(port) => {
+                stream.request();
+                // Who is there would be answered for; nobody is.
+                let _ = std::net::TcpStream::connect(("127.0.0.1", *port));
                 stream.close();
             }
             Self::Reset => {
