@@ -1,6 +1,7 @@
 //! One file a verb of the command line.
 
 pub mod agent;
+mod belt;
 pub mod causes;
 pub mod doctor;
 mod doctor_tls;

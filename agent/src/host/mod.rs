@@ -87,6 +87,9 @@ pub struct Activity {
     /// woken by what is asked about.
     #[serde(default)]
     pub busy: bool,
+    /// Its cgroup is frozen: nothing in it runs.
+    #[serde(default)]
+    pub frozen: bool,
     /// CPU time it used since its start, in milliseconds.
     pub cpu_ms: u64,
     /// Times its CPU cgroup was throttled.

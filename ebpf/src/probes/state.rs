@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS, constant};
+use crate::maps::{CONNECT_TIMES, NO_CONNECTS, PROCS, Place, TARGETS, constant};
 use crate::probes::{listen, process, tls};
 use crate::{conn, emit, flow, peer, story, thread};
 
@@ -245,15 +245,15 @@ pub fn count_connect(conn: *const Conn) -> i32 {
 
 /// The owner of a proxy's other end reads from it: from now on its process matters.
 #[inline(never)]
-pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
+pub fn read_by(conn: &mut Conn, tgid: u32) -> i32 {
     conn.tgid = tgid;
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
         peer::owner(tgid, class);
     }
-    if let Some(flow) = flow::linked(sk, conn.bound) {
-        flow.peer.tgid = tgid;
+    if let Some(upstream) = flow::linked(conn.bound) {
+        upstream.peer.tgid = tgid;
     }
     0
 }
@@ -294,30 +294,31 @@ pub fn client_of(sk: Sock) {
 /// Is this the other end of a proxy's connection?
 #[inline(never)]
 pub fn passive(sk: Sock) {
-    if let Some(flow) = flow::mirrored(sk)
+    if let Some(upstream) = flow::mirrored(sk)
         && let Some(conn) = conn::track(sk, ROLE_PEER)
     {
-        join(sk, conn, flow);
+        join(sk, conn, upstream);
     }
 }
 
-/// Notes in a proxy's flow that this socket is its other end, if it is.
+/// Notes of a proxy's connection that this socket is its other end, if it is.
 #[inline(never)]
 pub fn link(sk: Sock, conn: &mut Conn) {
     conn.bound = 0;
-    if let Some(flow) = flow::mirrored(sk) {
-        join(sk, conn, flow);
+    if let Some(upstream) = flow::mirrored(sk) {
+        join(sk, conn, upstream);
     }
 }
 
 #[inline(always)]
-fn join(sk: Sock, conn: &mut Conn, flow: &mut FlowState) {
-    conn.bound = flow.cookie;
-    flow.peer.cookie = conn.cookie;
-    flow.peer.sk = sk.0 as u64;
-    flow.peer.netns = sk.netns();
-    flow.peer.seen = PEER_SEEN;
-    flow.peer.state = TCP_ESTABLISHED;
+fn join(sk: Sock, conn: &mut Conn, upstream: &mut Place) {
+    conn.bound = upstream.conn.cookie;
+    let peer = &mut upstream.peer;
+    peer.cookie = conn.cookie;
+    peer.sk = sk.0 as u64;
+    peer.netns = sk.netns();
+    peer.seen = PEER_SEEN;
+    peer.state = TCP_ESTABLISHED;
 }
 
 #[inline(never)]
@@ -325,27 +326,28 @@ pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     if conn.bound == 0 {
         return;
     }
-    let Some(flow) = flow::linked(sk, conn.bound) else {
+    let Some(upstream) = flow::linked(conn.bound) else {
         // The proxy's end is gone: what this one still does is nobody's news.
         conn.bound = 0;
         return;
     };
-    flow.peer.state = new;
-    if old != TCP_ESTABLISHED || flow.peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
+    let peer = &mut upstream.peer;
+    peer.state = new;
+    if old != TCP_ESTABLISHED || peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
         return;
     }
     if sk.is_accepted() {
-        flow.peer.flags |= PEER_ACCEPTED;
+        peer.flags |= PEER_ACCEPTED;
     }
-    if flow.peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
+    if peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
         return;
     }
-    flow.peer.closed = emit::now();
-    flow.peer.closed_tgid = emit::current().0;
-    flow.peer.flags |= PEER_CLOSED_FIRST;
-    flow.peer.unread = sk.unread();
-    if flow.peer.unread > 0 {
-        flow.peer.flags |= PEER_UNREAD;
+    peer.closed = emit::now();
+    peer.closed_tgid = emit::current().0;
+    peer.flags |= PEER_CLOSED_FIRST;
+    peer.unread = sk.unread();
+    if peer.unread > 0 {
+        peer.flags |= PEER_UNREAD;
     }
 }
 
