@@ -13,7 +13,7 @@ pub struct Tuning {
     /// Bytes of each request and answer that are kept, 0 to 256
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub head: u32,
-    /// Connections of proxies that there is room for, 1024 to 1048576, rounded up to a power of two (700 bytes each)
+    /// Connections of proxies that there is room for, 1024 to 1048576, rounded up to a power of two (800 bytes each)
     /// [default: one for each quarter of a megabyte of memory, 16384 to 131072]
     #[arg(long, value_name = "N", value_parser = room_for())]
     pub connections: Option<u32>,

@@ -111,7 +111,7 @@ pub const OPTIONS: &[Opt] = &[
         One("N"),
         &[],
         Restart,
-        "Connections of proxies that there is room for, 1024 to 1048576, rounded up to a power of two (700 bytes each); one for each quarter of a megabyte of memory if not given, 16384 to 131072",
+        "Connections of proxies that there is room for, 1024 to 1048576, rounded up to a power of two (800 bytes each); one for each quarter of a megabyte of memory if not given, 16384 to 131072",
     ),
     opt(
         "no-tls",

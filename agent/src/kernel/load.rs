@@ -358,5 +358,5 @@ fn hint(refused: String, places: u32) -> String {
     if !refused.contains("PLACES") {
         return refused;
     }
-    format!("{refused}; it holds {places} connections of 700 bytes each: give a smaller --connections, or more memory")
+    format!("{refused}; it holds {places} connections of 800 bytes each: give a smaller --connections, or more memory")
 }
