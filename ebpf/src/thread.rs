@@ -207,18 +207,13 @@ fn micros(nanos: u64) -> u32 {
 }
 
 /// Binds the request that an upstream connection begins to serve with what this thread does now.
-///
-/// Global to the verifier, which walks through it once for each program and not once for each way to it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub fn bind(conn: *mut Conn, tid: u32) -> i32 {
-    // SAFETY: the verifier knows that there is a connection, where there is anything.
-    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
-    let Some(thread) = of(tid) else { return 0 };
+#[inline(always)]
+pub fn bind(conn: &mut Conn, tid: u32) {
+    let Some(thread) = of(tid) else { return };
     thread.garbled = 0;
     if conn.flags & CONN_CHECK != 0 {
         acted(thread);
-        return 0;
+        return;
     }
     let bound = choose(thread, conn.class);
     acted(thread);
@@ -229,6 +224,16 @@ pub fn bind(conn: *mut Conn, tid: u32) -> i32 {
     conn.choices = bound.choices;
     if thread.sealed != 0 && conn.bound != 0 {
         sealed::asked(conn);
+    }
+}
+
+/// The same for a connection that was one before, which is seldom. Global to the verifier, which walks through it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn bind_again(conn: *mut Conn, tid: u32) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    if let Some(conn) = unsafe { conn.as_mut() } {
+        bind(conn, tid);
     }
     0
 }

@@ -69,7 +69,7 @@ fn again(sk: Sock, conn: &mut Conn) {
     conn::renew(conn, conn.cookie, ROLE_OPAQUE);
     let class = dials(sk);
     if class != 0 {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, |conn, tid| drop(thread::bind_again(conn, tid)));
     }
 }
 
@@ -80,7 +80,7 @@ fn connecting(sk: Sock) {
     if class != 0
         && let Some(conn) = conn::track(sk, ROLE_OPAQUE)
     {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, thread::bind);
     }
 }
 
@@ -124,7 +124,7 @@ fn dials(sk: Sock) -> u32 {
 }
 
 #[inline(always)]
-fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
+fn dialling(sk: Sock, conn: &mut Conn, class: u32, bind: impl FnOnce(&mut Conn, u32)) {
     let (tgid, tid) = emit::current();
     conn.role = ROLE_UPSTREAM;
     conn.class = class;
@@ -137,7 +137,7 @@ fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
     if class & PROC_OLDEST != 0 && sk.delays_acks() {
         conn.flags |= CONN_CHECK;
     }
-    thread::bind(conn, tid);
+    bind(conn, tid);
     sk.tuple(&mut conn.tuple);
     remember_target(&conn.tuple);
 }
