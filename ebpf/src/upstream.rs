@@ -36,6 +36,8 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     if bind {
         if let Some(thread) = thread::of(tid) {
             thread.garbled = 0;
+            // It was there already: nothing that was begun for this turn.
+            thread.turning = 0;
             thread::bind(thread, conn.class, conn);
         }
     }

@@ -146,6 +146,7 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt 
             flow,
             cgroup: failed.cgroup,
             errno: Some(failed.errno),
+            in_turn: failed.in_turn,
             opened: Some(at),
             ..Connection::unseen(task, &failed.comm, Phase::Connecting)
         },
