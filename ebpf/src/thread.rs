@@ -88,14 +88,15 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     slot
 }
 
-/// A stream that waits since just now, of a thread that serves them in turns and was in one of this client before: number
-/// of the turn, and the stream's rank in it.
+/// A stream that waits since just now, of a thread that serves them in turns: number of its turn, and its rank in that.
+/// Which client's turn it was before, and whether the stream is the next one of that client, was known before it waited.
 #[inline(always)]
-pub fn in_its_turn(thread: &mut Thread, client: u64, turning: u64) -> (u32, u32) {
+pub fn in_its_turn(thread: &mut Thread, client: u64, turning: u64, next: bool) -> (u32, u32) {
     let sleeps = kernel::sleeps();
     let last = thread.turns[(thread.turn % TURNS as u32) as usize];
-    let goes_on = turning == client && thread.turned == sleeps && last.begun == 0 && last.read < WAITING as u16;
-    // Where nobody counts how often it slept, nothing tells its turns apart.
+    // Whether it slept since says nothing: what it read before and began nothing for leaves more to choose from, that is all.
+    let goes_on = turning == client && (last.begun == 0 || last.begun == DISORDER);
+    // Where nobody counts how often it slept, nothing tells where a turn ends.
     thread.turning = if sleeps == 0 { 0 } else { client };
     thread.turned = sleeps;
     if !goes_on && last.read > 1 {
@@ -103,12 +104,20 @@ pub fn in_its_turn(thread: &mut Thread, client: u64, turning: u64) -> (u32, u32)
         thread.turn = thread.turn.wrapping_add(1);
     }
     let number = thread.turn;
-    let read = if goes_on { last.read + 1 } else { 1 };
-    thread.turns[(number % TURNS as u32) as usize] = Turn { number, read, begun: 0 };
+    // Ranks are told from the numbers of streams, among which none may be missing, and from their slots.
+    let whole = next && last.read < WAITING as u16;
+    let turn = match goes_on {
+        false => Turn { number, read: 1, begun: 0 },
+        true if whole => Turn { number, read: last.read + 1, begun: last.begun },
+        true => Turn { number, read: last.read, begun: DISORDER },
+    };
+    let read = turn.read;
+    thread.turns[(number % TURNS as u32) as usize] = turn;
     (number, read.into())
 }
 
-/// How many of the connections that were begun in a turn could be for the stream of this rank, 0 if nothing tells.
+/// One more than there are streams in a turn for which no connection was begun, 0 if nothing tells: of so many that were
+/// begun in a row, the one for the stream of this rank is the last or an earlier one.
 #[inline(always)]
 pub fn begun_for(thread: &Thread, number: u32, rank: u32) -> u32 {
     let turn = thread.turns[(number % TURNS as u32) as usize];
@@ -116,7 +125,7 @@ pub fn begun_for(thread: &Thread, number: u32, rank: u32) -> u32 {
     if turn.number != number || rank == 0 || rank > read || begun > read {
         return 0;
     }
-    rank.min(read - begun + 1)
+    read - begun + 1
 }
 
 /// The thread read more of a request it knows.

@@ -194,8 +194,8 @@ pub struct Connection {
     /// To an upstream: begun right behind the streams that were read together with the one that it is bound to, in their
     /// order.
     pub in_turn: bool,
-    /// A stream: how many of the connections that were begun in turn, up to the one that is bound to it, could be its
-    /// own, where that is known.
+    /// A stream: one more than the streams that were read together with it and for which no connection was begun, where
+    /// that is known. Its own is the one that is bound to it, or to one of so many before it.
     pub begun_for: Option<NonZero<u8>>,
     /// TLS: application data was sent, so the handshake had come to its end.
     pub application: bool,

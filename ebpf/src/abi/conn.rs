@@ -115,8 +115,8 @@ pub struct Conn {
     pub phase: u8,
     /// TCP state before it closed.
     pub last_state: u8,
-    /// Upstream: requests that this thread could have meant when the connection was bound. Stream: how many of the
-    /// connections that were begun in turn could be its own, 0 if that is not known (`PROC_POOLED`).
+    /// Upstream: requests that this thread could have meant when the connection was bound. Stream: one more than the streams
+    /// of its turn for which no connection was begun, 0 if that is not known (`PROC_POOLED`).
     pub choices: u8,
     pub flags: u16,
     /// Status of the answer, 0 if none was recognised.

@@ -109,10 +109,10 @@ fn wait(walk: &Walk, stream: &mut Stream, id: u32, class: u32) {
     if stream.slot == NO_SLOT
         && let Some(thread) = thread::of(walk.tid)
     {
-        let turning = thread.turning;
+        let (turning, last) = (thread.turning, thread.last.request);
         stream.slot = thread::wait(thread, walk.cookie, id | STREAM, stream.asked);
         if class & PROC_POOLED != 0 {
-            (stream.turn, stream.rank) = thread::in_its_turn(thread, walk.cookie, turning);
+            (stream.turn, stream.rank) = thread::in_its_turn(thread, walk.cookie, turning, last + 2 == id | STREAM);
         }
     }
 }

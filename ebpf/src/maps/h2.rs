@@ -144,8 +144,7 @@ pub struct Stream {
     pub bytes: u32,
     /// The turn in which it was read (`PROC_POOLED`).
     pub turn: u32,
-    /// Its rank in that, 0 if it has none. Once it is answered with an error: how many of the connections that were begun
-    /// in turn could be its own.
+    /// Its rank in that, 0 if it has none. Once it is answered with an error: what `choices` says of a stream.
     pub rank: u32,
     pub head: [u8; HEAD],
 }
