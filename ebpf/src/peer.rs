@@ -11,20 +11,25 @@ use crate::{emit, flow};
 /// The other end of the connection, where it lives on this host.
 #[inline(always)]
 pub fn other_end(record: &mut ConnRecord) {
-    // A copy: kernels before 6.2 take no key from the ring buffer's memory.
-    let mut key = record.tuple;
-    let Some(flow) = flow::of(&mut key, record.conn.cookie) else { return };
-    kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
-    if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
+    if let Some(peer) = flow::peer_of(&record.conn) {
+        as_it_is(record, peer);
+    }
+}
+
+/// What is known of the other end, and what its socket says of itself where it still lives.
+#[inline(always)]
+pub fn as_it_is(record: &mut ConnRecord, peer: &Peer) {
+    kernel::copy((&raw mut record.peer).cast(), (&raw const *peer).cast(), size_of::<Peer>());
+    if peer.sk == 0 || kernel::cookie_at(peer.sk) != peer.cookie {
         return;
     }
     record.peer.flags |= PEER_LIVE;
-    record.peer.state = kernel::state_at(flow.peer.sk);
-    if kernel::accepted_at(flow.peer.sk) {
+    record.peer.state = kernel::state_at(peer.sk);
+    if kernel::accepted_at(peer.sk) {
         record.peer.flags |= PEER_ACCEPTED;
     }
     if record.peer.flags & PEER_CLOSED_FIRST == 0 {
-        record.peer.unread = kernel::unread(flow.peer.sk as *const u8);
+        record.peer.unread = kernel::unread(peer.sk as *const u8);
     }
 }
 
@@ -90,11 +95,8 @@ fn all_known() -> bool {
 /// Path and other end of a unix connection.
 #[inline(always)]
 pub fn unix(sk: u64, record: &mut ConnRecord) {
-    // SAFETY: plain data; zero says "unknown" for each field.
-    unsafe {
-        core::ptr::write_bytes(&raw mut record.tuple, 0, 1);
-        core::ptr::write_bytes(&raw mut record.tcp, 0, 1);
-    }
+    kernel::clear(&mut record.tuple);
+    kernel::clear(&mut record.tcp);
     record.tcp.error = kernel::error_at(sk);
     let peer = kernel::unix_peer(sk);
     let named = if peer == 0 { sk } else { peer };

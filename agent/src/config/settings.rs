@@ -7,8 +7,9 @@ use std::time::Duration;
 use trace502_ebpf::GROUPS;
 
 use super::options::{Change, OPTIONS};
+use crate::kernel::CONNECTIONS;
 use crate::logs::{SourceError, Word};
-use crate::model::{GROUP_PREFIX, GroupPath};
+use crate::model::{GROUP_PREFIX, ProxyWord};
 use crate::when;
 
 /// Settings of the agent, complete.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub log: Vec<Word>,
     pub head_bytes: u16,
     pub ring_size: u64,
+    /// Nothing: as many as the host's memory allows.
+    pub connections: Option<u32>,
     pub no_tls: bool,
     pub max_series: usize,
     pub series_idle: Duration,
@@ -53,11 +56,12 @@ impl Settings {
             history: one(from, "history", absolute),
             history_max_age: needed(from, "history-max-age", when::parse_duration),
             history_max_size: needed(from, "history-max-size", |w| at_least(when::parse_size(w)?, 1 << 20, "1MiB")),
-            proxy: many(from, "proxy", proxy_name),
+            proxy: many(from, "proxy", |word| ProxyWord::parse(word).map(|_| word.to_owned())),
             any: switch(from, "any"),
             log: words(from, "log", log),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
             ring_size: needed(from, "ring-size", ring_size),
+            connections: one(from, "connections", connections),
             no_tls: switch(from, "no-tls"),
             max_series: needed(from, "max-series", |w| within(w, 10, 1_000_000)) as usize,
             series_idle: needed(from, "series-idle", when::parse_duration),
@@ -110,6 +114,7 @@ impl Settings {
             "log" => self.log.iter().map(ToString::to_string).collect(),
             "head-bytes" => vec![self.head_bytes.to_string()],
             "ring-size" => vec![when::show_size(self.ring_size)],
+            "connections" => self.connections.iter().map(ToString::to_string).collect(),
             "no-tls" => flag(self.no_tls),
             "max-series" => vec![self.max_series.to_string()],
             "series-idle" => vec![when::show_duration(self.series_idle)],
@@ -249,12 +254,9 @@ fn ring_size(word: &str) -> Result<u64, String> {
     }
 }
 
-fn proxy_name(word: &str) -> Result<String, String> {
-    if let Some(path) = word.strip_prefix(GROUP_PREFIX) {
-        return GroupPath::parse(path).map(|path| format!("{GROUP_PREFIX}{path}"));
-    }
-    let plain = !word.is_empty() && word.len() <= 64 && word.chars().all(|c| !c.is_control() && c != '/');
-    if plain { Ok(word.to_owned()) } else { Err(format!("`{}` is no process name or pid", word.escape_debug())) }
+fn connections(word: &str) -> Result<u32, String> {
+    let (least, most) = CONNECTIONS.into_inner();
+    within(word, least.into(), most.into()).map(|number| number as u32)
 }
 
 fn instance_name(word: &str) -> Result<String, String> {

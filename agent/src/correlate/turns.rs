@@ -18,6 +18,8 @@ use crate::text::MILLI;
 
 /// The numbers of a connection's streams go up by this much.
 const STEP: u32 = 2;
+/// How many errors that wait are looked at.
+const LOOKED_AT: usize = 256;
 /// What failed in the call is told to the requests that wait for it when the thread comes round again.
 const ROUND: Nanos = 100 * MILLI;
 const AGAIN: &str = "requests were tried again meanwhile, and nothing tells which of them";
@@ -44,8 +46,8 @@ pub fn of_turn(pending: &Pending, tries: &Tries, others: &Pendings, failures: &F
     let sent = |seq: &u64| tries.get(*seq).filter(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same);
     if let Some(last) = meant.own.iter().filter_map(sent).next_back() {
         // Others that asked for the same may have sent it, and this one have failed before it sent anything.
-        let enough = asked_the_same(last, pending, others) < sent_the_same(pending, tries);
-        if !enough && failed.iter().any(|t| !same(t, last)) {
+        let enough = || asked_the_same(last, pending, others) < sent_the_same(pending, tries);
+        if failed.iter().any(|t| !same(t, last)) && !enough() {
             meant.open = true;
             meant.doubt = Some(ALIKE);
         }
@@ -67,7 +69,7 @@ pub fn of_turn(pending: &Pending, tries: &Tries, others: &Pendings, failures: &F
 fn asked_the_same(sent: &Try, pending: &Pending, others: &Pendings) -> usize {
     let same = |p: &&Pending| p.key() != pending.key() && compare(&p.error.conn, &sent.attempt) >= Content::Same;
     let left = others.unserved(pending).filter(|conn| compare(conn, &sent.attempt) >= Content::Same).count();
-    others.of_process(pending.pid).filter(same).count() + left
+    others.of_process(pending.pid).take(LOOKED_AT).filter(same).count() + left
 }
 
 /// Attempts that nobody has and that sent what this stream asked.

@@ -34,7 +34,8 @@ pub struct Options {
     pub head: u32,
     /// Entries of each table that grows with the host, where that is not to be what the programs say.
     pub room: Option<u32>,
-    /// Connections that there is room for, where that is not to follow from the host's memory.
+    /// Connections that there is room for, where that is not to follow from the host's memory; rounded up to a power of
+    /// two.
     pub places: Option<u32>,
     /// Ask the verifier for its log.
     pub verbose: bool,
@@ -57,6 +58,9 @@ impl Default for Options {
         }
     }
 }
+
+/// Connections that the user may ask room for.
+pub const CONNECTIONS: std::ops::RangeInclusive<u32> = 1 << 10..=1 << 20;
 
 /// Places that share one row of `TAGS`.
 const WAYS: u32 = 4;
@@ -123,6 +127,9 @@ impl Kernel {
             settings.head = options.head.min(HEAD as u32);
             if let Some(places) = options.places {
                 settings.places = places.next_power_of_two().max(WAYS);
+            }
+            if let Some(room) = options.room {
+                settings.flows = room.next_power_of_two().max(WAYS);
             }
             settings.found = options.found;
             (offsets, settings, Names::read(&btf), missing)
@@ -336,11 +343,20 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .override_global("SETTINGS", super::bytes_of(settings), true)
         .map_max_entries("EVENTS", ring)
         .map_max_entries("PLACES", settings.places)
-        .map_max_entries("TAGS", settings.places / WAYS);
+        .map_max_entries("TAGS", settings.places / WAYS)
+        .map_max_entries("ENDS", settings.flows / WAYS);
     if let Some(room) = options.room {
-        for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS", "GO_CALLS"] {
+        for table in ["THREADS", "LISTENERS", "LISTENER_KEYS", "GO_CALLS"] {
             loader.map_max_entries(table, room);
         }
     }
-    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(chain(&error)))
+    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(hint(chain(&error), settings.places)))
+}
+
+/// What is refused for its size has a way out.
+fn hint(refused: String, places: u32) -> String {
+    if !refused.contains("PLACES") {
+        return refused;
+    }
+    format!("{refused}; it holds {places} connections of 800 bytes each: give a smaller --connections, or more memory")
 }
