@@ -17,6 +17,7 @@ pub mod history;
 mod join;
 mod judging;
 mod late;
+mod line_table;
 #[cfg(test)]
 mod line_tests;
 mod lines;
@@ -32,6 +33,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +46,8 @@ pub use past::Past;
 use self::attempts::in_call;
 use self::descriptors::Descriptors;
 use self::failures::Route;
-use self::lines::{Known as Told, Lines};
+use self::line_table::Lines;
+use self::lines::Known as Told;
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;
@@ -348,8 +351,10 @@ impl Engine {
         let mut own: Vec<Box<Try>> = joined.own.iter().filter_map(|t| self.tries.take(*t)).collect();
         own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
-        for one in own {
+        let unserved = own.is_empty();
+        for mut one in own {
             let seq = one.seq;
+            one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten();
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
@@ -360,6 +365,9 @@ impl Engine {
                     self.past.failures.concerned(group, &endpoint, &route, joined.doubt.is_none());
                 }
             }
+        }
+        if unserved {
+            self.pending.leave_unserved(&pending);
         }
         match made {
             Some(incident) => {

@@ -1,11 +1,13 @@
 //! Errors of clients whose attempts are still being gathered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::content::{Content, compare};
 use super::owner::Owner;
+use super::turns::Served;
 use crate::causes::Answers;
 use crate::logs::LogError;
-use crate::model::{ClientError, ClientOutcome, Cookie, Nanos, Seen};
+use crate::model::{Attempt, ClientError, ClientOutcome, Connection, Cookie, Nanos, Seen};
 use crate::proxies::{Birth, Closes};
 use crate::text::MILLI;
 
@@ -24,6 +26,7 @@ pub const INFERRED: Nanos = 300 * MILLI;
 /// The same where the proxy waits for a second before it tries again.
 pub const TRIED_AGAIN: Nanos = 1_200 * MILLI;
 const PENDING: usize = 8_192;
+const UNSERVED: usize = 256;
 
 #[derive(Debug)]
 pub struct Pending {
@@ -46,6 +49,13 @@ pub struct Pending {
 impl Pending {
     pub fn key(&self) -> (Cookie, u32) {
         (self.error.conn.cookie, self.error.conn.request)
+    }
+
+    /// This request as the one that an attempt served, if its bytes say so.
+    pub fn served(&self, attempt: &Attempt) -> Option<Served> {
+        let (client, request) = self.key();
+        let same = compare(&self.error.conn, attempt) >= Content::Same;
+        self.asked().filter(|_| same).map(|asked| Served { client, request, asked })
     }
 
     pub fn asked(&self) -> Option<Nanos> {
@@ -94,11 +104,13 @@ impl Pending {
 
 #[derive(Debug, Default)]
 pub struct Pendings {
-    all: BTreeMap<u64, Pending>,
+    all: BTreeMap<u64, Box<Pending>>,
     by_client: BTreeMap<(Cookie, u32), u64>,
-    by_pid: BTreeMap<u32, BTreeSet<u64>>,
+    by_pid: BTreeSet<(u32, u64)>,
     /// Those of a process that an attempt for another client may concern.
-    loose: BTreeMap<u32, BTreeSet<u64>>,
+    loose: BTreeSet<(u32, u64)>,
+    /// The last streams for which no attempt was found, with process and time: one that looks like theirs may be.
+    unserved: VecDeque<(u32, Nanos, Connection)>,
 }
 
 impl Pendings {
@@ -113,35 +125,48 @@ impl Pendings {
 
     pub fn insert(&mut self, pending: Pending) {
         self.by_client.insert(pending.key(), pending.seq);
-        self.by_pid.entry(pending.pid).or_default().insert(pending.seq);
+        self.by_pid.insert((pending.pid, pending.seq));
         if !pending.bound() {
-            self.loose.entry(pending.pid).or_default().insert(pending.seq);
+            self.loose.insert((pending.pid, pending.seq));
         }
-        self.all.insert(pending.seq, pending);
+        self.all.insert(pending.seq, Box::new(pending));
     }
 
-    pub fn remove(&mut self, seq: u64) -> Option<Pending> {
+    pub fn remove(&mut self, seq: u64) -> Option<Box<Pending>> {
         let gone = self.all.remove(&seq)?;
         if self.by_client.get(&gone.key()) == Some(&seq) {
             self.by_client.remove(&gone.key());
         }
-        for index in [&mut self.by_pid, &mut self.loose] {
-            if let Some(seqs) = index.get_mut(&gone.pid) {
-                seqs.remove(&seq);
-                if seqs.is_empty() {
-                    index.remove(&gone.pid);
-                }
-            }
-        }
+        self.by_pid.remove(&(gone.pid, seq));
+        self.loose.remove(&(gone.pid, seq));
         Some(gone)
     }
 
+    /// It is told without an attempt.
+    pub fn leave_unserved(&mut self, gone: &Pending) {
+        if gone.error.conn.stream {
+            self.unserved.push_back((gone.pid, gone.at, gone.error.conn.clone()));
+        }
+        if self.unserved.len() > UNSERVED {
+            self.unserved.pop_front();
+        }
+    }
+
+    /// Those of the same process that waited at the same time as this one.
+    pub fn unserved(&self, pending: &Pending) -> impl Iterator<Item = &Connection> {
+        let (pid, at, asked) = (pending.pid, pending.at, pending.asked().unwrap_or(pending.at));
+        let together = move |gone: &&(u32, Nanos, Connection)| {
+            gone.0 == pid && gone.1 >= asked && gone.2.asked.is_some_and(|since| since <= at)
+        };
+        self.unserved.iter().filter(together).map(|(_, _, conn)| conn)
+    }
+
     pub fn get(&self, seq: u64) -> Option<&Pending> {
-        self.all.get(&seq)
+        self.all.get(&seq).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, seq: u64) -> Option<&mut Pending> {
-        self.all.get_mut(&seq)
+        self.all.get_mut(&seq).map(Box::as_mut)
     }
 
     pub fn seq_of(&self, key: (Cookie, u32)) -> Option<u64> {
@@ -154,19 +179,23 @@ impl Pendings {
         own.filter(|seq| self.get(*seq).is_some_and(|pending| pending.seen == Seen::Inferred)).collect()
     }
 
+    /// Those of this process.
+    pub fn of_process(&self, pid: u32) -> impl Iterator<Item = &Pending> {
+        self.by_pid.range((pid, 0)..=(pid, u64::MAX)).filter_map(|(_, seq)| self.get(*seq))
+    }
+
     pub fn of_client(&self, key: (Cookie, u32)) -> Option<&Pending> {
-        self.by_client.get(&key).and_then(|seq| self.all.get(seq))
+        self.by_client.get(&key).and_then(|seq| self.get(*seq))
     }
 
     /// Those that an attempt of this process, for this request, may settle: its own, its neighbours where requests are
     /// pipelined, and those that nothing binds.
     pub fn concerned(&self, pid: u32, key: Option<(Cookie, u32)>) -> Vec<u64> {
-        let Some((client, request)) = key else {
-            return self.by_pid.get(&pid).into_iter().flatten().copied().collect();
-        };
+        let of = |index: &BTreeSet<(u32, u64)>| index.range((pid, 0)..=(pid, u64::MAX)).map(|(_, seq)| *seq).collect();
+        let Some((client, request)) = key else { return of(&self.by_pid) };
         let own = self.by_client.range((client, request.saturating_sub(1))..=(client, request.saturating_add(1)));
-        let own = own.map(|(_, seq)| *seq);
-        let mut found: Vec<u64> = own.chain(self.loose.get(&pid).into_iter().flatten().copied()).collect();
+        let mut found: Vec<u64> = of(&self.loose);
+        found.extend(own.map(|(_, seq)| *seq));
         found.sort_unstable();
         found.dedup();
         found

@@ -90,7 +90,7 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
                 thread::choose(thread, class)
             };
             thread::failed(thread, class, bound.to, true);
-            thread::acted(thread);
+            thread::began(thread);
             thread.in_call = 1;
             thread.sleeps = kernel::sleeps();
             if thread.sealed != 0 {
@@ -133,7 +133,8 @@ fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i
         record.cookie = 0;
         record.bound = bound.to.client;
         record.bound_request = bound.to.request;
-        record.choices = bound.choices as u16;
+        let in_turn = bound.flags & CONN_IN_TURN != 0;
+        record.choices = bound.choices as u16 | if in_turn { CONNECT_IN_TURN } else { 0 };
         record.errno = errno;
         record.family = to.family;
         record.path_len = 0;

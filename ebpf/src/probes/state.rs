@@ -73,7 +73,7 @@ fn again(sk: Sock, conn: &mut Conn) {
     conn::renew(conn, conn.cookie, ROLE_OPAQUE);
     let class = dials(sk);
     if class != 0 {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, |conn, tid| drop(thread::bind_again(conn, tid)));
     }
 }
 
@@ -84,7 +84,7 @@ fn connecting(sk: Sock) {
     if class != 0
         && let Some(conn) = conn::track(sk, ROLE_OPAQUE)
     {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, thread::bind);
     }
 }
 
@@ -128,7 +128,7 @@ fn dials(sk: Sock) -> u32 {
 }
 
 #[inline(always)]
-fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
+fn dialling(sk: Sock, conn: &mut Conn, class: u32, bind: impl FnOnce(&mut Conn, u32)) {
     let (tgid, tid) = emit::current();
     conn.role = ROLE_UPSTREAM;
     conn.class = class;
@@ -141,10 +141,7 @@ fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
     if class & PROC_OLDEST != 0 && sk.delays_acks() {
         conn.flags |= CONN_CHECK;
     }
-    if let Some(thread) = thread::of(tid) {
-        thread.garbled = 0;
-        thread::bind(thread, class, conn);
-    }
+    bind(conn, tid);
     sk.tuple(&mut conn.tuple);
     remember_target(target(&conn.tuple), conn.opened);
 }
@@ -199,7 +196,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
             conn.phase = PHASE_CONNECTING;
-            sk.tuple(&mut conn.tuple);
+            sk.seldom_tuple(&mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
@@ -391,19 +388,25 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// The client is gone while its request is unanswered.
-#[inline(never)]
+#[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
-    if conn.phase != PHASE_ASKED {
-        return 0;
-    }
+    if conn.phase != PHASE_ASKED { 0 } else { left_at(sk.address(), conn) }
+}
+
+/// Global to the verifier, and given an address instead of a socket: see `story::told`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn left_at(sk: u64, conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
-        if sk.0.is_null() {
-            record.tuple = conn.tuple;
+        if sk == 0 {
+            kernel::assign(&mut record.tuple, &conn.tuple);
         } else {
-            sk.tuple(&mut record.tuple);
+            kernel::tuple(sk as Ptr, &mut record.tuple);
         }
         record.cookie = conn.cookie;
         record.location = 0;
