@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{MPTCP_LISTENERS, PLACES, constant};
-use crate::{emit, flow, places, sealed, secured, story, thread};
+use crate::{emit, flow, h2, places, sealed, secured, story, thread};
 
 pub use crate::places::gone;
 
@@ -267,7 +267,8 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     };
     // What was no answer has been told, and is a failure like others to the request that is tried again.
     let told = conn.flags & CONN_TOLD != 0;
-    let failed = failed(conn) || told && (conn.status < 100 || is_http2(conn));
+    let no_answer = conn.status < 100 && conn.flags & CONN_FRAMES == 0 || is_http2(conn) && conn.status >= 100;
+    let failed = failed(conn) || told && no_answer;
     if told && !ended {
         // Its answer was the news.
     } else if failed || ended {
@@ -297,6 +298,9 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.ended = conn.cookie;
             thread.sleeps = kernel::sleeps();
         }
+    }
+    if conn.flags & CONN_FRAMES != 0 {
+        h2::asked::forget(conn.cookie);
     }
     flow::forget_flow(conn);
     conn.role = ROLE_OPAQUE;

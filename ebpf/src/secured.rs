@@ -122,7 +122,7 @@ fn begin(conn: &mut Conn) -> i32 {
 }
 
 /// What is known of a request, whoever saw it.
-const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED;
+const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED | CONN_FRAMES;
 
 /// An upstream said goodbye, before its FIN.
 #[inline(always)]
@@ -211,8 +211,12 @@ pub fn unlink(conn: &Conn) {
 pub fn forget(conn: &Conn) -> i32 {
     unlink(conn);
     let cookie = conn.cookie;
-    if inside(conn).is_some_and(|inside| inside.role == ROLE_H2) {
-        h2::forget(cookie);
+    if let Some(inside) = inside(conn) {
+        if inside.role == ROLE_H2 {
+            h2::forget(cookie);
+        } else if inside.flags & CONN_FRAMES != 0 && inside.role != ROLE_CLIENT {
+            h2::asked::forget(cookie);
+        }
     }
     let _ = TLS_NAMES.remove(&cookie);
     let _ = SECURED.remove(&cookie);

@@ -35,6 +35,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let name = &case.owner.name;
     let said = match &fcgi {
         Some(_) => format!("answer of the upstream: Status: {status}"),
+        None if conn.stream => format!("answer of the upstream on a stream of HTTP/2: status {status}"),
         None => format!("answer of the upstream: {}", text::safe_bytes(first_line(case.reply()), 80)),
     };
     let stderr = fcgi.and_then(|r| r.stderr).map(|text| super::Note {

@@ -195,7 +195,8 @@ pub struct Connection {
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
     pub secured: bool,
-    /// A stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known.
+    /// A client's stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known. Of an
+    /// upstream's connection: only this stream of it failed, by what the upstream said of it.
     pub stream: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,

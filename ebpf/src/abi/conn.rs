@@ -43,8 +43,10 @@ pub const CONN_CLOSED_FIRST: u16 = 8;
 pub const CONN_FIN_EARLY: u16 = 16;
 /// Client inside TLS (an upstream's bit says something else): something was sent to it since its request was read.
 pub const CONN_ANSWERING: u16 = 16;
-/// An answer began although no new request had been read (pipelining).
+/// Client: an answer began although no new request had been read (pipelining).
 pub const CONN_AHEAD: u16 = 32;
+/// Upstream (a client's bit says something else): it is spoken to in HTTP/2, and its frames are followed.
+pub const CONN_FRAMES: u16 = 32;
 /// Bound with more than one request to choose from.
 pub const CONN_CHOICE: u16 = 64;
 /// Bound as a retry of the request whose last attempt failed on this thread.
@@ -87,7 +89,7 @@ pub const ALERT_RECEIVED: u32 = 1000;
 pub const ALERT_SENT: u32 = 2000;
 pub const BORING: u32 = 3000;
 
-/// Set in the number of a request that is a stream of HTTP/2.
+/// Set in the number of a request that is a stream of HTTP/2; of an upstream's connection, where only that stream failed.
 pub const STREAM: u32 = 1 << 31;
 /// Status of such a request whose answer says in HTTP that all is well, and in gRPC that it is not.
 pub const GRPC_UNAVAILABLE: u16 = 14;
