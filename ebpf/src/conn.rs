@@ -267,8 +267,8 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     };
     // What was no answer has been told, and is a failure like others to the request that is tried again.
     let told = conn.flags & CONN_TOLD != 0;
-    let no_answer = conn.status < 100 && conn.flags & CONN_FRAMES == 0 || is_http2(conn) && conn.status >= 100;
-    let failed = failed(conn) || told && no_answer;
+    let frames = conn.flags & CONN_FRAMES != 0;
+    let failed = failed(conn) || told && !frames && (conn.status < 100 || is_http2(conn));
     if told && !ended {
         // Its answer was the news.
     } else if failed || ended {

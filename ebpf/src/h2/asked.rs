@@ -27,10 +27,7 @@ fn asking(cookie: u64) -> Option<&'static mut Asking> {
 /// The owner began to speak HTTP/2 to an upstream with these bytes, which are its first.
 #[inline(always)]
 pub fn begin(conn: &mut Conn, n: u64, source: Source) {
-    // What it had said by then was not looked at.
-    if conn.reply_bytes != 0 || conn.flags & CONN_OLD != 0 {
-        return;
-    }
+    let Some(ahead) = said_first(conn) else { return };
     let cookie = conn.cookie;
     let (Some(h2), Some(none)) = (NO_H2.get_ptr(0), NO_ASKING.get_ptr(0)) else { return };
     // SAFETY: slots that nobody writes.
@@ -42,11 +39,33 @@ pub fn begin(conn: &mut Conn, n: u64, source: Source) {
         return;
     };
     h2.read.skip = PREFACE;
+    h2.wrote.skip = ahead;
     asking.class = conn.class;
     asking.check = u32::from(conn.flags & CONN_CHECK);
     conn.flags |= CONN_FRAMES;
     keep(conn, &mut asking.own);
     asked(conn, n, source);
+}
+
+/// An upstream may have greeted before it was asked: what there is left of its last frame, if its frames can be followed
+/// from there.
+#[inline(always)]
+fn said_first(conn: &Conn) -> Option<u32> {
+    const HEAD_OF_FRAME: u32 = 9;
+    const FRAMES: u32 = 8;
+    if conn.flags & CONN_OLD != 0 || conn.reply_bytes != conn.reply_len.into() {
+        return None;
+    }
+    let len = u32::from(conn.reply_len);
+    let mut at = 0;
+    for _ in 0..FRAMES {
+        if at >= len || at > HEAD as u32 - HEAD_OF_FRAME {
+            break;
+        }
+        let byte = |n: u32| conn.reply_head[(core::hint::black_box(at + n) & (HEAD as u32 - 1)) as usize];
+        at += HEAD_OF_FRAME + u32::from_be_bytes([0, byte(0), byte(1), byte(2)]);
+    }
+    at.checked_sub(len)
 }
 
 /// What the connection says of its newest request.
@@ -118,6 +137,12 @@ fn newest(conn: &mut Conn) -> i32 {
 /// The owner received `n` bytes. Returns how many streams failed by what it got.
 #[inline(always)]
 pub fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
+    if conn.status >= 100 && conn.reply_head[0] == b'H' {
+        // It answers in HTTP/1.
+        conn.flags &= !CONN_FRAMES;
+        forget(conn.cookie);
+        return 0;
+    }
     let Some(h2) = of(conn.cookie) else { return 0 };
     if !aim(&mut h2.wrote, n, source) || !walk(conn, step_answered as *mut c_void, |h2| &mut h2.wrote) {
         give_up(conn);
@@ -139,6 +164,7 @@ pub fn tell(sk: Sock, conn: &mut Conn, nth: u32) -> i32 {
     stream.id = 0;
     if stream.request == conn.request {
         conn.flags |= CONN_TOLD;
+        conn.status = status as u16;
     }
     let told = &mut asking.one;
     kernel::copy((&raw mut *told).cast(), (&raw const *conn).cast(), size_of::<Conn>());

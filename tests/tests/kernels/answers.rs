@@ -117,6 +117,27 @@ fn each_is_bound_to_the_client_that_was_read_before_it() {
     assert_ne!(bound[0], bound[1]);
 }
 
+/// Servers greet as soon as they are connected to, and a proxy may read that before it asks.
+#[test]
+fn a_greeting_may_come_before_anything_was_asked() {
+    // The last frame as a whole, and its end missing.
+    for cut in [0, 4] {
+        let mut rig = rig();
+        let (listener, at) = listen();
+        let mut proxy = TcpStream::connect(at).unwrap();
+        let (mut upstream, _) = listener.accept().unwrap();
+        let greeting = [frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]), frame(8, 0, 0, &[0, 1, 0, 0])].concat();
+        let (first, rest) = greeting.split_at(greeting.len() - cut);
+        upstream.write_all(first).unwrap();
+        proxy.read_exact(&mut vec![0; first.len()]).unwrap();
+        proxy.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &get(1, "/1")].concat()).unwrap();
+        upstream.write_all(&[rest, &frame(HEADERS, ALL, 1, b"\x08\x03503")].concat()).unwrap();
+        read_some(&mut proxy);
+        let told = of_request(&mut rig, at, 1);
+        assert_eq!((told.conn.status, told.conn.reused, told.conn.stream), (Some(503), false, true));
+    }
+}
+
 /// An entry that was not seen to become one may be any status: nothing is claimed.
 #[test]
 fn a_status_that_cannot_be_known_is_not_told() {
@@ -134,6 +155,28 @@ fn a_status_that_cannot_be_known_is_not_told() {
         usize::MAX,
     );
     assert_eq!(asked.told(&mut rig), [(3, Some(503))], "behind an interim answer");
+}
+
+/// A proxy that closes late closes what led to the error: its answer is still known then.
+#[test]
+fn what_ends_right_behind_the_error_is_told_with_its_status() {
+    let mut rig = rig();
+    rig.closes_late(true);
+    let (front, _) = listen();
+    let (mut client, mut served) = client_of(&front);
+    client.write_all(REQUEST).unwrap();
+    read_some(&mut served);
+    let mut asked = asked(&[1]);
+    asked.says(&[frame(HEADERS, ALL, 1, b"\x08\x03503")], usize::MAX);
+    served.write_all(b"HTTP/1.1 503 Busy\r\n\r\n").unwrap();
+    let at = asked.at;
+    drop(asked.proxy);
+    rig.closes_late(false);
+    let proven = rig.wait("what its owner ended", |seen| match &seen.fact {
+        Fact::Attempt(a) if a.endpoint == Endpoint::Tcp(at) && a.bound.is_some_and(|b| b.proven) => Some((**a).clone()),
+        _ => None,
+    });
+    assert_eq!((proven.handover, proven.conn.status), (Handover::Answered, Some(503)));
 }
 
 /// What was told by its stream is not told once more when its connection ends.
