@@ -10,7 +10,7 @@ use trace502_ebpf::{
 
 use crate::kernel::offsets::Names;
 use crate::model::{self, *};
-use crate::wire::{hpack, openssl};
+use crate::wire::{h2, hpack, openssl};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -133,6 +133,18 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
         handshake: (conn.flags & abi::CONN_SECURED != 0).then(|| handshake(conn.slot)),
+        stream_head: stream_head(record),
+    }
+}
+
+/// The request of an upstream's connection among the frames that it was sent.
+fn stream_head(record: &ConnRecord) -> Vec<u8> {
+    let conn = &record.conn;
+    let kept = &conn.request_head[..conn.request_head.len().min(conn.request_len.into())];
+    match h2::request_block(kept, conn.request & !abi::STREAM) {
+        // What refers to earlier blocks stays unknown.
+        Some((bytes, opens)) => hpack::request_head(hpack::Block { bytes, inserted: opens.then_some(0) }, &[]),
+        None => Vec::new(),
     }
 }
 

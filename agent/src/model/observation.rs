@@ -156,6 +156,8 @@ pub struct Attempt {
     pub listener: ListenerSeen,
     /// What the owner's TLS library made of the handshake, where it was asked.
     pub handshake: Option<Handshake>,
+    /// What was asked in HTTP/2, as HTTP/1 would have it; empty where that is not known.
+    pub stream_head: Vec<u8>,
 }
 
 /// The client request that an attempt serves, as bound at its birth.

@@ -70,6 +70,7 @@ const kinds = {
   brief: () => Object.assign(http.createServer(answer), { keepAliveTimeout: 1000 }),
   h2: () => http2.createServer(answer),
   'h2-resets': () => streams(resets),
+  h2s: () => http2.createSecureServer(pair('good'), answer),
   'h2-502': () => streams(says(502)),
   'h2-503': () => streams(says(503)),
   'h2-504': () => streams(says(504)),

@@ -105,6 +105,8 @@ fn each_stream_that_an_upstream_answers_with_an_error_is_told() {
         assert_eq!((told.handover, told.conn.phase), (Handover::Answered, Phase::Answered));
         assert!(told.conn.reused && told.conn.asked > told.conn.opened);
         assert_eq!(asked.clients.len(), 5);
+        let told = of_request(&mut rig, asked.at, 3);
+        assert!(told.stream_head.is_empty(), "what is kept is of the newest");
     }
 }
 
@@ -135,6 +137,7 @@ fn a_greeting_may_come_before_anything_was_asked() {
         read_some(&mut proxy);
         let told = of_request(&mut rig, at, 1);
         assert_eq!((told.conn.status, told.conn.reused, told.conn.stream), (Some(503), false, true));
+        assert!(told.stream_head.starts_with(b"GET /1 HTTP/2\r\nhost: shop.example"));
     }
 }
 
