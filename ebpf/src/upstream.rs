@@ -153,12 +153,21 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
 #[inline(always)]
 fn streams_failed(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     let failed = h2::asked::answered(conn, n, source);
+    if failed == 0 {
+        return;
+    }
+    learnt();
+    let mut status = 0;
     for nth in 0..SAID as u32 {
         if nth >= failed {
-            return;
+            break;
         }
-        learnt();
-        h2::asked::tell(sk, conn, nth);
+        status |= h2::asked::stream_failed(sk.address(), conn, nth);
+    }
+    // That of its newest request, which is one of them at most.
+    if status != 0 {
+        conn.flags |= CONN_TOLD;
+        conn.status = status as u16;
     }
 }
 

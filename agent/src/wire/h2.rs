@@ -114,6 +114,13 @@ pub fn request_block(bytes: &[u8], request: u32) -> Option<(&[u8], bool)> {
     Some((block.get(..block.len().checked_sub(cut)?)?, begun.is_some() && request == 1))
 }
 
+/// A header block as it was sent for this request of a connection.
+pub fn request_frame(block: &[u8], request: u32) -> Vec<u8> {
+    let (len, stream) = ((block.len() as u32).to_be_bytes(), request.wrapping_mul(2).wrapping_sub(1).to_be_bytes());
+    let head = [&[len[1], len[2], len[3], HEADERS, 5][..], &stream].concat();
+    [if request == 1 { PREFACE } else { &[] }, &head, block].concat()
+}
+
 struct Frame<'a> {
     kind: u8,
     flags: u8,
@@ -220,6 +227,11 @@ mod tests {
         assert_eq!(request_block(&first, 1), Some((&b"\x83\x86\x44"[..], true)));
         assert_eq!(request_block(&first, 2), None);
         let two = [block(3), block(5)].concat();
+        for request in [1, 2, 900] {
+            let framed = request_frame(b"\x83\x86\x44", request);
+            assert_eq!(request_block(&framed, request), Some((&b"\x83\x86\x44"[..], request == 1)));
+            assert!(is_preface(&framed) || begins_request(&framed));
+        }
         assert_eq!(request_block(&two, 3), Some((&b"\x83\x86\x44"[..], false)));
         assert_eq!(request_block(&two[..11], 2), Some((&b"\x83\x86\x44"[..2], false)), "cut off");
         let padded = b"\0\0\x0a\x01\x2d\0\0\0\x03\x02\0\0\0\0\x10\x83\x86\0\0";

@@ -12,9 +12,9 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use trace502_ebpf::*;
 
 use super::frames::{self, Next, PUSH_PROMISE, RST_STREAM};
-use super::{HEADERS, PREFACE, STEPS, Walk, blocks, of};
+use super::{HEADERS, PREFACE, STEPS, Walk, blocks, of, streams};
 use crate::head::Source;
-use crate::kernel::{self, Payload, Sock};
+use crate::kernel::{self, Payload};
 use crate::maps::{ASKED, ASKING, Asked, Asking, Direction, H2, H2S, NO_ASKING, NO_H2, SAID, Said};
 use crate::{emit, sealed, story, thread};
 
@@ -152,9 +152,14 @@ pub fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
 }
 
 /// Tells the `nth` stream that failed in this call, as if the connection had served nothing else. The connection itself is
-/// left as it is: another thread may be asking on it.
+/// left as it is: another thread may be asking on it. Returns the status if it was its newest request, else 0.
+///
+/// Global to the verifier, as what it calls: walked through once, and not for each stream and program.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn tell(sk: Sock, conn: &mut Conn, nth: u32) -> i32 {
+pub fn stream_failed(sk: u64, conn: *const Conn, nth: u32) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let Some(asking) = asking(conn.cookie) else { return 0 };
     let Said { id, status } = asking.said[nth as usize & (SAID - 1)];
     let stream = &mut asking.streams[(id >> 1) as usize & (ASKED - 1)];
@@ -162,17 +167,16 @@ pub fn tell(sk: Sock, conn: &mut Conn, nth: u32) -> i32 {
         return 0;
     }
     stream.id = 0;
-    if stream.request == conn.request {
-        conn.flags |= CONN_TOLD;
-        conn.status = status as u16;
-    }
+    let newest = stream.request == conn.request;
     let told = &mut asking.one;
     kernel::copy((&raw mut *told).cast(), (&raw const *conn).cast(), size_of::<Conn>());
     become_it(told, stream);
     told.request |= STREAM;
     told.status = status as u16;
     told.phase = PHASE_ANSWERED;
-    story::hand_over(sk, told, Kind::Attempt, WHY_ANSWERED | IN_TASK)
+    told.request_len = streams::content(conn.cookie, id, &mut told.request_head) as u16;
+    story::told(sk, told, Kind::Attempt as u32, (WHY_ANSWERED | IN_TASK).into());
+    if newest { status as i32 } else { 0 }
 }
 
 /// The connection is at its end.
@@ -218,27 +222,40 @@ extern "C" fn step_asked(_: u32, walk: *mut c_void) -> i64 {
     match frames::next(&mut h2.read) {
         Next::Frame => {}
         Next::End => return 1,
-        // Of a block that goes on in a frame of its own nothing is wanted either.
-        Next::Block => {
-            h2.read.block = 0;
-            return 0;
-        }
+        Next::Block => return request(walk),
         Next::Passed => return 0,
     }
     let frame = h2.read.frame;
-    (h2.read.block, h2.read.ahead, h2.read.open) = (0, 0, 0);
+    h2.read.open = 0;
     let Some(asking) = asking(walk.cookie) else { return 1 };
     // Those of a connection's requests grow. What has the number of an older one are its trailers.
+    h2.read.trailers = u32::from(frame.stream <= asking.last);
     match frame.kind {
-        HEADERS if frame.stream > asking.last => begins(walk, asking, frame.stream),
+        HEADERS if frame.stream > asking.last => {
+            begins(walk, asking, frame.stream);
+            streams::opened(walk, frame.stream, UNCOUNTED);
+        }
         RST_STREAM => {
             let stream = &mut asking.streams[(frame.stream >> 1) as usize & (ASKED - 1)];
             if stream.id == frame.stream {
                 stream.id = 0;
+                streams::forget(walk.cookie, frame.stream);
             }
         }
         _ => {}
     }
+    0
+}
+
+/// Keeps what a stream asks, as far as it lies in this piece.
+#[inline(always)]
+fn request(walk: &Walk) -> i64 {
+    let Some(h2) = of(walk.cookie) else { return 1 };
+    let Some((at, n)) = frames::portion(&mut h2.read) else { return 0 };
+    if h2.read.trailers == 0 {
+        streams::append(walk, h2.read.frame.stream, at, n);
+    }
+    frames::passed(&mut h2.read, n);
     0
 }
 
@@ -256,7 +273,8 @@ fn begins(walk: &Walk, asking: &mut Asking, id: u32) {
     } else if let Some(thread) = thread::of(walk.tid) {
         thread.garbled = 0;
         (new.bound, new.bound_request) = (0, 0);
-        if asking.check == 0 {
+        // Who lets requests wait for any connection writes them later, and many at once: what they ask tells them apart.
+        if asking.check == 0 && asking.class & PROC_POOLED == 0 {
             let chosen = thread::choose(thread, asking.class);
             (new.bound, new.bound_request) = (chosen.to.client, chosen.to.request);
             (new.flags, new.choices) = (chosen.flags.into(), chosen.choices.into());
@@ -328,6 +346,7 @@ fn said(cookie: u64, id: u32, status: u16) {
     if !matches!(status, 502..=504) {
         if stream.id == id {
             stream.id = 0;
+            streams::forget(cookie, id);
         }
         return;
     }

@@ -182,7 +182,7 @@ pub struct Said {
 /// Streams of an upstream's connection that are remembered, each at the place that its number gives. A power of two.
 pub const ASKED: usize = 64;
 /// Failures of streams that one call can bring. A power of two.
-pub const SAID: usize = 8;
+pub const SAID: usize = 16;
 
 /// A connection to an upstream that is spoken to in HTTP/2.
 #[derive(Clone, Copy)]
