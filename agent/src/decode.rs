@@ -55,6 +55,10 @@ pub fn decode(record: &[u8], names: &Names) -> Result<Observation, DecodeError> 
             let record = whole!(FlowRecord);
             (record.header, Fact::ClientLeft { client: record.cookie, request: record.request & !abi::STREAM })
         }
+        Kind::DialFailed => {
+            let record = whole!(FlowRecord);
+            (record.header, Fact::DialFailed(Dial { to: flow(&record.tuple).remote, errno: record.reason as i32 }))
+        }
         Kind::Rescued => {
             let record = whole!(FlowRecord);
             (record.header, Fact::Rescued { client: record.cookie })

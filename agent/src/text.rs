@@ -4,7 +4,8 @@
 //! [`safe_bytes`] before it is put into a sentence, so that no terminal, label or page sees it raw.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 
 use crate::model::Nanos;
 
@@ -17,7 +18,7 @@ pub const LONGEST: usize = 120;
 /// Escapes everything that could steer a terminal or reorder text. Safe text comes back as it was, so
 /// escaping twice changes nothing.
 pub fn safe(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(harmful) {
+    if plain(text) || !text.chars().any(harmful) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -34,6 +35,11 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Nothing but printable ASCII, as nearly all is: looked at without taking it for characters.
+fn plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// Controls, bidirectional overrides, invisible and tag characters.
 fn harmful(c: char) -> bool {
     c.is_control()
@@ -45,7 +51,8 @@ fn harmful(c: char) -> bool {
 /// [`safe`] and no longer than `max` characters.
 pub fn clipped(text: &str, max: usize) -> String {
     let text = safe(text);
-    if text.chars().count() <= max {
+    // As many characters as bytes at most.
+    if text.len() <= max || text.chars().count() <= max {
         return text.into_owned();
     }
     let mut out: String = text.chars().take(max.saturating_sub(3)).collect();
@@ -69,6 +76,46 @@ pub fn safe_bytes(bytes: &[u8], max: usize) -> String {
         out.push_str("...");
     }
     out
+}
+
+/// A sentence with what was filled in. Room for one from the start: most are this long, and growing there in steps is
+/// what one costs most.
+pub fn sentence(args: fmt::Arguments<'_>) -> String {
+    let mut out = String::with_capacity(SENTENCE);
+    put(&mut out, args);
+    out
+}
+
+const SENTENCE: usize = 80;
+
+/// An address as the standard library writes it, only sooner: that one prepares for padding which nobody asks for, and
+/// an error names its upstream ten times.
+pub struct Address<'a>(pub &'a SocketAddr);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SocketAddr::V4(addr) = self.0 else { return self.0.fmt(f) };
+        let mut room = [0; "255.255.255.255:65535".len()];
+        let mut len = 0;
+        for (part, after) in addr.ip().octets().into_iter().zip(*b"...:") {
+            len = decimal(&mut room, len, part.into());
+            room[len] = after;
+            len += 1;
+        }
+        len = decimal(&mut room, len, addr.port());
+        f.write_str(str::from_utf8(&room[..len]).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Writes a number at this place; returns where it ends.
+fn decimal(room: &mut [u8], at: usize, number: u16) -> usize {
+    let len = number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut rest = number;
+    for place in room[at..at + len].iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    at + len
 }
 
 /// Writing to a `String` cannot fail.
@@ -152,7 +199,20 @@ pub fn rfc3339(micros: i64) -> String {
     let day = doy - (153 * mp + 2) / 5 + 1;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = yoe + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    if !(0..10_000).contains(&year) {
+        let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+        return format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
+    }
+    let mut out = *b"0000-00-00T00:00:00.000000Z";
+    let fields = [(0, 4, year), (5, 2, month), (8, 2, day), (11, 2, rest / 3600), (14, 2, rest / 60 % 60)];
+    for (at, len, number) in fields.into_iter().chain([(17, 2, rest % 60), (20, 6, micros)]) {
+        let mut left = number;
+        for place in out[at..at + len].iter_mut().rev() {
+            *place = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// `ECONNREFUSED`, or `errno 200` where it has no name here.
@@ -229,6 +289,14 @@ mod tests {
         assert_eq!(size(66_899_149), "63.8 MiB");
         assert_eq!(size(100), "100 B");
         assert_eq!(size(u64::MAX), "16383.9 PiB");
+    }
+
+    #[test]
+    fn an_address_reads_as_everywhere_else() {
+        for addr in ["127.0.0.1:80", "255.255.255.255:65535", "0.0.0.0:0", "10.20.30.9:1000", "[2001:db8::1]:443"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            assert_eq!(Address(&addr).to_string(), addr.to_string());
+        }
     }
 
     #[test]

@@ -37,14 +37,17 @@ fn conn_at(place: u32) -> Option<&'static mut Conn> {
 #[inline(always)]
 pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
     let cookie = cookie(sk);
-    let place = places::claim(cookie, sk.0 as u64);
-    let Some(conn) = conn_at(place) else {
+    let number = places::claim(cookie, sk.0 as u64);
+    let Some(place) = PLACES.get_ptr_mut(number) else {
         emit::full(Table::Connections);
         return None;
     };
-    renew(conn, cookie, role);
-    places::publish(place, cookie);
-    Some(conn)
+    // SAFETY: a value of the map, which is nobody else's by now.
+    let place = unsafe { &mut *place };
+    renew(&mut place.conn, cookie, role);
+    place.last = 0;
+    places::publish(number, cookie);
+    Some(&mut place.conn)
 }
 
 /// What was known of this connection is forgotten.
@@ -284,7 +287,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             sealed::failed(conn.tgid, conn.tid, conn.bound, conn.bound_request, gave_up);
         }
     } else if conn.bound != 0 && in_task && !thread.as_ref().is_some_and(|thread| thread::has_answered(thread, conn)) {
-        story::keep(sk, conn);
+        story::leave(sk, conn);
     }
     // Asked behind the thread, and so that both stay questions: joined into one number, the verifier of 6.1 would not see
     // that there is a thread.

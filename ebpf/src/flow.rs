@@ -1,26 +1,57 @@
 //! Upstream connections by their addresses, so that their other end on this host is recognised.
+//!
+//! What is found is the place that the connection has (`places`): an entry is a number of that and some bits of what its
+//! addresses come to, so that hardly another connection is looked at. Each has two groups of entries, as places have.
+//! A table of the kernel's own would cost memory to be had and given back for each connection.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use trace502_ebpf::*;
 
 use crate::emit;
-use crate::kernel::{self, Sock, TCP_CLOSE};
-use crate::maps::{CROWDED, FLOWS, FlowState, NAMESAKES, PORTS};
+use crate::kernel::{self, Sock};
+use crate::maps::{ENDS, PLACES, PORTS, Place, WAYS, constant};
+use crate::places::{self, NOWHERE};
 
-const NO_PEER: Peer = Peer {
-    sk: 0,
-    cookie: 0,
-    closed: 0,
-    tgid: 0,
-    closed_tgid: 0,
-    unread: 0,
-    reset_reason: 0,
-    netns: 0,
-    seen: PEER_NONE,
-    state: 0,
-    flags: 0,
-    _pad: 0,
-};
+/// Where a connection with these addresses may stand, and the upper half of its entry.
+struct Entry {
+    groups: [u32; 2],
+    mark: u64,
+}
+
+/// Four bytes each.
+const WORDS: usize = size_of::<Tuple>() / 4;
+
+#[inline(always)]
+fn word(tuple: &Tuple, index: usize) -> u32 {
+    // SAFETY: within it, and aligned as it is.
+    unsafe { (&raw const *tuple).cast::<u32>().add(index).read() }
+}
+
+impl Entry {
+    #[inline(always)]
+    fn of(key: &Tuple) -> Entry {
+        let mut sum: u64 = 0;
+        for index in 0..WORDS {
+            sum = (sum ^ u64::from(word(key, index))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            sum ^= sum >> 29;
+        }
+        let mask = constant!(SETTINGS.flows) / WAYS as u32 - 1;
+        Entry { groups: [sum as u32 & mask, (sum >> 17) as u32 & mask], mark: sum & !u64::from(u32::MAX) }
+    }
+
+    /// Where this connection has its place. Never 0, which is nobody.
+    #[inline(always)]
+    fn at(&self, place: u32) -> u64 {
+        self.mark | u64::from(place.wrapping_add(1))
+    }
+}
+
+/// The addresses by which a connection is found.
+#[inline(always)]
+fn key_of(conn: &Conn) -> Tuple {
+    let mut key = conn.tuple;
+    kernel::flow_key(&mut key);
+    key
+}
 
 /// Makes a connection known by its addresses.
 #[inline(never)]
@@ -30,118 +61,158 @@ pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
         // SAFETY: a number that only ever becomes 1.
         unsafe { (*used).dialled = 1 };
     }
-    let mut key = conn.tuple;
-    let numbered = kernel::flow_key(&mut key);
-    let state = FlowState { sk: sk.0 as u64, cookie: conn.cookie, peer: NO_PEER };
-    if FLOWS.insert(&key, &state, BPF_NOEXIST.into()).is_ok() {
-        return 0;
-    }
-    for _ in 0..NAMESAKES {
-        // What a connection left behind gives way to the next one with its addresses.
-        let taken = numbered && FLOWS.get_ptr(&key).is_some_and(|other| is_namesake(other, conn.tuple.netns));
-        if !taken {
-            if FLOWS.insert(&key, &state, BPF_ANY.into()).is_err() {
-                emit::full(Table::Flows);
+    let number = places::find(conn.cookie);
+    let Some(place) = PLACES.get_ptr_mut(number) else { return 0 };
+    // SAFETY: a value of the map; its other end is not known yet.
+    nobody(unsafe { &mut (*place).peer });
+    let key = key_of(conn);
+    enter(&raw const key, number)
+}
+
+/// Global to the verifier: see `story::told`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn enter(key: *const Tuple, place: u32) -> i32 {
+    // SAFETY: the verifier knows that there are addresses, where there is anything.
+    let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
+    let entry = Entry::of(key);
+    for group in entry.groups {
+        let Some(ends) = ENDS.get_ptr_mut(group) else { return 0 };
+        // SAFETY: a value of the map.
+        for end in unsafe { &mut *ends } {
+            if *end == 0 && places::exchanged(end, 0, entry.at(place)) {
+                return 1;
             }
-            return 0;
         }
-        if let Some(crowded) = CROWDED.get_ptr_mut(0) {
-            // SAFETY: a number that only ever becomes 1.
-            unsafe { *crowded = 1 };
-        }
-        key.netns += 1;
     }
     emit::full(Table::Flows);
     0
 }
 
-/// Whether this is a connection that lives, in another namespace than ours.
+/// Nothing is known of another end.
 #[inline(always)]
-fn is_namesake(other: *const FlowState, netns: u32) -> bool {
-    // SAFETY: a value of the map.
-    let other = unsafe { &*other };
-    kernel::cookie_at(other.sk) == other.cookie
-        && kernel::state_at(other.sk) != TCP_CLOSE
-        && kernel::netns(other.sk as kernel::Ptr) != netns
+fn nobody(peer: &mut Peer) {
+    const { assert!(size_of::<Peer>().is_multiple_of(8) && PEER_NONE == 0) };
+    for index in 0..size_of::<Peer>() / 8 {
+        // SAFETY: within it. Volatile, or the stores become a loop over bytes in a function of its own.
+        unsafe { core::ptr::write_volatile((&raw mut *peer).cast::<u64>().add(index), 0) };
+    }
 }
 
-/// The flow at these addresses that `pick` takes; they become its key, in place: there is little room on the stack.
-#[inline(always)]
-fn find(key: &mut Tuple, pick: impl Fn(&FlowState) -> bool) -> Option<&'static mut FlowState> {
-    let numbered = kernel::flow_key(key);
-    // SAFETY: a value of the map.
-    let first = FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow });
-    if let Some(flow) = first
-        && pick(flow)
-    {
-        return Some(flow);
-    }
-    // SAFETY: a number.
-    let crowded = CROWDED.get_ptr(0).is_some_and(|crowded| unsafe { *crowded } != 0);
-    if !numbered || !crowded {
-        return None;
-    }
-    for _ in 1..NAMESAKES {
-        key.netns += 1;
-        // SAFETY: as above.
-        let next = FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow });
-        if let Some(flow) = next
-            && pick(flow)
-        {
-            return Some(flow);
+/// The place of the upstream connection with these addresses whose other end is the socket at `other`; where that is 0,
+/// of the one whose other end may be in this namespace.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn upstream_at(key: *const Tuple, other: u64, netns: u32) -> u32 {
+    // SAFETY: as in `enter`.
+    let Some(key) = (unsafe { key.as_ref() }) else { return NOWHERE };
+    let entry = Entry::of(key);
+    for group in entry.groups {
+        let Some(ends) = ENDS.get_ptr(group) else { return NOWHERE };
+        // SAFETY: a value of the map; numbers that are written as a whole.
+        for end in unsafe { &*ends } {
+            let place = (*end as u32).wrapping_sub(1);
+            if *end != 0 && *end ^ entry.mark <= u32::MAX.into() && leads(place, key, other, netns) {
+                return place;
+            }
         }
     }
-    None
+    NOWHERE
 }
 
-/// The flow of the connection with this cookie, by its own addresses.
 #[inline(always)]
-pub fn of(addresses: &mut Tuple, cookie: u64) -> Option<&'static mut FlowState> {
-    find(addresses, |flow| flow.cookie == cookie)
+fn leads(place: u32, key: &Tuple, other: u64, netns: u32) -> bool {
+    let Some(place) = PLACES.get_ptr(place) else { return false };
+    // SAFETY: a value of the map.
+    let place = unsafe { &*place };
+    // The last word is the namespace, which counts only where the addresses are that namespace's own.
+    let mut differ = 0;
+    for index in 0..WORDS - 1 {
+        differ |= word(&place.conn.tuple, index) ^ word(key, index);
+    }
+    if differ != 0 || place.conn.role != ROLE_UPSTREAM || key.netns != 0 && key.netns != place.conn.tuple.netns {
+        return false;
+    }
+    if other != 0 {
+        return kernel::cookie_at(place.sk) == place.conn.cookie && kernel::receives_from(other, place.sk);
+    }
+    place.peer.seen == PEER_NONE || netns == 0 || place.peer.netns == netns
 }
 
-/// The connection is not looked for by its addresses any more. They may be those of a newer one already.
+/// The connection is not looked for by its addresses any more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub fn forget_flow(conn: *const Conn) -> i32 {
     // SAFETY: the verifier knows that there is a connection, where there is anything.
     let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
-    let mut key = conn.tuple;
-    if of(&mut key, conn.cookie).is_some() {
-        let _ = FLOWS.remove(&key);
+    if !is_remembered(conn) {
+        return 0;
+    }
+    let entry = Entry::of(&key_of(conn));
+    let own = entry.at(places::find(conn.cookie));
+    for group in entry.groups {
+        let Some(ends) = ENDS.get_ptr_mut(group) else { return 0 };
+        // SAFETY: a value of the map.
+        for end in unsafe { &mut *ends } {
+            if *end == own {
+                places::exchanged(end, own, 0);
+            }
+        }
     }
     0
 }
 
-/// The flow whose other end this socket is: addresses mirrored, in the same namespace or another one.
+/// Whether a connection came as far as to be known by its addresses.
 #[inline(always)]
-pub fn mirrored(sk: Sock) -> Option<&'static mut FlowState> {
+fn is_remembered(conn: &Conn) -> bool {
+    conn.established != 0 || conn.flags & CONN_OLD != 0
+}
+
+/// What is known of the other end of an upstream connection on this host.
+#[inline(always)]
+pub fn peer_of(conn: &Conn) -> Option<&'static Peer> {
+    if !is_remembered(conn) {
+        return None;
+    }
+    // SAFETY: a value of the map.
+    let place = PLACES.get_ptr(places::find(conn.cookie)).map(|place| unsafe { &*place })?;
+    (place.conn.cookie == conn.cookie).then_some(&place.peer)
+}
+
+/// The connection whose other end this socket is: addresses mirrored, in the same namespace or another one.
+#[inline(always)]
+pub fn mirrored(sk: Sock) -> Option<&'static mut Place> {
     // SAFETY: a number.
     let dialled = PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).dialled } != 0);
-    if dialled { mirror_of(sk) } else { None }
+    if dialled { place(mirror_of(sk)) } else { None }
 }
 
 #[inline(never)]
-fn mirror_of(sk: Sock) -> Option<&'static mut FlowState> {
-    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
-    find(&mut tuple, |flow| kernel::cookie_at(flow.sk) == flow.cookie && kernel::receives_from(sk, flow.sk))
+fn mirror_of(sk: Sock) -> u32 {
+    let mut key = kernel::mirror(&kernel::addresses_of(sk));
+    kernel::flow_key(&mut key);
+    upstream_at(&raw const key, sk.address(), 0)
 }
 
-/// The flow whose other end this socket was found to be.
-#[inline(never)]
-pub fn linked(sk: Sock, bound: u64) -> Option<&'static mut FlowState> {
-    let mut tuple = kernel::mirror(&kernel::addresses_of(sk));
-    of(&mut tuple, bound)
+#[inline(always)]
+fn place(number: u32) -> Option<&'static mut Place> {
+    // SAFETY: a value of the map.
+    PLACES.get_ptr_mut(number).map(|place| unsafe { &mut *place })
 }
 
-/// Notes in the flow that its other end's stack sent a reset, and why.
+/// The connection whose other end a socket was found to be, as long as it is watched.
+#[inline(always)]
+pub fn linked(bound: u64) -> Option<&'static mut Place> {
+    place(places::find(bound)).filter(|place| place.conn.cookie == bound && place.conn.role == ROLE_UPSTREAM)
+}
+
+/// Notes of the connection that its other end's stack sent a reset, and why.
 #[inline(always)]
 pub fn reset(sent: &Tuple, reason: u32) {
-    let netns = sent.netns;
     let mut key = kernel::mirror(sent);
-    let by_its_end = |flow: &FlowState| flow.peer.seen == PEER_NONE || netns == 0 || flow.peer.netns == netns;
-    if let Some(flow) = find(&mut key, by_its_end) {
-        flow.peer.flags |= PEER_SENT_RESET;
-        flow.peer.reset_reason = reason;
+    kernel::flow_key(&mut key);
+    if let Some(place) = place(upstream_at(&raw const key, 0, sent.netns)) {
+        place.peer.flags |= PEER_SENT_RESET;
+        place.peer.reset_reason = reason;
     }
 }

@@ -6,8 +6,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAG
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use trace502_ebpf::{
-    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Peer, Settings,
-    Target, Thread, Tuple,
+    COMM, Conn, ConnRecord, ConnectTimes, Dialled, GROUP_PATH, GROUPS, Group, LOSSES, Offsets, Peer, Settings, Target,
+    Tcp, Thread,
 };
 
 mod h2;
@@ -29,6 +29,8 @@ pub static SETTINGS: Settings = Settings {
     only_v6: u32::MAX,
     mptcp_first: u32::MAX,
     places: 16384,
+    flows: 131072,
+    _pad: 0,
     found: 0,
     drops: [0; 4],
 };
@@ -49,6 +51,15 @@ pub struct Place {
     pub conn: Conn,
     /// Kernel address of its socket, which tells whether it still lives.
     pub sk: u64,
+    /// Upstream: its other end on this host, from when it was established.
+    pub peer: Peer,
+    /// Upstream that ended and looked well: when, and how its socket was.
+    pub ended: u64,
+    pub tcp: Tcp,
+    /// Client: the last attempt that did so for it: its cookie, its place, and which request it was made for.
+    pub last: u64,
+    pub last_place: u32,
+    pub last_request: u32,
 }
 
 /// Connections. How many there is room for is set at load.
@@ -147,24 +158,9 @@ pub static SCRATCH_THREAD: PerCpuArray<Thread, 1> = PerCpuArray::new();
 #[btf_map]
 pub static THREADS: HashMap<u32, Thread, 32768, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// An upstream connection by its addresses as the proxy sees them.
-#[repr(C)]
-pub struct FlowState {
-    /// Kernel address of the proxy's socket, valid as long as its cookie is this one.
-    pub sk: u64,
-    pub cookie: u64,
-    pub peer: Peer,
-}
-
+/// Where upstream connections have their places, by their addresses: see `flow`. 0 for none.
 #[btf_map]
-pub static FLOWS: HashMap<Tuple, FlowState, 131072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
-
-/// Connections of different namespaces with the same addresses: more than these are not told apart.
-pub const NAMESAKES: u32 = 4;
-
-/// Not 0 once there were two such connections at a time.
-#[btf_map]
-pub static CROWDED: Array<u32, 1> = Array::new();
+pub static ENDS: Array<[u64; WAYS], { 131072 / WAYS }> = Array::new();
 
 /// The other end of a proxy's unix connection: sockets of that family seldom have a cookie, and no hook sees them accepted.
 #[derive(Clone, Copy)]

@@ -11,20 +11,25 @@ use crate::{emit, flow};
 /// The other end of the connection, where it lives on this host.
 #[inline(always)]
 pub fn other_end(record: &mut ConnRecord) {
-    // A copy: kernels before 6.2 take no key from the ring buffer's memory.
-    let mut key = record.tuple;
-    let Some(flow) = flow::of(&mut key, record.conn.cookie) else { return };
-    kernel::copy((&raw mut record.peer).cast(), (&raw const flow.peer).cast(), size_of::<Peer>());
-    if flow.peer.sk == 0 || kernel::cookie_at(flow.peer.sk) != flow.peer.cookie {
+    if let Some(peer) = flow::peer_of(&record.conn) {
+        as_it_is(record, peer);
+    }
+}
+
+/// What is known of the other end, and what its socket says of itself where it still lives.
+#[inline(always)]
+pub fn as_it_is(record: &mut ConnRecord, peer: &Peer) {
+    kernel::copy((&raw mut record.peer).cast(), (&raw const *peer).cast(), size_of::<Peer>());
+    if peer.sk == 0 || kernel::cookie_at(peer.sk) != peer.cookie {
         return;
     }
     record.peer.flags |= PEER_LIVE;
-    record.peer.state = kernel::state_at(flow.peer.sk);
-    if kernel::accepted_at(flow.peer.sk) {
+    record.peer.state = kernel::state_at(peer.sk);
+    if kernel::accepted_at(peer.sk) {
         record.peer.flags |= PEER_ACCEPTED;
     }
     if record.peer.flags & PEER_CLOSED_FIRST == 0 {
-        record.peer.unread = kernel::unread(flow.peer.sk as *const u8);
+        record.peer.unread = kernel::unread(peer.sk as *const u8);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kernel;
 use crate::maps::{PLACES, TAGS, WAYS, constant};
 
 /// No place: past the end of the map.
-const NOWHERE: u32 = u32::MAX;
+pub const NOWHERE: u32 = u32::MAX;
 /// Tag of a place that is being prepared for its new owner.
 const TAKEN: u64 = u64::MAX;
 

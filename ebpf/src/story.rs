@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::bpf_jiffies64;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, Ptr, Sock};
-use crate::maps::{PROCS, RECENT, SCRATCH, SCRATCH_THREAD, STREAMS, Stream, StreamKey, constant};
-use crate::{emit, peer, thread};
+use crate::maps::{PLACES, PROCS, Place, RECENT, SCRATCH, SCRATCH_THREAD, STREAMS, Stream, StreamKey, constant};
+use crate::{emit, peer, places, thread};
 
 /// Puts a record of this connection together. Its socket is an address here, 0 for none: see [`hand_over`].
 #[inline(always)]
@@ -129,6 +129,33 @@ pub fn told(sk: u64, conn: *const Conn, kind: u32, why: u32) -> i32 {
     0
 }
 
+/// The place of the connection with this cookie, as long as it has it.
+#[inline(always)]
+fn place_of(cookie: u64) -> Option<(u32, &'static mut Place)> {
+    let number = places::find(cookie);
+    // SAFETY: a value of the map.
+    let place = PLACES.get_ptr_mut(number).map(|place| unsafe { &mut *place })?;
+    (place.conn.cookie == cookie).then_some((number, place))
+}
+
+/// An attempt that looked well is at its end. Most of those that answered need not be kept: what is known of one stays in
+/// its place for as long as nobody else is given that, which the place of its client says.
+#[inline(never)]
+pub fn leave(sk: Sock, conn: &Conn) -> i32 {
+    if conn.flags & CONN_UNIX != 0 || conn.phase != PHASE_ANSWERED || conn.bound_request & STREAM != 0 {
+        return keep(sk, conn);
+    }
+    let Some((_, client)) = place_of(conn.bound) else { return 0 };
+    let Some((number, own)) = place_of(conn.cookie) else { return 0 };
+    own.ended = emit::now();
+    // SAFETY: no arguments.
+    sk.tcp(unsafe { bpf_jiffies64() }, &mut own.tcp);
+    client.last = conn.cookie;
+    client.last_place = number;
+    client.last_request = conn.bound_request;
+    0
+}
+
 /// Keeps an attempt that looked well, in case its client gets an error after all.
 /// Only from the owner's context: an interrupt would write over the scratch of the program it interrupts.
 #[inline(always)]
@@ -153,6 +180,10 @@ pub fn kept(sk: u64, conn: *const Conn) -> i32 {
             unsafe { *address(record) = sk };
         }
         let _ = RECENT.insert(&key, &*record, BPF_ANY.into());
+    }
+    // It is the last one now.
+    if let Some((_, client)) = place_of(conn.bound) {
+        client.last = 0;
     }
     0
 }
@@ -229,7 +260,39 @@ pub fn client_error(sk: Sock, conn: &mut Conn, why: u16) -> i32 {
     closes_next(conn);
     hand_over(sk, conn, Kind::Client, why | IN_TASK);
     conn.bound = bound;
+    left(conn.cookie, conn.request);
     last_attempt(conn.cookie, conn.request)
+}
+
+/// Tells the last attempt of this request, where it was left in its place.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn left(client: u64, request: u32) -> i32 {
+    let Some((_, of)) = place_of(client) else { return 0 };
+    let cookie = of.last;
+    if cookie == 0 || of.last_request != request {
+        return 0;
+    }
+    of.last = 0;
+    let Some(place) = PLACES.get_ptr(of.last_place) else { return 0 };
+    // SAFETY: a value of the map, which may be given to another at any time.
+    let place = unsafe { &*place };
+    emit::record_if::<ConnRecord>(Kind::Attempt, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        compose(record, 0, &place.conn, Kind::Attempt as u16, WHY_ASKED);
+        record.header.at = place.ended;
+        kernel::copy((&raw mut record.tcp).cast(), (&raw const place.tcp).cast(), size_of::<Tcp>());
+        record.conn.role = ROLE_UPSTREAM;
+        peer::as_it_is(record, &place.peer);
+        peer::find_listener(&record.tuple, &mut record.listener);
+        // SAFETY: numbers of a value of the map. Opaque is what has ended.
+        let still = unsafe { core::ptr::read_volatile(&raw const place.conn.cookie) == cookie };
+        still && place.conn.role == ROLE_OPAQUE && record.conn.bound == client && record.conn.bound_request == request
+    });
+    // Whatever was kept is older.
+    let _ = RECENT.remove(&client);
+    0
 }
 
 /// A proxy that writes first closes next what led to the error. What it did right before says the same: the record

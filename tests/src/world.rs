@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
 
 use crate::certs::Certs;
-use crate::guard::TempDir;
+use crate::guard::{self, TempDir};
 use crate::netns::Netns;
 use crate::service::{Draft, Service};
 
@@ -253,6 +253,25 @@ fn raise_file_limit() {
     }
 }
 
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether this process may load programs and make namespaces; says so where it may not.
+pub fn root() -> bool {
+    // SAFETY: geteuid cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("skipped: probes and network namespaces need root");
+    }
+    root
+}
+
+/// The right to a world: one at a time in a process, where there can be one, after what a killed run left is gone.
+pub fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    root().then(|| {
+        guard::sweep();
+        lock(&ALONE)
+    })
 }

@@ -4,19 +4,19 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use trace502::model::{Confidence, Incident, Process};
 use trace502_tests::agent::{Agent, binary};
 use trace502_tests::client::{Answer, Ask, ask_once};
 use trace502_tests::daemon::{free, get};
-use trace502_tests::guard::{self, until};
+use trace502_tests::guard::until;
 use trace502_tests::netns::{self, Netns};
 use trace502_tests::podman::{Container, Podman, Root, missing};
 use trace502_tests::proxies::{Kind, Proxy};
 use trace502_tests::route::Route;
-use trace502_tests::world::{HOST, Ports, World, lock, sibling};
+use trace502_tests::world::{HOST, Ports, World, alone, sibling};
 
 const NGINX: &str = "
 daemon off; worker_processes 1; user www-data; pid /tmp/nginx.pid; error_log /tmp/error.log;
@@ -30,20 +30,13 @@ http {
 ";
 const MEMORY: &str = "48m";
 
-/// One world at a time; `None` where there can be none.
-fn alone() -> Option<MutexGuard<'static, ()>> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // SAFETY: geteuid cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: containers and probes need root");
-        return None;
-    }
+/// One world of containers at a time; `None` where there can be none.
+fn alone_with_podman() -> Option<MutexGuard<'static, ()>> {
     if let Some(program) = missing() {
         eprintln!("skipped: {program} is not installed; `cargo xtask setup --tests` installs it");
         return None;
     }
-    guard::sweep();
-    Some(lock(&ALONE))
+    alone()
 }
 
 /// Asks the proxy inside its namespace.
@@ -89,7 +82,7 @@ fn to_give(flag: &str) -> String {
 
 #[test]
 fn the_recipe_builds_and_the_agent_in_it_sees_the_host() {
-    let Some(_alone) = alone() else { return };
+    let Some(_alone) = alone_with_podman() else { return };
     let world = World::new(Ports::Plenty).unwrap();
     let podman = Podman::new(world.dir()).unwrap();
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/container/Containerfile");
@@ -128,7 +121,7 @@ fn the_recipe_builds_and_the_agent_in_it_sees_the_host() {
 
 #[test]
 fn proxy_and_upstream_in_containers_are_named_and_an_oom_kill_in_one_is_told() {
-    let Some(_alone) = alone() else { return };
+    let Some(_alone) = alone_with_podman() else { return };
     let world = World::new(Ports::Plenty).unwrap();
     let podman = Podman::new(world.dir()).unwrap();
     let address = format!("{HOST}:8000");

@@ -1,11 +1,10 @@
 //! The three measures, asserted at the level reached. One table holds the levels; it may only be tightened.
 
-use std::sync::Mutex;
-
 use trace502_tests::cells::{self, Choice};
 use trace502_tests::proxies::Kind;
 use trace502_tests::truth::Verdict;
-use trace502_tests::{exact, guard, recordings, secure_silence, silence};
+use trace502_tests::world::alone;
+use trace502_tests::{exact, recordings, secure_silence, silence};
 
 /// What a proxy must reach.
 struct Level {
@@ -37,20 +36,6 @@ const LEVELS: [Level; 6] = [
 /// Incidents that nobody asked for, among 512 streams of Envoy.
 const STREAMS_STRAYS: usize = 5;
 
-/// The measures want the machine for themselves.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Without root there is nothing to measure; the tests task insists on it.
-fn may_run() -> bool {
-    // SAFETY: geteuid cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("skipped: the lab needs root");
-    }
-    guard::sweep();
-    root
-}
-
 #[test]
 fn every_cause_has_a_cell() {
     let catalogue: Vec<String> = trace502::causes::CATALOGUE.iter().map(|cause| cause.id.to_owned()).collect();
@@ -69,10 +54,8 @@ fn every_cause_a_cell_expects_is_in_the_catalogue() {
 
 #[test]
 fn cells_name_their_causes() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     let proxies = Kind::ALL.to_vec();
     let choice = Choice { proxies, agent: true, workers: 24, ..Choice::default() };
     let mut report = cells::run(&choice).unwrap();
@@ -81,6 +64,8 @@ fn cells_name_their_causes() {
     let failures: Vec<String> =
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");
+    let misled = report.outcomes.iter().filter(|cell| cell.misled).count();
+    assert_eq!(misled, 0, "a wrong cause is worse than none:\n{list}");
     let not_made = report.outcomes.iter().filter(|cell| matches!(cell.verdict, Verdict::NotMade(_))).count();
     assert!(not_made <= cells::STRAY, "the lab could not make {not_made} faults:\n{list}");
     for level in LEVELS {
@@ -93,10 +78,8 @@ fn cells_name_their_causes() {
 
 #[test]
 fn causes_are_exact_under_concurrency() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     for level in LEVELS.iter().filter(|level| level.exact > 0) {
         let measure = || exact::run(level.kind, 1000, exact::Clients::Plain, true).unwrap();
         let mut result = measure();
@@ -112,10 +95,8 @@ fn causes_are_exact_under_concurrency() {
 
 #[test]
 fn streams_of_one_connection_each_have_their_cause() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     // 64 at a time, inside TLS.
     let measure = || exact::run(Kind::Nginx, 512, exact::Clients::Streams, true).unwrap();
     let mut result = measure();
@@ -130,10 +111,8 @@ fn streams_of_one_connection_each_have_their_cause() {
 
 #[test]
 fn streams_of_envoy_have_their_own_cause_or_none() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     // Which of several connections that did not come about was whose, nothing tells before one has failed alone.
     let measure = || exact::run(Kind::Envoy, 512, exact::Clients::Streams, true).unwrap();
     let wrong = |result: &exact::Exactness| {
@@ -154,10 +133,8 @@ fn streams_of_envoy_have_their_own_cause_or_none() {
 
 #[test]
 fn health_is_silent() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     for level in LEVELS.iter().filter(|level| level.exact > 0) {
         let result = silence::run(level.kind, 5000, true).unwrap();
         println!("{result}");
@@ -169,10 +146,8 @@ fn health_is_silent() {
 
 #[test]
 fn health_inside_tls_and_http2_is_silent() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     for kind in [Kind::Nginx, Kind::Haproxy, Kind::Apache, Kind::Caddy, Kind::Envoy] {
         let result = secure_silence::run(kind, 1000, true).unwrap();
         println!("{result}");
@@ -183,10 +158,8 @@ fn health_inside_tls_and_http2_is_silent() {
 
 #[test]
 fn a_replay_repeats_the_recorder_byte_for_byte() {
-    if !may_run() {
-        return;
-    }
-    let _alone = ALONE.lock();
+    // The measures want the machine for themselves.
+    let Some(_alone) = alone() else { return };
     let dir = std::env::temp_dir().join(format!("trace502-replay-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     for (kind, faults) in [

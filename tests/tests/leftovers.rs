@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use trace502_tests::guard::{sweep, until};
+use trace502_tests::world::root;
 
 /// Whatever on this host carries this name: namespaces, folders, control groups, processes.
 fn left(name: &str) -> Vec<String> {
@@ -35,9 +36,7 @@ fn left(name: &str) -> Vec<String> {
 
 #[test]
 fn what_a_killed_run_left_is_swept_by_the_next() {
-    // SAFETY: geteuid cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: the lab needs root");
+    if !root() {
         return;
     }
     // These have a service that is stopped, one in a memory limit, a supervisor's children, rules of nftables, and PHP-FPM;

@@ -6,29 +6,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use trace502_tests::agent;
 use trace502_tests::client::{Answer, Ask, ask_once};
 use trace502_tests::daemon::{Daemon, PATIENCE, exchange, get};
-use trace502_tests::guard::{self, Launch, TempDir, output, signal_pid, tool, until};
+use trace502_tests::guard::{Launch, TempDir, output, signal_pid, tool, until};
 use trace502_tests::netns;
 use trace502_tests::proxies::{Kind, Proxy};
 use trace502_tests::route::{Route, Special};
 use trace502_tests::service::Draft;
-use trace502_tests::world::{Ports, World, lock};
-
-/// One world at a time; `None` where there can be none.
-fn alone() -> Option<MutexGuard<'static, ()>> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // SAFETY: geteuid cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: probes need root");
-        return None;
-    }
-    guard::sweep();
-    Some(lock(&ALONE))
-}
+use trace502_tests::world::{Ports, World, alone};
 
 fn ask(world: &World, addr: SocketAddr, path: &str) -> Answer {
     let handle = world.proxies.handle();

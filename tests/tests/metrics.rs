@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use trace502_tests::client::{Answer, Ask, ask_once};
 use trace502_tests::daemon::{Daemon, Prometheus};
-use trace502_tests::guard;
 use trace502_tests::netns;
 use trace502_tests::proxies::{Kind, Proxy};
 use trace502_tests::route::Route;
 use trace502_tests::service::{Draft, Service};
-use trace502_tests::world::{Ports, World};
+use trace502_tests::world::{Ports, World, alone};
 
 struct Scene {
     world: Arc<World>,
@@ -47,12 +46,7 @@ fn mortal(world: &World, name: &str, at: &str, conduct: &str, memory: Option<u64
 
 #[test]
 fn every_metric_moves_and_prometheus_evaluates_our_rules_on_them() {
-    // SAFETY: geteuid cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: probes need root");
-        return;
-    }
-    guard::sweep();
+    let Some(_alone) = alone() else { return };
     let world = World::new(Ports::Plenty).unwrap();
     let at = || format!("127.0.0.1:{}", world.port());
     let (well, nobody, hungry, crasher, leaver, resetter) = (at(), at(), at(), at(), at(), at());

@@ -145,6 +145,19 @@ fn only_the_main_thread_of_many_was_asked() {
 }
 
 #[test]
+fn a_paused_container_is_said_to_be_frozen() {
+    let mut w = nginx();
+    let mut a = w.attempt();
+    hung(&w, &mut a);
+    let waits_in = Some("get_signal".into());
+    w.host.activity.insert(SERVER, Activity { states: "S".into(), waits_in, frozen: true, ..Activity::default() });
+    w.tell(a);
+    error_after(&mut w, 2 * SECOND, ClientOutcome::Status(504));
+    let i = w.incident();
+    assert!(i.summary.contains("frozen with its cgroup") && !i.summary.contains("get_signal"), "{}", i.summary);
+}
+
+#[test]
 fn a_wrong_header_sends_nobody_to_another_port() {
     let mut w = nginx();
     let mut a = w.attempt();

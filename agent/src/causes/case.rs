@@ -3,8 +3,8 @@
 mod around;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Scope;
 use crate::correlate::{Counted, Owner, Past};
@@ -14,7 +14,6 @@ use crate::model::{
     Attempt, ClientError, Connection, Endpoint, Flow, Handover, Handshake, Nanos, Packet, Peer, Phase, Tcp,
 };
 use crate::proxies::Protocol;
-use crate::text;
 use crate::wire::h2::{self, Carries, Refusal};
 use crate::wire::{Looks, http, tls};
 
@@ -23,12 +22,12 @@ pub use around::ListenerView;
 /// What the host answered, so that a case is judged on one picture however often it is asked.
 #[derive(Debug, Default)]
 pub struct Answers {
-    process: BTreeMap<u32, Option<ProcessFacts>>,
-    siblings: BTreeMap<u32, Vec<ProcessFacts>>,
-    activity: BTreeMap<u32, Option<Activity>>,
-    memory: BTreeMap<u32, Option<MemoryFacts>>,
-    descriptors: BTreeMap<u32, Option<Counted>>,
-    listeners: BTreeMap<u32, Listeners>,
+    process: Few<Option<Arc<ProcessFacts>>>,
+    siblings: Few<Vec<ProcessFacts>>,
+    activity: Few<Option<Activity>>,
+    memory: Few<Option<MemoryFacts>>,
+    descriptors: Few<Option<Counted>>,
+    listeners: Few<Listeners>,
     netns: Option<Option<u32>>,
     path: Option<PathFacts>,
 }
@@ -36,7 +35,35 @@ pub struct Answers {
 impl Answers {
     /// What was asked ahead of the case, because it would not hold.
     pub fn note_descriptors(&mut self, pid: u32, facts: Option<Counted>) {
-        self.descriptors.insert(pid, facts);
+        self.descriptors.of(pid, || facts);
+    }
+}
+
+/// Answers about a few processes or namespaces: most errors ask about one or two.
+#[derive(Debug)]
+struct Few<T>(Vec<(u32, T)>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Few(Vec::new())
+    }
+}
+
+impl<T> Few<T> {
+    fn get(&self, id: u32) -> Option<&T> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, answer)| answer)
+    }
+
+    /// What was answered, else what is answered now.
+    fn of(&mut self, id: u32, ask: impl FnOnce() -> T) -> &T {
+        let at = match self.0.iter().position(|(known, _)| *known == id) {
+            Some(at) => at,
+            None => {
+                self.0.push((id, ask()));
+                self.0.len() - 1
+            }
+        };
+        &self.0[at].1
     }
 }
 
@@ -116,7 +143,7 @@ impl<'a> Case<'a> {
 
     /// The address, for a sentence.
     pub fn place(&self) -> String {
-        self.endpoint().map_or_else(|| "the upstream".into(), |e| text::clipped(&e.to_string(), 140))
+        self.endpoint().map_or_else(|| "the upstream".into(), Endpoint::place)
     }
 
     pub fn phase(&self) -> Option<Phase> {

@@ -38,7 +38,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     let finding = finding.note(case.at, "first_bytes", format!("first bytes of the answer: {shown}"));
     if answered == Looks::HttpResponse {
         let service = case.server().map_or_else(|| case.place(), |pid| case.service(pid));
-        return finding.fix(format!("mend {service}: it writes a header that is none")).yes();
+        return finding.fix(format!("mend {service}: it answers with what proxies refuse")).yes();
     }
     finding
         .fix(format!("check what listens on {}: it does not speak {wanted}", case.place()))
@@ -53,7 +53,7 @@ fn bad_header(case: &Case<'_>) -> Option<Finding> {
     let refused = case.attempt.is_some_and(|a| a.handover == Handover::Asked)
         || case.client.is_some_and(|c| c.outcome != ClientOutcome::Closed);
     refused.then(|| {
-        Finding::new(format!("the header of the answer of {} is wrong: {line}", case.place()))
+        Finding::new(format!("the answer of {} breaks the rules of HTTP: {line}", case.place()))
             .proven_if(case.said() == Some(&Hint::InvalidResponse), "the proxy's own word that this was why")
     })
 }

@@ -4,6 +4,7 @@
 //! remembers the answers. `certain` means that the proof in its catalogue entry was observed.
 
 mod accept_queue_full;
+mod behind;
 mod case;
 pub mod death;
 mod dns_failure;

@@ -5,7 +5,7 @@ use crate::correlate::history::Listener;
 use crate::host::ListenerFacts;
 use crate::model::{Endpoint, Group};
 use crate::proxies::{self, Setting};
-use crate::text;
+use crate::text::{self, sentence};
 use std::net::SocketAddr;
 
 pub static CAUSE: Cause = Cause {
@@ -43,12 +43,13 @@ fn rule(case: &Case<'_>) -> Verdict {
         Some(_) => Finding::new(format!("{place} is redirected to another address, and nothing listens there"))
             .missing("where it is redirected to"),
         None if case.is_unix() => Finding::new(format!("nobody listens on {place}: the file is a left-over")),
-        None => Finding::new(format!("nothing listens on {place}{}", since(case))),
+        None => Finding::new(sentence(format_args!("nothing listens on {place}{}", since(case)))),
     };
     let finding = match stack {
         Some((at, p)) => {
             let reason = p.reason.as_deref().map_or_else(String::new, |r| format!(" ({})", text::safe(r)));
-            finding.note(*at, "rst_sent", format!("the stack of {place} answered the SYN with a reset{reason}"))
+            let text = sentence(format_args!("the stack of {place} answered the SYN with a reset{reason}"));
+            finding.note(*at, "rst_sent", text)
         }
         None => finding,
     };
@@ -63,7 +64,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     finding
         .fix(match gone {
             Some(gone) => format!("start {} again", case.service(gone.pid)),
-            None => format!("start what should listen on {place}"),
+            None => sentence(format_args!("start what should listen on {place}")),
         })
         .fixes(near.map(|(addr, l)| {
             let who = l.pid.map_or_else(|| "somebody".into(), |pid| case.who(pid));
@@ -115,10 +116,16 @@ fn alike(a: u16, b: u16) -> Option<u16> {
     if a.abs_diff(b) <= 10 {
         return Some(a.abs_diff(b));
     }
-    let (a, b) = (a.to_string(), b.to_string());
-    let differing = a.bytes().zip(b.bytes()).filter(|(x, y)| x != y).count();
-    let mut sorted = (a.clone().into_bytes(), b.clone().into_bytes());
-    sorted.0.sort_unstable();
-    sorted.1.sort_unstable();
-    (a.len() == b.len() && (differing == 1 || (differing == 2 && sorted.0 == sorted.1))).then_some(20)
+    if a.checked_ilog10() != b.checked_ilog10() {
+        return None;
+    }
+    // Digits, from the last one; the zeros before a number are the same in both.
+    let digits = |port: u16| [1, 10, 100, 1_000, 10_000].map(|place| port / place % 10);
+    let (a, b) = (digits(a), digits(b));
+    let differing = a.iter().zip(&b).filter(|(x, y)| x != y).count();
+    let sorted = |mut digits: [u16; 5]| {
+        digits.sort_unstable();
+        digits
+    };
+    (differing == 1 || (differing == 2 && sorted(a) == sorted(b))).then_some(20)
 }

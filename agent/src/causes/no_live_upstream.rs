@@ -57,7 +57,7 @@ fn of_route(case: &Case<'_>, failed: &[Down<'_>], said: bool) -> Finding {
         2 => ", and one more of its upstreams".into(),
         n => format!(", and {} more of its upstreams", n - 1),
     };
-    let place = text::clipped(&endpoint.to_string(), 140);
+    let place = endpoint.place();
     let times = if last.count == 1 { "once,".into() } else { format!("{} times, last", last.count) };
     Finding::new(format!(
         "{name} made no attempt: its upstream {place} had failed {times} {} ({}){others}",

@@ -93,6 +93,8 @@ pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
     let throttled = throttled.map_or_else(String::new, |n| format!(", its CPU limit was hit {n} times"));
     Some(if activity.states.is_empty() {
         return None;
+    } else if activity.frozen {
+        "frozen with its cgroup (docker unpause or systemctl thaw lets it go on)".into()
     } else if has('T') || has('t') {
         "stopped (SIGSTOP or a debugger)".into()
     } else if has('D') {

@@ -49,6 +49,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         .notes(stderr)
         .note(case.at, "response", said)
         .fix(log)
+        .behind(case)
         .yes()
 }
 

@@ -29,5 +29,6 @@ fn rule(case: &Case<'_>) -> Verdict {
         .notes(death::consequence(case, link).map(|(at, kind, text)| super::Note { at, kind, text }))
         .fix(format!("look at the log of {} for why it ended; let a supervisor start it again", case.service(dead.pid)))
         .of_process(Some(dead.pid))
+        .behind(case)
         .yes()
 }

@@ -56,6 +56,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         .proven_if(greeted != Some(false), GREETED)
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(alive, if case.is_local() { "which process reset it, and that it lives" } else { ELSEWHERE })
+        .behind(case)
         .yes()
 }
 

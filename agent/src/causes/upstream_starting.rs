@@ -85,7 +85,7 @@ fn successor(case: &Case<'_>, last: u32, closed: Nanos) -> Option<(u32, Nanos)> 
     });
     let before = || {
         let pid = case.endpoint().and_then(|e| case.past.successor(e))?;
-        case.process(pid).filter(young).map(|p| (p.pid, p.started))
+        case.process(pid).filter(|p| young(p)).map(|p| (p.pid, p.started))
     };
     known.or_else(before).or_else(|| {
         let history = &case.past.history;

@@ -3,7 +3,7 @@
 use super::{Case, Note};
 use crate::model::{Handover, Nanos};
 use crate::proxies::Setting;
-use crate::text;
+use crate::text::{self, sentence};
 
 impl Case<'_> {
     /// `uvicorn (pid 812)`.
@@ -13,9 +13,9 @@ impl Case<'_> {
     }
 
     pub fn name(&self, pid: u32) -> Option<String> {
-        let facts = self.process(pid).map(|p| p.name);
-        let name = facts.or_else(|| self.past.history.comm_of(pid).map(str::to_owned))?;
-        Some(text::clipped(&name, 40))
+        let facts = self.process(pid);
+        let name = facts.as_ref().map(|p| p.name.as_str()).or_else(|| self.past.history.comm_of(pid))?;
+        Some(text::clipped(name, 40))
     }
 
     /// `uvicorn (pid 812)`, or `the upstream` where its process is not known.
@@ -50,7 +50,8 @@ impl Case<'_> {
     /// What this proxy calls a setting, in a sentence: `raise {}`.
     pub fn advise(&self, setting: Setting, sentence: &str) -> Option<String> {
         let name = (self.owner.kind.setting)(setting, self.protocol())?;
-        Some(format!("{}: {}", self.owner.name, sentence.replace("{}", name)))
+        let (before, after) = sentence.split_once("{}").unwrap_or((sentence, ""));
+        Some([&self.owner.name, ": ", before, name, after].concat())
     }
 
     /// `41 ms before`.
@@ -73,19 +74,22 @@ impl Case<'_> {
         let name = &self.owner.name;
         let place = self.place();
         if !conn.reused {
-            note(conn.opened, "connect", format!("{name} connects to {place}"));
-            let took = conn.established.zip(conn.opened).map(|(e, o)| text::duration(e.saturating_sub(o)));
-            note(
-                conn.established,
-                "connected",
-                format!("connected after {}", took.unwrap_or_else(|| "a moment".into())),
-            );
+            note(conn.opened, "connect", sentence(format_args!("{name} connects to {place}")));
+            if let Some(established) = conn.established {
+                let took = conn.opened.map(|opened| text::duration(established.saturating_sub(opened)));
+                let took = took.unwrap_or_else(|| "a moment".into());
+                note(Some(established), "connected", sentence(format_args!("connected after {took}")));
+            }
         }
-        let sent = text::count(conn.request_bytes, "byte");
-        let reused =
-            if conn.reused { format!(" as request {} on this connection", conn.request) } else { String::new() };
-        let what = if self.sent_hello() { "TLS hello" } else { "request" };
-        note(conn.asked, "request_sent", format!("{what} sent{reused} ({sent} so far)"));
+        if conn.asked.is_some() {
+            let sent = text::count(conn.request_bytes, "byte");
+            let reused = match conn.reused {
+                true => format!(" as request {} on this connection", conn.request),
+                false => String::new(),
+            };
+            let what = if self.sent_hello() { "TLS hello" } else { "request" };
+            note(conn.asked, "request_sent", sentence(format_args!("{what} sent{reused} ({sent} so far)")));
+        }
         note(conn.fin, "fin_received", "the upstream closed its side (FIN)".into());
         note(conn.reset, "rst_received", "the connection was reset (RST)".into());
         if let Some(peer) = &attempt.peer {
@@ -98,7 +102,7 @@ impl Case<'_> {
         }
         if let Some(errno) = self.errno() {
             let call = if self.connecting() { "connect()" } else { "the socket" };
-            note(Some(self.at), "errno", format!("{call} gave {name} {}", text::errno(errno)));
+            note(Some(self.at), "errno", sentence(format_args!("{call} gave {name} {}", text::errno(errno))));
         } else if attempt.handover == Handover::Answered {
             // The answer was the news: the connection goes on.
         } else if self.unanswered() || (self.gave_up() && (self.no_answer() || self.only_control().is_some())) {

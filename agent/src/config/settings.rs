@@ -8,7 +8,7 @@ use trace502_ebpf::GROUPS;
 
 use super::options::{Change, OPTIONS};
 use crate::logs::{SourceError, Word};
-use crate::model::{GROUP_PREFIX, GroupPath};
+use crate::model::{GROUP_PREFIX, ProxyWord};
 use crate::when;
 
 /// Settings of the agent, complete.
@@ -53,7 +53,7 @@ impl Settings {
             history: one(from, "history", absolute),
             history_max_age: needed(from, "history-max-age", when::parse_duration),
             history_max_size: needed(from, "history-max-size", |w| at_least(when::parse_size(w)?, 1 << 20, "1MiB")),
-            proxy: many(from, "proxy", proxy_name),
+            proxy: many(from, "proxy", |word| ProxyWord::parse(word).map(|_| word.to_owned())),
             any: switch(from, "any"),
             log: words(from, "log", log),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
@@ -247,14 +247,6 @@ fn ring_size(word: &str) -> Result<u64, String> {
     } else {
         Err(format!("`{}` is no power of two from 64KiB to 1GiB", word.escape_debug()))
     }
-}
-
-fn proxy_name(word: &str) -> Result<String, String> {
-    if let Some(path) = word.strip_prefix(GROUP_PREFIX) {
-        return GroupPath::parse(path).map(|path| format!("{GROUP_PREFIX}{path}"));
-    }
-    let plain = !word.is_empty() && word.len() <= 64 && word.chars().all(|c| !c.is_control() && c != '/');
-    if plain { Ok(word.to_owned()) } else { Err(format!("`{}` is no process name or pid", word.escape_debug())) }
 }
 
 fn instance_name(word: &str) -> Result<String, String> {

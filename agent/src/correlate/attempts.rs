@@ -130,7 +130,7 @@ enum Known {
 }
 
 /// A connect() that failed in the call, as an attempt.
-pub(super) fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt {
+pub(super) fn in_call(at: Nanos, task: Task, failed: ConnectFailed) -> Attempt {
     let flow = match &failed.endpoint {
         Endpoint::Tcp(remote) => {
             let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -140,7 +140,7 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: &ConnectFailed) -> Attempt 
     };
     Attempt {
         handover: Handover::Failed,
-        endpoint: failed.endpoint.clone(),
+        endpoint: failed.endpoint,
         conn: Connection {
             cookie: failed.cookie.unwrap_or(0),
             flow,

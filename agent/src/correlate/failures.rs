@@ -57,6 +57,20 @@ pub struct Failed {
 }
 
 impl Failed {
+    fn new(at: Nanos) -> Failed {
+        Failed {
+            count: 0,
+            first: at,
+            last: at,
+            cause: "unattributed",
+            summary: String::new(),
+            routes: BTreeMap::new(),
+            errored: None,
+            checked: false,
+            ever_checked: false,
+        }
+    }
+
     /// The last one that came before this moment, as far as that is known.
     pub fn before(&self, at: Nanos) -> Nanos {
         if self.last <= at { self.last } else { self.first }
@@ -70,6 +84,13 @@ impl Failed {
     /// Whether it may ever have: more routes than are kept may stand for any.
     pub fn concerned(&self, route: Option<&Route>) -> bool {
         self.ever_checked || self.routes.len() >= ROUTES || self.made_fail(route)
+    }
+}
+
+fn forget_oldest(upstreams: &mut BTreeMap<Endpoint, Failed>) {
+    let oldest = upstreams.iter().min_by_key(|(_, f)| f.last).map(|(endpoint, _)| endpoint.clone());
+    if let Some(endpoint) = oldest {
+        upstreams.remove(&endpoint);
     }
 }
 
@@ -89,35 +110,31 @@ impl Failures {
         summary: &str,
         checked: bool,
     ) {
-        let full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
-        let upstreams = self.groups.get(&group).map_or(0, BTreeMap::len);
-        let known = self.groups.get(&group).is_some_and(|g| g.contains_key(endpoint));
-        if full {
-            self.overflow += 1;
-            return;
-        }
-        if upstreams >= UPSTREAMS && !known {
-            self.overflow += 1;
-            self.forget_oldest(group);
-        }
-        let failed = self.groups.entry(group).or_default().entry(endpoint.clone());
-        let failed = failed.or_insert_with(|| Failed {
-            count: 0,
-            first: at,
-            last: at,
-            cause,
-            summary: String::new(),
-            routes: BTreeMap::new(),
-            errored: None,
-            checked,
-            ever_checked: false,
-        });
+        let Some(failed) = self.entry(at, group, endpoint) else { return };
         failed.count += 1;
         failed.last = at;
         failed.cause = cause;
         failed.checked = checked;
         failed.ever_checked |= checked;
-        failed.summary = summary.to_owned();
+        failed.summary.clear();
+        failed.summary.push_str(summary);
+    }
+
+    /// What is known of this upstream, or room for it.
+    fn entry(&mut self, at: Nanos, group: u32, endpoint: &Endpoint) -> Option<&mut Failed> {
+        if self.groups.len() >= GROUPS && !self.groups.contains_key(&group) {
+            self.overflow += 1;
+            return None;
+        }
+        let upstreams = self.groups.entry(group).or_default();
+        if !upstreams.contains_key(endpoint) {
+            if upstreams.len() >= UPSTREAMS {
+                self.overflow += 1;
+                forget_oldest(upstreams);
+            }
+            upstreams.insert(endpoint.clone(), Failed::new(at));
+        }
+        upstreams.get_mut(endpoint)
     }
 
     /// The last failure there came with an error: something answered.
@@ -127,21 +144,13 @@ impl Failures {
         }
     }
 
-    fn forget_oldest(&mut self, group: u32) {
-        let Some(upstreams) = self.groups.get_mut(&group) else { return };
-        let oldest = upstreams.iter().min_by_key(|(_, f)| f.last).map(|(endpoint, _)| endpoint.clone());
-        if let Some(endpoint) = oldest {
-            upstreams.remove(&endpoint);
-        }
-    }
-
     /// A request of this kind failed because of that upstream.
-    pub fn concerned(&mut self, group: u32, endpoint: &Endpoint, route: Route, sure: bool) {
-        let failed = self.groups.get_mut(&group).and_then(|g| g.get_mut(endpoint));
-        if let Some(failed) = failed
-            && (failed.routes.len() < ROUTES || failed.routes.contains_key(&route))
-        {
-            *failed.routes.entry(route).or_default() |= sure;
+    pub fn concerned(&mut self, group: u32, endpoint: &Endpoint, route: &Route, sure: bool) {
+        let Some(failed) = self.groups.get_mut(&group).and_then(|g| g.get_mut(endpoint)) else { return };
+        if let Some(known) = failed.routes.get_mut(route) {
+            *known |= sure;
+        } else if failed.routes.len() < ROUTES {
+            failed.routes.insert(route.clone(), sure);
         }
     }
 

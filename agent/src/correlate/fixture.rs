@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::Engine;
 use crate::host::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
@@ -27,8 +28,8 @@ impl Host for FakeHost {
     fn wall_micros(&mut self, at: Nanos) -> i64 {
         1_795_230_000_000_000 + (at / 1_000) as i64
     }
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
-        self.processes.get(&pid).cloned()
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>> {
+        self.processes.get(&pid).cloned().map(Arc::new)
     }
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {
         let same = |p: &&ProcessFacts| {
@@ -112,7 +113,7 @@ impl World {
 
     pub fn see_at(&mut self, at: Nanos, task: Option<Task>, fact: Fact) -> &mut Self {
         let seen = Observation { at, task, fact };
-        self.engine.observe(&seen, &mut self.host);
+        self.engine.observe(seen.clone(), &mut self.host);
         self.seen.push(seen);
         self.notices.extend(self.engine.drain());
         self
@@ -324,7 +325,7 @@ impl World {
             if matches!(seen.fact, Fact::Client(_)) {
                 engine.lost(seen.at, 1);
             }
-            engine.observe(seen, &mut self.host);
+            engine.observe(seen.clone(), &mut self.host);
         }
         engine.finish(&mut self.host);
         for notice in engine.drain() {

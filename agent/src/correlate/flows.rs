@@ -60,15 +60,15 @@ impl Flows {
         }
     }
 
-    pub fn reset(&mut self, at: Nanos, packet: &Packet) {
+    pub fn reset(&mut self, at: Nanos, packet: Packet) {
         self.add(at, What::Reset, packet);
     }
 
-    pub fn dropped(&mut self, at: Nanos, packet: &Packet) {
+    pub fn dropped(&mut self, at: Nanos, packet: Packet) {
         self.add(at, What::Drop, packet);
     }
 
-    fn add(&mut self, at: Nanos, what: What, packet: &Packet) {
+    fn add(&mut self, at: Nanos, what: What, packet: Packet) {
         let ends = (packet.flow.remote, packet.flow.local);
         let seen = self.packets.entry(ends).or_default();
         if seen.len() >= PER_FLOW {
@@ -76,7 +76,7 @@ impl Flows {
             seen.pop();
             self.overflow += 1;
         }
-        seen.push(Seen { at, what, packet: packet.clone() });
+        seen.push(Seen { at, what, packet });
         self.order.push_back((at, ends));
         while self.order.len() > FLOWS {
             self.overflow += 1;
@@ -164,7 +164,7 @@ mod tests {
     fn told(flows: &mut Flows, of: u32) -> (usize, usize) {
         let own = flow(7);
         let sender = Flow { local: own.remote, remote: own.local, netns: of };
-        flows.reset(1, &packet(sender, RESET));
+        flows.reset(1, packet(sender, RESET));
         (flows.resets_to(&own, 0).count(), flows.resets_toward(&own, 0).count())
     }
 

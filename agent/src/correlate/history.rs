@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{Cookie, Endpoint, ExitStatus, Listening, Nanos, Proc};
+use crate::model::{Cookie, Dial, Endpoint, ExitStatus, Listening, Nanos, Proc};
 use crate::text::SECOND;
 
 /// How long deaths and closed listeners are remembered.
@@ -14,6 +14,7 @@ const LIVES: usize = 65_536;
 const DEATHS: usize = 8_192;
 const LISTENERS: usize = 32_768;
 const SIGNALS: usize = 4;
+const DIALS: usize = 4;
 const EXECS: usize = 4_096;
 /// How many that listened are passed over when room is made.
 const ROUNDS: usize = 64;
@@ -44,6 +45,8 @@ pub struct Life {
     pub born: Option<Nanos>,
     pub oom: Option<OomSeen>,
     pub signals: Vec<SignalSeen>,
+    /// Connections that it was refused, the last ones.
+    pub dials: Vec<(Nanos, Dial)>,
     /// Where it listened.
     pub listened: Vec<Endpoint>,
 }
@@ -193,6 +196,14 @@ impl History {
             life.signals.remove(0);
         }
         life.signals.push(SignalSeen { at, signal, sender: sender.clone(), from_kernel });
+    }
+
+    pub fn dial_failed(&mut self, at: Nanos, pid: u32, dial: Dial) {
+        let life = self.life(pid, "", 0);
+        if life.dials.len() == DIALS {
+            life.dials.remove(0);
+        }
+        life.dials.push((at, dial));
     }
 
     pub fn oom(&mut self, at: Nanos, victim: &Proc, rss: Option<u64>) {

@@ -7,12 +7,11 @@ use super::{Engine, OUTCOME, Timer};
 use crate::causes::{self, Case, Opinion, Wait};
 use crate::host::Host;
 use crate::model::{Handover, Nanos, Notice, Phase, UpstreamFailure};
-use crate::text;
 
 impl Engine {
     /// Asks the causes about an attempt, and sees to what follows from the answer.
     pub(super) fn judge(&mut self, seq: u64, now: Nanos, host: &mut dyn Host) {
-        let Some(mut one) = self.tries.remove(seq) else { return };
+        let Some(mut one) = self.tries.take(seq) else { return };
         self.stop_waiting(&one);
         let (opinion, end) = {
             let case = Case {
@@ -50,7 +49,7 @@ impl Engine {
             }
         };
         let judged = matches!(one.state, State::Judged(_));
-        self.tries.insert(one);
+        self.tries.give_back(one);
         if judged {
             self.judged(seq);
         }
@@ -115,7 +114,7 @@ impl Engine {
         self.counters.failures += 1;
         self.out.push(Notice::Failure(UpstreamFailure {
             proxy: one.owner.name.clone(),
-            upstream: text::clipped(&one.attempt.endpoint.to_string(), 140),
+            upstream: one.attempt.endpoint.place(),
             cause: cause.into(),
         }));
     }

@@ -119,14 +119,17 @@ impl Engine {
     /// Takes in what the kernel said. Deadlines that lie before it are seen to first.
     ///
     /// A record may carry a time before that of the one in front of it: what the kernel side had put aside.
-    pub fn observe(&mut self, seen: &Observation, host: &mut dyn Host) {
+    pub fn observe(&mut self, seen: Observation, host: &mut dyn Host) {
         self.past.at(seen.at);
         self.run_timers(seen.at.saturating_sub(1), host);
         self.clock = self.clock.max(seen.at);
         self.expire();
         let at = seen.at;
-        match &seen.fact {
-            Fact::Client(error) => self.client_error(at, seen.task, error, seen_as(error), host),
+        match seen.fact {
+            Fact::Client(error) => {
+                let how = seen_as(&error);
+                self.client_error(at, seen.task, error, how, host);
+            }
             Fact::Attempt(attempt) => {
                 let netns = attempt.conn.flow.map_or(0, |flow| flow.netns);
                 if let Some(flow) = &attempt.conn.flow {
@@ -135,47 +138,53 @@ impl Engine {
                 // A unix connection is put aside when it is asked: its end shows only in the error of its client.
                 let open_end = attempt.handover == Handover::Asked && attempt.conn.flow.is_none();
                 let at = if open_end { self.clock } else { at };
-                self.attempt(at, seen.task, (**attempt).clone(), false, netns, host);
+                self.attempt(at, seen.task, *attempt, false, netns, host);
             }
             Fact::ConnectFailed(failed) => {
                 if of_the_host(&failed.endpoint) {
                     return;
                 }
                 let task = seen.task.unwrap_or(Task { pid: 0, tid: 0 });
-                self.attempt(at, seen.task, in_call(at, task, failed), true, failed.netns, host);
+                let netns = failed.netns;
+                self.attempt(at, seen.task, in_call(at, task, failed), true, netns, host);
             }
             Fact::ClientLeft { client, request } => {
-                self.past.left.insert((*client, *request), at);
+                self.past.left.insert((client, request), at);
             }
-            Fact::Rescued { client } => self.rescued(*client),
+            Fact::Rescued { client } => self.rescued(client),
             Fact::ResetSent(packet) => self.past.flows.reset(at, packet),
             Fact::Dropped(packet) => self.past.flows.dropped(at, packet),
             Fact::Listening(listening) if listening.unnamed() => {}
-            Fact::Listening(listening) => self.past.history.listening(at, listening),
+            Fact::Listening(listening) => self.past.history.listening(at, &listening),
             Fact::ListenerClosed(listening) => {
-                self.past.history.listener_closed(at, listening, seen.task.map(|t| t.pid));
+                self.past.history.listener_closed(at, &listening, seen.task.map(|t| t.pid));
             }
             Fact::Exec(proc) => {
                 self.owners.forget(proc.pid);
-                self.past.history.exec(at, proc);
+                self.past.history.exec(at, &proc);
             }
             Fact::Became(proc) => self.owners.forget(proc.pid),
             Fact::Fork { parent, child } => {
                 self.owners.forget(child.pid);
-                self.past.history.fork(at, *parent, child);
+                self.past.history.fork(at, parent, &child);
             }
             Fact::Exit { proc, parent, status } => {
-                self.death(at, proc, *parent, *status);
+                self.death(at, &proc, parent, status);
                 self.settle_exit(proc.pid, host);
                 self.owners.forget(proc.pid);
             }
             Fact::Signal { target, signal, sender, from_kernel } => {
-                self.past.history.signal(at, target, *signal, sender, *from_kernel);
+                self.past.history.signal(at, &target, signal, &sender, from_kernel);
             }
-            Fact::OomKill { victim, rss_bytes } => self.past.history.oom(at, victim, *rss_bytes),
+            Fact::OomKill { victim, rss_bytes } => self.past.history.oom(at, &victim, rss_bytes),
+            Fact::DialFailed(dial) => {
+                if let Some(task) = seen.task {
+                    self.past.history.dial_failed(at, task.pid, dial);
+                }
+            }
             Fact::Dns(dns) => {
                 if let Some(task) = seen.task {
-                    self.past.names.seen(at, task.pid, dns);
+                    self.past.names.seen(at, task.pid, &dns);
                 }
             }
         }
@@ -236,14 +245,7 @@ impl Engine {
     }
 
     /// An error of a client that the kernel side or a TLS library shows. One that was told before is not told again.
-    pub fn client_error(
-        &mut self,
-        at: Nanos,
-        task: Option<Task>,
-        error: &ClientError,
-        seen: Seen,
-        host: &mut dyn Host,
-    ) {
+    pub fn client_error(&mut self, at: Nanos, task: Option<Task>, error: ClientError, seen: Seen, host: &mut dyn Host) {
         let key = (error.conn.cookie, error.conn.request);
         if !self.done.insert(key, at) && !error.conn.ahead {
             self.counters.duplicates += 1;
@@ -260,7 +262,7 @@ impl Engine {
         let seq = self.next_seq();
         let lossy = self.past.lossy(error.conn.asked.unwrap_or(at), at);
         let line = None;
-        let (pid, tid, error) = (task.pid, task.tid, error.clone());
+        let (pid, tid) = (task.pid, task.tid);
         let answers = Answers::default();
         let mut pending = Pending { seq, at, pid, tid, error, seen, owner, answers, lossy, line, logged: false };
         let mut told = Told::new(&pending, &self.tries);
@@ -287,7 +289,7 @@ impl Engine {
         let mut tell = |side, reason: Option<&str>| {
             self.out.push(Notice::Reset(ResetNotice {
                 proxy: owner.name.clone(),
-                upstream: text::clipped(&attempt.endpoint.to_string(), 140),
+                upstream: attempt.endpoint.place(),
                 side,
                 reason: reason.map_or_else(|| "unknown".into(), |r| text::clipped(r, 40)),
             }));
@@ -343,7 +345,7 @@ impl Engine {
             joined.own.clear();
         }
         let Some(mut pending) = self.pending.remove(seq) else { return };
-        let mut own: Vec<Try> = joined.own.iter().filter_map(|t| self.tries.remove(*t)).collect();
+        let mut own: Vec<Box<Try>> = joined.own.iter().filter_map(|t| self.tries.take(*t)).collect();
         own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
         for one in own {
@@ -351,11 +353,11 @@ impl Engine {
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
-            self.tries.insert_used(one);
+            self.tries.give_back_used(one);
             if failed {
                 self.count_failure(seq);
                 if let Some(route) = Route::of(&pending.error.conn.request_head) {
-                    self.past.failures.concerned(group, &endpoint, route, joined.doubt.is_none());
+                    self.past.failures.concerned(group, &endpoint, &route, joined.doubt.is_none());
                 }
             }
         }

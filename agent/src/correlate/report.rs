@@ -1,6 +1,7 @@
 //! Makes the record of an error and its attempts, or finds that it is no incident.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::Past;
 use super::failures::Route;
@@ -10,14 +11,14 @@ use super::pending::Pending;
 use super::tries::{End, State, Try};
 use crate::causes::death::STOPS;
 use crate::causes::{self, Case, Cause, Finding, Opinion, Verdict};
-use crate::host::Host;
+use crate::host::{Host, ProcessFacts};
 use crate::logs::{Hint, LogError};
 use crate::model::{
     AttemptSummary, ClientOutcome, Confidence, Evidence, Group, Handover, Incident, Nanos, Process, RECORD_VERSION,
     Request, Upstream,
 };
 use crate::proxies::Birth;
-use crate::text::{self, MILLI, SECOND};
+use crate::text::{self, Address, MILLI, SECOND, sentence};
 use crate::wire::{Looks, http};
 
 /// A proxy that gives up sooner did not wait for an answer.
@@ -35,7 +36,7 @@ struct Judgement {
 
 pub fn incident(
     pending: &mut Pending,
-    own: &mut [Try],
+    own: &mut [Box<Try>],
     joined: &Joined,
     past: &Past,
     now: Nanos,
@@ -55,7 +56,7 @@ pub fn incident(
 
 fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: &mut dyn Host) -> Judgement {
     let known = match &last.state {
-        State::Judged(Some((cause, finding))) => Some((*cause, (**finding).clone())),
+        State::Judged(Some((cause, finding))) => Some((*cause, finding)),
         _ => None,
     };
     let case = Case {
@@ -76,7 +77,7 @@ fn of_attempt(pending: &Pending, last: &mut Try, past: &Past, now: Nanos, host: 
     let cause = match known {
         Some((cause, finding)) => match cause.ask(&case) {
             Verdict::Yes(finding) => Some((cause, *finding)),
-            Verdict::No | Verdict::NotYet(_) => Some((cause, finding)),
+            Verdict::No | Verdict::NotYet(_) => Some((cause, (**finding).clone())),
         },
         None => match causes::judge(&case) {
             Opinion::Found(cause, finding) => Some((cause, finding)),
@@ -191,7 +192,7 @@ fn unexplained(case: &Case<'_>, lossy: bool) -> (&'static str, String) {
 }
 
 /// Whether it is an incident at all.
-fn counts(pending: &Pending, own: &[Try], joined: &Joined, judgement: &Judgement, past: &Past) -> bool {
+fn counts(pending: &Pending, own: &[Box<Try>], joined: &Joined, judgement: &Judgement, past: &Past) -> bool {
     let cause = judgement.cause.as_ref().map(|(cause, _)| cause.id);
     let last = own.last();
     if pending.logged {
@@ -263,7 +264,13 @@ fn stopping(pending: &Pending, past: &Past) -> bool {
     dead || told
 }
 
-fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement, host: &mut dyn Host) -> Incident {
+fn compose(
+    pending: &Pending,
+    own: &[Box<Try>],
+    joined: &Joined,
+    judgement: Judgement,
+    host: &mut dyn Host,
+) -> Incident {
     let Judgement { cause, timeline, server, why } = judgement;
     let t_us = |at: Nanos| micros(at, pending.at);
     let mut evidence: Vec<Evidence> =
@@ -317,7 +324,7 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
     let upstream = own.last().map(|last| Upstream { addr: place(last), process: server });
     Incident {
         v: RECORD_VERSION,
-        id: format!("{wall:x}-{:x}-{}", conn.cookie, conn.request),
+        id: sentence(format_args!("{wall:x}-{:x}-{}", conn.cookie, conn.request)),
         time: text::rfc3339(wall),
         grpc_status: conn.grpc,
         status: match pending.error.outcome {
@@ -327,8 +334,10 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         },
         seen: pending.seen,
         proxy: proxy(pending, host),
-        client: conn.flow.map(|f| if f.remote.port() == 0 { f.remote.ip().to_string() } else { f.remote.to_string() }),
-        request: request(pending, own.last()),
+        client: conn
+            .flow
+            .map(|f| if f.remote.port() == 0 { f.remote.ip().to_string() } else { Address(&f.remote).to_string() }),
+        request: request(pending, own.last().map(Box::as_ref)),
         upstream,
         cause: id.into(),
         group,
@@ -336,7 +345,7 @@ fn compose(pending: &Pending, own: &[Try], joined: &Joined, judgement: Judgement
         summary,
         evidence,
         fix,
-        attempts: own.iter().map(summary_of).collect(),
+        attempts: own.iter().map(|one| summary_of(one)).collect(),
         why: why.map(|(word, _)| word.into()),
     }
 }
@@ -347,7 +356,7 @@ fn micros(at: Nanos, moment: Nanos) -> i64 {
 }
 
 fn place(one: &Try) -> String {
-    text::clipped(&one.attempt.endpoint.to_string(), 140)
+    one.attempt.endpoint.place()
 }
 
 fn outcome_kind(pending: &Pending) -> &'static str {
@@ -365,7 +374,7 @@ fn outcome(pending: &Pending) -> String {
         ClientOutcome::Status(_) if pending.error.conn.grpc.is_some() => {
             format!("{name} answered the client with grpc-status 14 (UNAVAILABLE)")
         }
-        ClientOutcome::Status(status) => format!("{name} answered the client with {status}"),
+        ClientOutcome::Status(status) => sentence(format_args!("{name} answered the client with {status}")),
         ClientOutcome::Garbled => format!("{name} handed the client bytes that are no HTTP"),
         ClientOutcome::Closed => format!("{name} closed the client's connection with its request unanswered"),
         ClientOutcome::Unseen => format!("{name} answered the client with something that cannot be read"),
@@ -420,33 +429,28 @@ fn said(name: &str, line: &LogError) -> String {
 }
 
 fn proxy(pending: &Pending, host: &mut dyn Host) -> Process {
-    let facts = host.process(pending.pid);
-    let clip = |s: Option<String>| s.map(|s| text::clipped(&s, 200));
-    let facts = facts.unwrap_or_default();
-    Process {
-        name: pending.owner.name.clone(),
-        pid: pending.pid,
-        tid: Some(pending.tid),
-        exe: clip(facts.exe),
-        unit: clip(facts.unit),
-        container: clip(facts.container),
-        container_name: clip(facts.container_name),
-        cgroup: facts.cgroup,
-    }
+    let tid = Some(pending.tid);
+    known(
+        Process { name: pending.owner.name.clone(), pid: pending.pid, tid, ..Process::default() },
+        host.process(pending.pid),
+    )
 }
 
 fn process(case: &Case<'_>, pid: u32) -> Process {
-    let clip = |s: Option<String>| s.map(|s| text::clipped(&s, 200));
-    let facts = case.process(pid).unwrap_or_default();
+    known(Process { name: case.name(pid).unwrap_or_default(), pid, ..Process::default() }, case.process(pid))
+}
+
+/// With what the host knows of it.
+fn known(process: Process, facts: Option<Arc<ProcessFacts>>) -> Process {
+    let Some(facts) = facts else { return process };
+    let clip = |s: &Option<String>| s.as_ref().map(|s| text::clipped(s, 200));
     Process {
-        name: case.name(pid).unwrap_or_default(),
-        pid,
-        tid: None,
-        exe: clip(facts.exe),
-        unit: clip(facts.unit),
-        container: clip(facts.container),
-        container_name: clip(facts.container_name),
-        cgroup: facts.cgroup,
+        exe: clip(&facts.exe),
+        unit: clip(&facts.unit),
+        container: clip(&facts.container),
+        container_name: clip(&facts.container_name),
+        cgroup: facts.cgroup.clone(),
+        ..process
     }
 }
 

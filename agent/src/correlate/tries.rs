@@ -80,16 +80,18 @@ impl Try {
     }
 }
 
+/// Attempts and what they are looked up by. The indices are flat, and no attempt lies in a tree itself: a flood adds and
+/// takes away one with each error, and neither a tree of its own for each client nor moving its neighbours is free.
 #[derive(Debug, Default)]
 pub struct Tries {
-    all: BTreeMap<u64, Try>,
-    by_client: BTreeMap<(Cookie, u32), BTreeSet<u64>>,
-    by_pid: BTreeMap<u32, BTreeSet<u64>>,
+    all: BTreeMap<u64, Box<Try>>,
+    by_client: BTreeSet<(Cookie, u32, u64)>,
+    by_pid: BTreeSet<(u32, u64)>,
     by_conn: BTreeMap<(Cookie, u32), u64>,
     /// By thread: those that the kernel side bound to no request.
-    unbound: BTreeMap<u32, BTreeSet<u64>>,
+    unbound: BTreeSet<(u32, u64)>,
     /// By thread: those that failed in the call and had no socket's identity.
-    nameless: BTreeMap<u32, BTreeSet<u64>>,
+    nameless: BTreeSet<(u32, u64)>,
     /// Those that incidents have, in that order.
     used: VecDeque<u64>,
     /// Forgotten before their client's outcome was known, because there were too many.
@@ -98,27 +100,37 @@ pub struct Tries {
 
 impl Tries {
     pub fn insert(&mut self, new: Try) {
-        if let Some(key) = new.key() {
-            self.by_client.entry(key).or_default().insert(new.seq);
+        let seq = new.seq;
+        if let Some((client, request)) = new.key() {
+            self.by_client.insert((client, request, seq));
         } else {
-            self.unbound.entry(new.tid).or_default().insert(new.seq);
+            self.unbound.insert((new.tid, seq));
         }
-        self.by_pid.entry(new.pid).or_default().insert(new.seq);
+        self.by_pid.insert((new.pid, seq));
         if new.attempt.conn.cookie != 0 {
-            self.by_conn.insert((new.attempt.conn.cookie, new.attempt.conn.request), new.seq);
+            self.by_conn.insert((new.attempt.conn.cookie, new.attempt.conn.request), seq);
         } else if new.in_call {
-            self.nameless.entry(new.tid).or_default().insert(new.seq);
+            self.nameless.insert((new.tid, seq));
         }
-        self.all.insert(new.seq, new);
+        self.all.insert(seq, Box::new(new));
+    }
+
+    /// Lends one: what it is looked up by must not change, and it must come back.
+    pub fn take(&mut self, seq: u64) -> Option<Box<Try>> {
+        self.all.remove(&seq)
+    }
+
+    pub fn give_back(&mut self, one: Box<Try>) {
+        self.all.insert(one.seq, one);
     }
 
     /// Takes back one that an incident has now, with nothing that only its judgement needed.
-    pub fn insert_used(&mut self, mut one: Try) {
+    pub fn give_back_used(&mut self, mut one: Box<Try>) {
         one.answers = Answers::default();
         if !std::mem::replace(&mut one.used, true) {
             self.used.push_back(one.seq);
         }
-        self.insert(one);
+        self.give_back(one);
         if self.used.len() > USED
             && let Some(oldest) = self.used.pop_front()
         {
@@ -140,15 +152,18 @@ impl Tries {
         }
     }
 
-    pub fn remove(&mut self, seq: u64) -> Option<Try> {
+    pub fn remove(&mut self, seq: u64) -> Option<Box<Try>> {
         let gone = self.all.remove(&seq)?;
-        if let Some(key) = gone.key() {
-            drop_from(&mut self.by_client, key, seq);
+        if let Some((client, request)) = gone.key() {
+            self.by_client.remove(&(client, request, seq));
+        } else {
+            self.unbound.remove(&(gone.tid, seq));
         }
-        drop_from(&mut self.by_pid, gone.pid, seq);
-        drop_from(&mut self.unbound, gone.tid, seq);
-        drop_from(&mut self.nameless, gone.tid, seq);
+        self.by_pid.remove(&(gone.pid, seq));
         let conn = (gone.attempt.conn.cookie, gone.attempt.conn.request);
+        if conn.0 == 0 && gone.in_call {
+            self.nameless.remove(&(gone.tid, seq));
+        }
         if self.by_conn.get(&conn) == Some(&seq) {
             self.by_conn.remove(&conn);
         }
@@ -161,28 +176,28 @@ impl Tries {
     }
 
     pub fn get(&self, seq: u64) -> Option<&Try> {
-        self.all.get(&seq)
+        self.all.get(&seq).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, seq: u64) -> Option<&mut Try> {
-        self.all.get_mut(&seq)
+        self.all.get_mut(&seq).map(Box::as_mut)
     }
 
     /// Those bound to this client request at their birth.
-    pub fn of_client(&self, key: (Cookie, u32)) -> impl Iterator<Item = &Try> {
-        self.by_client.get(&key).into_iter().flatten().filter_map(|seq| self.all.get(seq))
+    pub fn of_client(&self, (client, request): (Cookie, u32)) -> impl Iterator<Item = &Try> {
+        let own = self.by_client.range((client, request, 0)..=(client, request, u64::MAX));
+        own.filter_map(|(_, _, seq)| self.get(*seq))
     }
 
     /// The last ones of this process.
     pub fn of_process(&self, pid: u32) -> impl Iterator<Item = &Try> {
-        let seqs = self.by_pid.get(&pid).into_iter().flatten().rev().take(LOOKED_AT);
-        seqs.filter_map(|seq| self.all.get(seq))
+        newest(&self.by_pid, pid).take(LOOKED_AT).filter_map(|seq| self.get(seq))
     }
 
     /// The last ones of this thread that are bound to no request.
     pub fn unbound(&self, pid: u32, tid: u32) -> impl Iterator<Item = &Try> {
-        let seqs = self.unbound.get(&tid).into_iter().flatten().rev().take(LOOKED_AT);
-        seqs.filter_map(|seq| self.all.get(seq)).filter(move |t| t.pid == pid)
+        let last = newest(&self.unbound, tid).take(LOOKED_AT);
+        last.filter_map(|seq| self.get(seq)).filter(move |t| t.pid == pid)
     }
 
     pub fn of_connection(&self, cookie: Cookie, request: u32) -> Option<u64> {
@@ -191,18 +206,13 @@ impl Tries {
 
     /// A failing connect() of this thread that had no socket's identity.
     pub fn nameless(&self, pid: u32, tid: u32, endpoint: &Endpoint, since: Nanos) -> Option<u64> {
-        let seqs = self.nameless.get(&tid).into_iter().flatten().rev();
-        let recent = seqs.filter_map(|seq| self.all.get(seq)).take_while(|t| t.at >= since);
+        let recent = newest(&self.nameless, tid).filter_map(|seq| self.get(seq)).take_while(|t| t.at >= since);
         let mut same = recent.filter(|t| t.pid == pid && t.attempt.endpoint == *endpoint);
         same.next().map(|t| t.seq)
     }
 }
 
-fn drop_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<u64>>, key: K, seq: u64) {
-    if let Some(seqs) = index.get_mut(&key) {
-        seqs.remove(&seq);
-        if seqs.is_empty() {
-            index.remove(&key);
-        }
-    }
+/// Attempts of one process or thread, from the last to the first.
+fn newest(index: &BTreeSet<(u32, u64)>, id: u32) -> impl Iterator<Item = u64> {
+    index.range((id, 0)..=(id, u64::MAX)).rev().map(|(_, seq)| *seq)
 }

@@ -236,6 +236,16 @@ pub fn throttled(groups: &Groups, mounts: &Mounts) -> Option<u64> {
         .reduce(|sum, count| sum.saturating_add(count))
 }
 
+/// Whether a process is frozen with its group, or with one above it: a container that is paused.
+pub fn frozen(groups: &Groups, mounts: &Mounts) -> bool {
+    let second = groups.in_unified(mounts).and_then(|(_, own)| keyed(&own.join("cgroup.events"), "frozen"));
+    let first = || {
+        let (_, own) = groups.in_controller("freezer", mounts)?;
+        read_some(&own.join("freezer.state"), 64)
+    };
+    second == Some(1) || first().is_some_and(|state| state.trim_ascii() == b"FROZEN")
+}
+
 /// Processes in a group and the groups below it, as far as `most` go.
 pub fn members(dir: &Path, most: usize) -> Vec<u32> {
     let mut pids = Vec::new();

@@ -117,6 +117,22 @@ fn the_tightest_limit_on_the_way_up_counts_in_version_2() {
 }
 
 #[test]
+fn who_is_frozen_with_its_group_is_told() {
+    let dir = tree(&[
+        ("shop/cgroup.events", "populated 1\nfrozen 1\n"),
+        ("well/cgroup.events", "populated 1\nfrozen 0\n"),
+        ("old/freezer.state", "FROZEN\n"),
+        ("thawed/freezer.state", "THAWED\n"),
+    ]);
+    let second = |name: &str| frozen(&Groups::parse(format!("0::/{name}\n").as_bytes()), &mounted(dir.path(), 2));
+    assert!(second("shop") && !second("well") && !second("nothing"));
+    let line = format!("30 1 0:26 / {} rw - cgroup cgroup rw,freezer\n", dir.path().display());
+    let mounts = Mounts::parse(line.as_bytes());
+    let first = |name: &str| frozen(&Groups::parse(format!("3:freezer:/{name}\n").as_bytes()), &mounts);
+    assert!(first("old") && !first("thawed") && !first("nothing"));
+}
+
+#[test]
 fn version_1_writes_no_limit_as_a_large_number() {
     let dir = tree(&[
         ("memory.limit_in_bytes", "9223372036854771712\n"),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -51,7 +52,7 @@ const BETWEEN_GAZES: Duration = Duration::from_millis(100);
 
 /// The answers of the last moment.
 struct Answers {
-    processes: Kept<u32, Option<ProcessFacts>>,
+    processes: Kept<u32, Option<Arc<ProcessFacts>>>,
     siblings: Kept<u32, Vec<ProcessFacts>>,
     activity: Kept<u32, Option<Activity>>,
     memory: Kept<u32, Option<MemoryFacts>>,
@@ -196,7 +197,7 @@ impl Host for LiveHost {
         self.proc.clock().wall_micros(at)
     }
 
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>> {
         if let Some(known) = self.kept.processes.get(&pid) {
             return known;
         }
@@ -204,7 +205,7 @@ impl Host for LiveHost {
         if let Some(facts) = facts.as_ref().filter(|facts| facts.alive) {
             self.namespaces.note(facts.netns, pid);
         }
-        self.kept.processes.keep(pid, facts)
+        self.kept.processes.keep(pid, facts.map(Arc::new))
     }
 
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {

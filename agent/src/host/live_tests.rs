@@ -59,7 +59,7 @@ fn a_process_that_was_observed_is_known_when_it_is_dead() {
     let status = ExitStatus::Signal { signal: 9, core: false };
     host.observe(&of_kernel(3, Fact::Exit { proc: proc_of(pid), parent: None, status }));
     let facts = host.process(pid).unwrap();
-    assert_eq!((facts.alive, facts.cmdline), (false, vec!["sleep".to_owned(), "64".to_owned()]));
+    assert_eq!((facts.alive, facts.cmdline.as_slice()), (false, ["sleep".to_owned(), "64".to_owned()].as_slice()));
     assert_eq!(host.memory(pid).is_some(), memory.is_some(), "its memory group is remembered too");
     assert_eq!(host.process(u32::MAX), None);
 }

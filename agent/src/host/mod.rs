@@ -34,8 +34,8 @@ pub use table::TableHost;
 pub trait Host {
     /// Wall clock of a monotonic instant, in microseconds since 1970.
     fn wall_micros(&mut self, at: Nanos) -> i64;
-    /// A process, alive or remembered for some minutes after its end.
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts>;
+    /// A process, alive or remembered for some minutes after its end. Shared: each error of a flood asks.
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>>;
     /// Living processes of the same unit, container or executable as this one, itself excluded.
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts>;
     /// What a process is doing right now: its threads' states.
@@ -87,6 +87,9 @@ pub struct Activity {
     /// woken by what is asked about.
     #[serde(default)]
     pub busy: bool,
+    /// Its cgroup is frozen: nothing in it runs.
+    #[serde(default)]
+    pub frozen: bool,
     /// CPU time it used since its start, in milliseconds.
     pub cpu_ms: u64,
     /// Times its CPU cgroup was throttled.

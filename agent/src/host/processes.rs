@@ -146,6 +146,7 @@ impl Processes {
             states: proc.thread_states(pid),
             waits_in: proc.waits_in(pid),
             busy: false,
+            frozen: self.known.get(&pid).is_some_and(|entry| cgroup::frozen(&entry.groups, &self.mounts)),
             cpu_ms: proc.clock().millis(stat.cpu_ticks),
             throttled: self.known.get(&pid).and_then(|entry| cgroup::throttled(&entry.groups, &self.mounts)),
         })

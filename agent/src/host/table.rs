@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Activity, DescriptorFacts, Host, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
 use crate::model::Nanos;
@@ -67,8 +68,8 @@ impl Host for TableHost {
         self.boot_micros.saturating_add((at / 1000) as i64)
     }
 
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
-        self.processes.get(&pid).cloned()
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>> {
+        self.processes.get(&pid).cloned().map(Arc::new)
     }
 
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {

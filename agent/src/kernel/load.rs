@@ -124,6 +124,9 @@ impl Kernel {
             if let Some(places) = options.places {
                 settings.places = places.next_power_of_two().max(WAYS);
             }
+            if let Some(room) = options.room {
+                settings.flows = room.next_power_of_two().max(WAYS);
+            }
             settings.found = options.found;
             (offsets, settings, Names::read(&btf), missing)
         };
@@ -336,9 +339,10 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
         .override_global("SETTINGS", super::bytes_of(settings), true)
         .map_max_entries("EVENTS", ring)
         .map_max_entries("PLACES", settings.places)
-        .map_max_entries("TAGS", settings.places / WAYS);
+        .map_max_entries("TAGS", settings.places / WAYS)
+        .map_max_entries("ENDS", settings.flows / WAYS);
     if let Some(room) = options.room {
-        for table in ["FLOWS", "THREADS", "LISTENERS", "LISTENER_KEYS", "GO_CALLS"] {
+        for table in ["THREADS", "LISTENERS", "LISTENER_KEYS", "GO_CALLS"] {
             loader.map_max_entries(table, room);
         }
     }

@@ -53,9 +53,14 @@ pub fn settings(btf: &Btf, cpus: u32) -> Settings {
         found: 0,
         mptcp_first: btf.member_offset("mptcp_sock", "first").unwrap_or(u32::MAX),
         places: places(),
+        flows: FLOWS,
+        _pad: 0,
         drops: news(&Names::read(btf).drop),
     }
 }
+
+/// Upstream connections that there is room for, so that their other ends are found.
+const FLOWS: u32 = 1 << 17;
 
 /// Connections that there is room for: one for each quarter of a megabyte of memory, within bounds.
 fn places() -> u32 {

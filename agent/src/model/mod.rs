@@ -5,7 +5,9 @@
 mod group;
 pub mod incident;
 pub mod observation;
+mod proxy_word;
 
 pub use group::{GroupPath, PREFIX as GROUP_PREFIX};
 pub use incident::*;
 pub use observation::*;
+pub use proxy_word::ProxyWord;

@@ -6,6 +6,8 @@ use std::num::NonZero;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::{self, Address};
+
 /// CLOCK_MONOTONIC in nanoseconds. Wall clock is asked of the host, only for display.
 pub type Nanos = u64;
 
@@ -74,6 +76,15 @@ pub enum Fact {
         rss_bytes: Option<u64>,
     },
     Dns(Dns),
+    /// The process in whose context this is was refused where it connected to; it serves a proxy.
+    DialFailed(Dial),
+}
+
+/// A connection that did not come about, of somebody who is no proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    pub to: SocketAddr,
+    pub errno: i32,
 }
 
 /// Addresses of both ends, IPv4-mapped ones already unmapped.
@@ -93,10 +104,20 @@ pub enum Endpoint {
     Unix(String),
 }
 
+impl Endpoint {
+    /// For a sentence or a record: a path is foreign text.
+    pub fn place(&self) -> String {
+        match self {
+            Endpoint::Tcp(_) => self.to_string(),
+            Endpoint::Unix(_) => text::clipped(&self.to_string(), 140),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Endpoint::Tcp(addr) => write!(f, "{addr}"),
+            Endpoint::Tcp(addr) => Address(addr).fmt(f),
             Endpoint::Unix(path) => write!(f, "unix:{path}"),
         }
     }

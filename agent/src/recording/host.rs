@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Seek};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -42,9 +43,9 @@ impl<H: Host> Host for RecordingHost<H> {
         self.note(|| Question::WallMicros(at), answer, Answer::WallMicros)
     }
 
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>> {
         let answer = self.inner.process(pid);
-        self.note(|| Question::Process(pid), answer, Answer::Process)
+        self.note(|| Question::Process(pid), answer, |facts| Answer::Process(facts.map(Arc::unwrap_or_clone)))
     }
 
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {
@@ -197,8 +198,8 @@ impl<R: Read + Seek> Host for Replay<R> {
         answered!(self, WallMicros, Question::WallMicros(at), reckoned)
     }
 
-    fn process(&mut self, pid: u32) -> Option<ProcessFacts> {
-        answered!(self, Process, Question::Process(pid), None)
+    fn process(&mut self, pid: u32) -> Option<Arc<ProcessFacts>> {
+        answered!(self, Process, Question::Process(pid), None).map(Arc::new)
     }
 
     fn siblings(&mut self, like: &ProcessFacts) -> Vec<ProcessFacts> {

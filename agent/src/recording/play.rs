@@ -34,7 +34,7 @@ impl Play {
             Some(Entry::Event(record)) => match decode::decode(&record, &self.names) {
                 Ok(seen) => {
                     self.clock = self.clock.max(seen.at);
-                    self.engine.observe(&seen, tape);
+                    self.engine.observe(seen, tape);
                 }
                 Err(_) => {
                     *self.lost.entry("decode".into()).or_default() += 1;

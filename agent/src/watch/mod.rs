@@ -217,7 +217,7 @@ impl Watch {
             follow(tracked, kernel, logs, &seen);
             unnamed |= matches!(&seen.fact, Fact::Listening(listening) if listening.unnamed());
             became |= matches!(&seen.fact, Fact::Became(proc) if proc.is_proxy);
-            engine.observe(&seen, host);
+            engine.observe(seen, host);
         });
         if unnamed {
             kernel.find_listeners();

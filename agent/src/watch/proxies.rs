@@ -9,7 +9,7 @@ use trace502_ebpf::{
 
 use crate::host::LiveHost;
 use crate::kernel::{Kernel, LoadError};
-use crate::model::{GROUP_PREFIX, GroupPath};
+use crate::model::{GroupPath, ProxyWord};
 use crate::proxies::{Birth, Closes, OTHER, PROXIES, Proxy, by_name};
 
 /// Proxies that the user named, besides the well-known ones.
@@ -30,10 +30,10 @@ impl Wanted {
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Wanted, WordError> {
         let mut wanted = Wanted::default();
         for word in words {
-            match (word.strip_prefix(GROUP_PREFIX), word.parse()) {
-                (Some(path), _) => wanted.groups.push(GroupPath::parse(path).map_err(WordError)?),
-                (None, Ok(pid)) => wanted.pids.push(pid),
-                (None, Err(_)) => wanted.names.push(word.into()),
+            match ProxyWord::parse(word).map_err(WordError)? {
+                ProxyWord::Pid(pid) => wanted.pids.push(pid),
+                ProxyWord::Name(name) => wanted.names.push(name),
+                ProxyWord::Group(path) => wanted.groups.push(path),
             }
         }
         wanted.groups.sort();

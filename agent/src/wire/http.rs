@@ -1,5 +1,6 @@
 //! Heads of HTTP/1 requests and answers, as far as their first bytes were kept.
 
+use super::flaw;
 use crate::text;
 
 /// Longest method that is taken for one.
@@ -84,7 +85,7 @@ pub fn request(bytes: &[u8]) -> Option<Request> {
 pub struct Response {
     pub status: u16,
     pub complete: bool,
-    /// The first header line that is none: no colon, a control byte, a space in its name, another Content-Length.
+    /// What proxies refuse an answer for, see [`flaw`].
     pub bad_line: Option<String>,
     pub server: Option<String>,
     pub x_varnish: Option<u64>,
@@ -112,7 +113,7 @@ pub fn response(bytes: &[u8]) -> Option<Response> {
         }
     }
     if whole_line {
-        response.bad_line = bad_line(rest);
+        response.bad_line = flaw::of_answer(rest);
     }
     Some(response)
 }
@@ -150,7 +151,7 @@ fn trim_cr(line: &[u8]) -> &[u8] {
 }
 
 /// The first line, what follows it, and whether its end was there.
-fn first_line(bytes: &[u8]) -> (&[u8], &[u8], bool) {
+pub(super) fn first_line(bytes: &[u8]) -> (&[u8], &[u8], bool) {
     match bytes.iter().position(|&b| b == b'\n') {
         Some(end) => (trim_cr(&bytes[..end]), &bytes[end + 1..], true),
         None => (bytes, &[], false),
@@ -173,32 +174,6 @@ fn headers(mut bytes: &[u8]) -> (Vec<Header<'_>>, bool) {
         }
         if let Some(colon) = line.iter().position(|&b| b == b':') {
             found.push((&line[..colon], line[colon + 1..].trim_ascii()));
-        }
-        bytes = rest;
-    }
-}
-
-fn bad_line(mut bytes: &[u8]) -> Option<String> {
-    let mut length: Option<&[u8]> = None;
-    loop {
-        let (line, rest, whole) = first_line(bytes);
-        if line.is_empty() || !whole {
-            return None;
-        }
-        let folded = line.starts_with(b" ") || line.starts_with(b"\t");
-        let name = line.iter().position(|&b| b == b':').map(|colon| &line[..colon]);
-        let named = name.is_some_and(|n| !n.is_empty() && n.iter().all(|b| b.is_ascii_graphic()));
-        let control = line.iter().any(|&b| (b < 0x20 && b != b'\t') || b == 0x7f);
-        if control || !(folded || named) {
-            return Some(text::safe_bytes(line, 60));
-        }
-        let value =
-            name.filter(|n| n.eq_ignore_ascii_case(b"content-length")).map(|n| line[n.len() + 1..].trim_ascii());
-        if let Some(value) = value {
-            if length.is_some_and(|first| first != value) {
-                return Some(format!("a second {}", text::safe_bytes(line, 60)));
-            }
-            length = Some(value);
         }
         bytes = rest;
     }

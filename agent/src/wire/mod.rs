@@ -5,6 +5,7 @@
 
 pub mod dns;
 pub mod fastcgi;
+mod flaw;
 pub mod h2;
 pub mod hpack;
 pub mod http;

@@ -36,10 +36,12 @@ pub enum Kind {
     Rescued = 15,
     /// [`TaskRecord`]: a running process became a proxy, or is none any more (class 0): by its cgroup, or by what it does.
     Became = 16,
+    /// [`FlowRecord`]: a process that serves a proxy was refused where it connected to in turn; the reason is its errno.
+    DialFailed = 17,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Client,
         Kind::Attempt,
         Kind::Connect,
@@ -56,10 +58,11 @@ impl Kind {
         Kind::Dns,
         Kind::Rescued,
         Kind::Became,
+        Kind::DialFailed,
     ];
 
     /// One past the largest number, for tables indexed by kind.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
 
     /// The word used in `trace502_events_total{kind}`.
     pub const fn name(self) -> &'static str {
@@ -80,6 +83,7 @@ impl Kind {
             Kind::Dns => "dns",
             Kind::Rescued => "rescued",
             Kind::Became => "became",
+            Kind::DialFailed => "dial_failed",
         }
     }
 }

@@ -122,6 +122,9 @@ pub struct Settings {
     pub mptcp_first: u32,
     /// Connections that there is room for: a power of two.
     pub places: u32,
+    /// The same for upstream connections whose other end may be on this host.
+    pub flows: u32,
+    pub _pad: u32,
     /// `PROC_*` of a process that listens and dials, which makes it a proxy; 0 where that is not asked for.
     pub found: u32,
     /// Drop reasons worth telling, a bit each. The others belong to every healthy connection's end.

@@ -21,6 +21,7 @@ pub enum Payload {
 #[cfg(bpf_target_arch = "aarch64")]
 mod syscall {
     //! `struct pt_regs` and numbers of aarch64.
+    pub const CONNECT: u64 = 203;
     pub const READ: u64 = 63;
     pub const WRITE: u64 = 64;
     pub const READV: u64 = 65;
@@ -49,6 +50,7 @@ mod syscall {
 #[cfg(not(bpf_target_arch = "aarch64"))]
 mod syscall {
     //! `struct pt_regs` and numbers of x86_64.
+    pub const CONNECT: u64 = 42;
     pub const READ: u64 = 0;
     pub const WRITE: u64 = 1;
     pub const READV: u64 = 19;
@@ -125,6 +127,23 @@ fn is_call_of(sk: Sock, way: Way, number: u64, descriptor: u64) -> bool {
             matches!(number, syscall::WRITE | syscall::WRITEV | syscall::SENDTO | syscall::SENDMSG | syscall::SENDMMSG)
         }
     };
+    right && names(sk, descriptor)
+}
+
+/// Whether the running system call connects this socket: what happens to it now happens in its owner's context.
+#[inline(never)]
+pub fn connects(sk: Sock) -> bool {
+    // SAFETY: as in `payload`.
+    let (number, descriptor) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG0))
+    };
+    number == syscall::CONNECT && names(sk, descriptor)
+}
+
+/// Whether this descriptor of the current task is this socket.
+#[inline(always)]
+fn names(sk: Sock, descriptor: u64) -> bool {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task_btf() } as Ptr;
     // Each step is null or an address; what cannot be read is null, too.
@@ -135,7 +154,7 @@ fn is_call_of(sk: Sock, way: Way, number: u64, descriptor: u64) -> bool {
     let slots = step(table, offset!(fdt_fd));
     let file = step(slots, (descriptor as u32 as usize) * 8);
     let socket = step(file, offset!(file_private));
-    right && step(socket, offset!(socket_sk)) == sk.0 as u64
+    step(socket, offset!(socket_sk)) == sk.0 as u64
 }
 
 /// Address that the running sendto() or sendmsg() names, and its port in host byte order.

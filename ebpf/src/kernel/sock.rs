@@ -233,26 +233,24 @@ pub fn netns(sk: Ptr) -> u32 {
     inode_of(read_or_zero(sk, offset!(sk_net)))
 }
 
-/// Makes the key of `FLOWS` out of a connection's addresses. Loopback is each namespace's own. Other addresses are
-/// seen from two namespaces, and two pairs of namespaces may use the same: those are numbered.
+/// Makes addresses the same for whoever looks at the connection. Loopback is each namespace's own. Other addresses are
+/// seen from two namespaces, and two pairs of namespaces may use the same.
 #[inline(always)]
-pub fn flow_key(tuple: &mut Tuple) -> bool {
+pub fn flow_key(tuple: &mut Tuple) {
     let a = &tuple.local;
     let v4 = a[10] == 0xff && a[12] == 127;
     let v6 = a[15] == 1 && a[0] == 0 && a[10] == 0;
-    let numbered = !v4 && !v6;
-    if numbered {
+    if !v4 && !v6 {
         tuple.netns = 0;
     }
-    numbered
 }
 
 /// Whether what `to` has received so far is what the socket at `from` has sent: they are the two ends of one
 /// connection. Both count from a number that was drawn for this connection, and no address translation changes it.
 #[inline(always)]
-pub fn receives_from(to: Sock, from: u64) -> bool {
+pub fn receives_from(to: u64, from: u64) -> bool {
     let acknowledged: u32 = read_or_zero(from as Ptr, offset!(tp_snd_una));
-    let next: u32 = read_or_zero(to.0, offset!(tp_rcv_nxt));
+    let next: u32 = read_or_zero(to as Ptr, offset!(tp_rcv_nxt));
     let written: u32 = read_or_zero(from as Ptr, offset!(tp_write_seq));
     // Its end counts as one more.
     next.wrapping_sub(acknowledged) <= written.wrapping_sub(acknowledged).wrapping_add(1)

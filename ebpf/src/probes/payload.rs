@@ -115,7 +115,7 @@ fn on_receive(sk: Sock, ret: i32, flags: i32) -> i32 {
         }
         ROLE_SECURED if ret > 0 => secured::accepted(sk, conn),
         ROLE_H2 if ret > 0 => h2::plain(sk, conn, ret as u64, false),
-        ROLE_PEER if conn.tgid == 0 => state::read_by(sk, conn, emit::current().0),
+        ROLE_PEER if conn.tgid == 0 => state::read_by(conn, emit::current().0),
         ROLE_RESOLVER if ret > 0 => dns(sk, ret, true, Some(&conn.tuple)),
         _ => 0,
     }
@@ -133,12 +133,12 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
             return conn::gone(conn.cookie);
         }
         conn.role = ROLE_PEER;
-        return state::read_by(sk, conn, tgid);
+        return state::read_by(conn, tgid);
     }
     let new = client::received(conn, n, Source::Call(sk, Way::In));
     if new && conn.request == 1 {
         if conn.bound != 0 {
-            state::read_by(sk, conn, tgid);
+            state::read_by(conn, tgid);
         }
         if conn::looks_tls(conn) && class & PROC_TLS != 0 {
             return tls::begin(sk, conn);

@@ -24,23 +24,23 @@ pub fn reset_received(ctx: BtfTracePointContext) -> i32 {
             conn.reset = emit::now();
             state::left(sk, conn);
             if conn.bound != 0 {
-                peer_reset(sk, conn);
+                peer_reset(conn);
             }
         }
         ROLE_SECURED | ROLE_H2 => {
             conn.reset = emit::now();
             tls::left(sk, conn);
         }
-        ROLE_PEER => peer_reset(sk, conn),
+        ROLE_PEER => peer_reset(conn),
         _ => {}
     }
     0
 }
 
 #[inline(always)]
-fn peer_reset(sk: Sock, conn: &Conn) {
-    if let Some(flow) = flow::linked(sk, conn.bound) {
-        flow.peer.flags |= PEER_GOT_RESET;
+fn peer_reset(conn: &Conn) {
+    if let Some(upstream) = flow::linked(conn.bound) {
+        upstream.peer.flags |= PEER_GOT_RESET;
     }
 }
 

@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, FlowState, NO_CONNECTS, PROCS, TARGETS, constant};
+use crate::maps::{CONNECT_TIMES, NO_CONNECTS, PROCS, Place, TARGETS, constant};
 use crate::probes::{listen, process, tls};
 use crate::{conn, emit, flow, peer, story, thread};
 
@@ -34,6 +34,7 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
         },
         None => match (old, new) {
             (TCP_CLOSE, TCP_SYN_SENT) => connecting(sk),
+            (TCP_SYN_SENT, TCP_CLOSE) => refused(sk),
             (TCP_SYN_RECV, TCP_ESTABLISHED) if sk.protocol() == IPPROTO_TCP => accepted(sk),
             (_, TCP_LISTEN) => listen::started(sk),
             // An accepted socket starts as a copy of its listener, state and cookie included: only a close ends one.
@@ -81,6 +82,33 @@ fn connecting(sk: Sock) {
     {
         dialling(sk, conn, class);
     }
+}
+
+/// A connection of nobody's did not come about. Where it was refused to a process that serves a proxy, that may be why
+/// the proxy gets no answer: told only within the call, where it is sure whose it was.
+#[inline(never)]
+fn refused(sk: Sock) {
+    let (tgid, _) = emit::current();
+    // SAFETY: a plain number.
+    let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
+    let errno = sk.error();
+    if class & (PROC_LISTENS | PROC_OWNER) == 0 || errno == 0 || !kernel::connects(sk) {
+        return;
+    }
+    emit::record::<FlowRecord>(Kind::DialFailed, |record| {
+        // SAFETY: reserved room of that size.
+        let record = unsafe { &mut *record };
+        record.header = emit::header(Kind::DialFailed as u16, IN_TASK, size_of::<FlowRecord>());
+        sk.tuple(&mut record.tuple);
+        record.cookie = 0;
+        record.location = 0;
+        record.reason = errno as u32;
+        record.request = 0;
+        record.state = TCP_SYN_SENT;
+        record.tcp_flags = 0;
+        record.has_socket = 1;
+        record._pad = [0; 5];
+    });
 }
 
 /// What the process is that starts to connect, 0 where its connections are none of ours.
@@ -220,15 +248,15 @@ pub fn count_connect(conn: *const Conn) -> i32 {
 
 /// The owner of a proxy's other end reads from it: from now on its process matters.
 #[inline(never)]
-pub fn read_by(sk: Sock, conn: &mut Conn, tgid: u32) -> i32 {
+pub fn read_by(conn: &mut Conn, tgid: u32) -> i32 {
     conn.tgid = tgid;
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     if class & PROC_OWNER == 0 {
         peer::owner(tgid, class);
     }
-    if let Some(flow) = flow::linked(sk, conn.bound) {
-        flow.peer.tgid = tgid;
+    if let Some(upstream) = flow::linked(conn.bound) {
+        upstream.peer.tgid = tgid;
     }
     0
 }
@@ -269,30 +297,31 @@ pub fn client_of(sk: Sock) {
 /// Is this the other end of a proxy's connection?
 #[inline(never)]
 pub fn passive(sk: Sock) {
-    if let Some(flow) = flow::mirrored(sk)
+    if let Some(upstream) = flow::mirrored(sk)
         && let Some(conn) = conn::track(sk, ROLE_PEER)
     {
-        join(sk, conn, flow);
+        join(sk, conn, upstream);
     }
 }
 
-/// Notes in a proxy's flow that this socket is its other end, if it is.
+/// Notes of a proxy's connection that this socket is its other end, if it is.
 #[inline(never)]
 pub fn link(sk: Sock, conn: &mut Conn) {
     conn.bound = 0;
-    if let Some(flow) = flow::mirrored(sk) {
-        join(sk, conn, flow);
+    if let Some(upstream) = flow::mirrored(sk) {
+        join(sk, conn, upstream);
     }
 }
 
 #[inline(always)]
-fn join(sk: Sock, conn: &mut Conn, flow: &mut FlowState) {
-    conn.bound = flow.cookie;
-    flow.peer.cookie = conn.cookie;
-    flow.peer.sk = sk.0 as u64;
-    flow.peer.netns = sk.netns();
-    flow.peer.seen = PEER_SEEN;
-    flow.peer.state = TCP_ESTABLISHED;
+fn join(sk: Sock, conn: &mut Conn, upstream: &mut Place) {
+    conn.bound = upstream.conn.cookie;
+    let peer = &mut upstream.peer;
+    peer.cookie = conn.cookie;
+    peer.sk = sk.0 as u64;
+    peer.netns = sk.netns();
+    peer.seen = PEER_SEEN;
+    peer.state = TCP_ESTABLISHED;
 }
 
 #[inline(never)]
@@ -300,27 +329,28 @@ pub fn peer(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
     if conn.bound == 0 {
         return;
     }
-    let Some(flow) = flow::linked(sk, conn.bound) else {
+    let Some(upstream) = flow::linked(conn.bound) else {
         // The proxy's end is gone: what this one still does is nobody's news.
         conn.bound = 0;
         return;
     };
-    flow.peer.state = new;
-    if old != TCP_ESTABLISHED || flow.peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
+    let peer = &mut upstream.peer;
+    peer.state = new;
+    if old != TCP_ESTABLISHED || peer.closed != 0 || !matches!(new, TCP_FIN_WAIT1 | TCP_CLOSE) {
         return;
     }
     if sk.is_accepted() {
-        flow.peer.flags |= PEER_ACCEPTED;
+        peer.flags |= PEER_ACCEPTED;
     }
-    if flow.peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
+    if peer.flags & PEER_GOT_RESET != 0 || !sk.ended_by_owner() {
         return;
     }
-    flow.peer.closed = emit::now();
-    flow.peer.closed_tgid = emit::current().0;
-    flow.peer.flags |= PEER_CLOSED_FIRST;
-    flow.peer.unread = sk.unread();
-    if flow.peer.unread > 0 {
-        flow.peer.flags |= PEER_UNREAD;
+    peer.closed = emit::now();
+    peer.closed_tgid = emit::current().0;
+    peer.flags |= PEER_CLOSED_FIRST;
+    peer.unread = sk.unread();
+    if peer.unread > 0 {
+        peer.flags |= PEER_UNREAD;
     }
 }
 

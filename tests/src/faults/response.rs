@@ -31,6 +31,8 @@ pub const FAULTS: &[Fault] = &[
     fault("close-early-second", "502 closed closed 502 503 -", &["upstream_closed_early"], |s| {
         second(s, "close-early")
     }),
+    fault("forwarder", BROKEN, &["upstream_closed_early"], |s| shared(s, &format!("forward:{}", s.world.port())))
+        .says(&["its own connection to", "ECONNREFUSED"]),
     fault("reset", BROKEN, &["upstream_reset"], |s| shared(s, "reset")),
     fault("reset-second", "502 closed closed 502 503 -", &["upstream_reset"], |s| second(s, "reset")),
     fault("reset-unread", BROKEN, &["upstream_reset"], |s| shared(s, "close-unread")),
@@ -42,6 +44,8 @@ pub const FAULTS: &[Fault] = &[
     fault("smtp", NO_HTTP, &["invalid_response"], |s| shared(s, "smtp")).says(&["smtp"]),
     fault("redis", NO_HTTP, &["invalid_response"], |s| shared(s, "redis")).says(&["redis"]),
     fault("nul-in-head", "502 502 - - 502 -", &["invalid_response"], |s| shared(s, "nul")).likely(),
+    fault("bad-length", "- 502 502 502 502 -", &["invalid_response"], |s| shared(s, "bad-length")).likely(),
+    fault("bad-chunk", "- 502 502 - - -", &["invalid_response"], |s| shared(s, "bad-chunk")).likely(),
     // These two read past their limit: whether the end of the header was among it is not kept.
     fault("big-head", "502 502 502 - 502 -", &["header_too_big"], |s| shared(s, "big-header"))
         .likely_behind(&[Kind::Apache, Kind::Envoy]),

@@ -14,6 +14,8 @@ pub enum Conduct {
     /// Answers 200 after this many milliseconds.
     Slow(u64),
     CloseEarly,
+    /// Passes on to this port whatever comes, as a forwarder does: where it is refused, it closes.
+    Forward(u16),
     Reset,
     /// Closes with the request unread in its buffer.
     CloseUnread,
@@ -65,6 +67,7 @@ impl std::str::FromStr for Conduct {
             "ok" => Self::Ok,
             "slow" => Self::Slow(number),
             "close-early" => Self::CloseEarly,
+            "forward" => Self::Forward(number as u16),
             "reset" => Self::Reset,
             "close-unread" => Self::CloseUnread,
             "reset-at-accept" => Self::ResetAtAccept,
@@ -77,6 +80,8 @@ impl std::str::FromStr for Conduct {
             "redis" => Self::Bytes(b"-ERR wrong number of arguments for 'get' command\r\n"),
             // As a server answers that speaks TLS only: fatal, decode error.
             "tls-alert" => Self::Bytes(b"\x15\x03\x03\x00\x02\x02\x32"),
+            "bad-length" => Self::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"),
+            "bad-chunk" => Self::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n"),
             "nul" => Self::Bytes(b"HTTP/1.1 200 OK\r\nBad\0Header: x\r\nContent-Length: 2\r\n\r\nok"),
             "silent" => Self::Silent,
             "spin" => Self::Spin,
@@ -130,6 +135,12 @@ impl Conduct {
             Self::Slow(millis) => answer_all(stream, Duration::from_millis(*millis)),
             Self::CloseEarly => {
                 stream.request();
+                stream.close();
+            }
+            Self::Forward(port) => {
+                stream.request();
+                // Who is there would be answered for; nobody is.
+                let _ = std::net::TcpStream::connect(("127.0.0.1", *port));
                 stream.close();
             }
             Self::Reset => {

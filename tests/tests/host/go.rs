@@ -13,9 +13,7 @@ use trace502_tests::client::{Answer, Ask, Client, trusting};
 use trace502_tests::netns;
 use trace502_tests::proxies::{Kind, Proxy};
 use trace502_tests::route::Route;
-use trace502_tests::world::{Place, Ports, World};
-
-use crate::alone;
+use trace502_tests::world::{Place, Ports, World, alone};
 
 /// Caddy before nobody and before somebody, and probes that see nobody else.
 struct Scene {

@@ -3,9 +3,7 @@
 use trace502_tests::agent::{self, Agent};
 use trace502_tests::daemon::PATIENCE;
 use trace502_tests::guard::{Launch, TempDir};
-use trace502_tests::world::{Ports, World};
-
-use crate::alone;
+use trace502_tests::world::{Ports, World, alone};
 
 /// The program with these capabilities and no others, by number: older tools do not know the names.
 fn with(capabilities: &[u32]) -> Launch {

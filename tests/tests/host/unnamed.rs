@@ -12,9 +12,7 @@ use trace502_tests::guard;
 use trace502_tests::netns;
 use trace502_tests::service::{Draft, Service};
 use trace502_tests::truth::Record;
-use trace502_tests::world::{Place, Ports, World};
-
-use crate::alone;
+use trace502_tests::world::{Place, Ports, World, alone};
 
 /// What the executable is called: no proxy that anybody knows.
 const NAME: &str = "t502-gateway";

@@ -1,6 +1,6 @@
 //! The client's side: error statuses in every kind of write, closes without an answer, pipelines.
 
-use std::io::{IoSlice, Write as _};
+use std::io::{IoSlice, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
@@ -210,6 +210,43 @@ fn an_attempt_is_bound_to_the_request_it_serves() {
     assert!(error.conn.request_head.starts_with(b"GET /second"));
     assert_eq!(attempt.bound.unwrap().client, error.conn.cookie);
     assert_eq!(attempt.bound.unwrap().request, 1);
+}
+
+#[test]
+fn an_attempt_that_looked_well_is_told_as_it_was_when_it_ended() {
+    let mut rig = rig();
+    let (front, address) = listen();
+    let (back, at) = listen();
+    let (mut client, mut served) = client_of(&front);
+    client.write_all(REQUEST).unwrap();
+    read_some(&mut served);
+    let mut proxy = ask(at);
+    let (mut upstream, _) = back.accept().unwrap();
+    read_some(&mut upstream);
+    upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").unwrap();
+    read_some(&mut proxy);
+    upstream.write_all(b"unread").unwrap();
+    assert_eq!(proxy.peek(&mut [0; 6]).unwrap(), 6);
+    drop(proxy);
+    // Its other end goes as well.
+    assert!(upstream.read(&mut [0; 1]).is_err(), "the proxy left something unread");
+    drop(upstream);
+    served.write_all(ERROR).unwrap();
+    let error = rig.client_error(address);
+    let attempt = rig.attempt(at);
+    assert_eq!((attempt.handover, attempt.conn.status), (Handover::Asked, Some(200)));
+    assert!(attempt.conn.closed_first && attempt.conn.reply_head.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert_eq!(attempt.bound.unwrap().client, error.conn.cookie);
+    assert_eq!(attempt.tcp.unwrap().unread, 6);
+    assert!(matches!(attempt.listener, ListenerSeen::Present { .. }), "{:?}", attempt.listener);
+    let peer = attempt.peer.unwrap();
+    assert_eq!((peer.closed_first, peer.read_by), (false, Some(std::process::id())));
+    // It is told once.
+    client.write_all(REQUEST).unwrap();
+    read_some(&mut served);
+    served.write_all(ERROR).unwrap();
+    rig.told();
+    assert_eq!(rig.count_attempts(at), 1);
 }
 
 #[test]

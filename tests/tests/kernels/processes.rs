@@ -55,14 +55,18 @@ fn child_waits() {
         return;
     }
     let _listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    match line.trim() {
-        "abort" => std::process::abort(),
-        "segv" => fault(),
-        "eat" => eat(),
-        code => std::process::exit(code.parse().unwrap_or(1)),
+    for line in std::io::stdin().lines() {
+        match line.unwrap().trim() {
+            "abort" => std::process::abort(),
+            "segv" => fault(),
+            "eat" => eat(),
+            line => match line.strip_prefix("dial ") {
+                Some(port) => dial_without_waiting(port.parse().unwrap()),
+                None => std::process::exit(line.parse().unwrap_or(1)),
+            },
+        }
     }
+    std::process::exit(1);
 }
 
 /// Writes where nothing is, where a core may be written.
@@ -75,6 +79,23 @@ fn fault() -> ! {
         std::ptr::without_provenance_mut::<u8>(16).write_volatile(1);
     }
     unreachable!("address 16 can be written")
+}
+
+/// Connects as event loops do: the refusal comes within the call, the call does not say so.
+fn dial_without_waiting(port: u16) {
+    let bytes = [127, 0, 0, 1];
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(bytes) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: an address with its size; the descriptor is ours alone.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+        libc::connect(socket, (&raw const to).cast(), size_of_val(&to) as u32);
+        libc::close(socket);
+    }
 }
 
 /// Takes memory until the kernel ends it.
@@ -90,6 +111,27 @@ pub fn exit_of(rig: &mut Rig, pid: u32) -> ExitStatus {
         Fact::Exit { proc, status, .. } if proc.pid == pid => Some(*status),
         _ => None,
     })
+}
+
+#[test]
+fn a_process_that_serves_is_told_where_it_was_refused() {
+    let mut rig = rig();
+    let (listener, nobody) = listen();
+    drop(listener);
+    let mut child = listening_child(&mut rig);
+    let answered = TcpListener::bind("127.0.0.1:0").unwrap();
+    // This process is a proxy: what it is refused is an attempt.
+    assert!(std::net::TcpStream::connect(nobody).is_err());
+    for port in [answered.local_addr().unwrap().port(), nobody.port()] {
+        writeln!(child.stdin.as_ref().unwrap(), "dial {port}").unwrap();
+    }
+    let dialled = rig.wait("refusal of the child", |seen| match &seen.fact {
+        Fact::DialFailed(dial) => Some((seen.task.map(|task| task.pid), *dial)),
+        _ => None,
+    });
+    assert_eq!(dialled, (Some(child.id()), Dial { to: nobody, errno: libc::ECONNREFUSED }));
+    child.stdin.take().unwrap().write_all(b"0\n").unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

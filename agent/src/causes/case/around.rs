@@ -1,5 +1,7 @@
 //! What stands around an attempt: where its target lives, who listens there, and what else the host is asked.
 
+use std::sync::Arc;
+
 use super::Case;
 use crate::correlate::Counted;
 use crate::host::{self, Activity, ListenerFacts, Listeners, MemoryFacts, PathFacts, ProcessFacts};
@@ -81,7 +83,7 @@ impl Case<'_> {
     pub fn listeners(&self) -> Listeners {
         let Some(netns) = self.target_netns() else { return Listeners::default() };
         let mut answers = self.answers.borrow_mut();
-        answers.listeners.entry(netns).or_insert_with(|| self.host.borrow_mut().listeners(netns)).clone()
+        answers.listeners.of(netns, || self.host.borrow_mut().listeners(netns)).clone()
     }
 
     /// The listener that takes what this attempt dialled.
@@ -150,29 +152,29 @@ impl Case<'_> {
         holder.or_else(|| self.listener().and_then(|l| l.pid))
     }
 
-    pub fn process(&self, pid: u32) -> Option<ProcessFacts> {
+    pub fn process(&self, pid: u32) -> Option<Arc<ProcessFacts>> {
         let mut answers = self.answers.borrow_mut();
-        answers.process.entry(pid).or_insert_with(|| self.host.borrow_mut().process(pid)).clone()
+        answers.process.of(pid, || self.host.borrow_mut().process(pid)).clone()
     }
 
     pub fn siblings(&self, like: &ProcessFacts) -> Vec<ProcessFacts> {
         let mut answers = self.answers.borrow_mut();
-        answers.siblings.entry(like.pid).or_insert_with(|| self.host.borrow_mut().siblings(like)).clone()
+        answers.siblings.of(like.pid, || self.host.borrow_mut().siblings(like)).clone()
     }
 
     pub fn activity(&self, pid: u32) -> Option<Activity> {
         let mut answers = self.answers.borrow_mut();
-        answers.activity.entry(pid).or_insert_with(|| self.host.borrow_mut().activity(pid)).clone()
+        answers.activity.of(pid, || self.host.borrow_mut().activity(pid)).clone()
     }
 
     pub fn memory(&self, pid: u32) -> Option<MemoryFacts> {
         let mut answers = self.answers.borrow_mut();
-        answers.memory.entry(pid).or_insert_with(|| self.host.borrow_mut().memory(pid)).clone()
+        answers.memory.of(pid, || self.host.borrow_mut().memory(pid)).clone()
     }
 
     /// As they were when the error came; asked now they would be those of another moment.
     pub fn descriptors(&self, pid: u32) -> Option<Counted> {
-        self.answers.borrow().descriptors.get(&pid).copied().flatten()
+        self.answers.borrow().descriptors.get(pid).copied().flatten()
     }
 
     /// The unix socket's path as the proxy sees it.
