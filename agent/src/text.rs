@@ -62,6 +62,11 @@ pub fn clipped(text: &str, max: usize) -> String {
 
 /// Bytes of any kind: printable ASCII as it is, the rest as `\xNN`, at most `max` of them.
 pub fn safe_bytes(bytes: &[u8], max: usize) -> String {
+    if bytes.len() <= max
+        && let Some(text) = str::from_utf8(bytes).ok().filter(|text| plain(text))
+    {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(max.min(bytes.len()) + 8);
     for &b in bytes.iter().take(max) {
         match b {

@@ -206,14 +206,21 @@ fn micros(nanos: u64) -> u32 {
     (nanos / 1_000) as u32
 }
 
-/// Binds the request that an upstream connection begins to serve.
-#[inline(always)]
-pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
+/// Binds the request that an upstream connection begins to serve with what this thread does now.
+///
+/// Global to the verifier, which walks through it once for each program and not once for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn bind(conn: *mut Conn, tid: u32) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
+    let Some(thread) = of(tid) else { return 0 };
+    thread.garbled = 0;
     if conn.flags & CONN_CHECK != 0 {
         acted(thread);
-        return;
+        return 0;
     }
-    let bound = choose(thread, class);
+    let bound = choose(thread, conn.class);
     acted(thread);
     conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED);
     conn.flags |= bound.flags;
@@ -223,6 +230,7 @@ pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
     if thread.sealed != 0 && conn.bound != 0 {
         sealed::asked(conn);
     }
+    0
 }
 
 /// Whether the thread is in a call of its TLS library that writes.

@@ -2,27 +2,27 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::belt::{Belt, Waiting, belt};
+use super::tuning::Tuning;
 use super::{known_causes, tell};
 use crate::correlate::Counters;
 use crate::filter::Filter;
-use crate::kernel::Options;
 use crate::logs::Word;
 use crate::model::{Incident, Notice};
 use crate::screen;
 use crate::screen::query::Query;
 use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
-use crate::watch::{Choice, FOUND, Stop, Stopper, Totals, Wanted, Watch, WatchError};
+use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
-/// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost. The channel makes room for all of
-/// them at once: boxes, or it would hold 40 MB empty.
+/// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost.
 const WAITING: usize = 65_536;
 
 /// Print each gateway error as it happens, with its cause, the evidence and what to do
@@ -64,41 +64,10 @@ impl LogWords {
     }
 }
 
-/// How much the kernel side may keep.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Kernel side")]
-pub struct Tuning {
-    /// MiB of buffer between kernel and program
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub ring: u32,
-    /// Bytes of each request and answer that are kept, 0 to 256
-    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
-    pub head: u32,
-    /// Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen
-    #[arg(long)]
-    pub no_tls: bool,
-    /// Treat as a proxy, too, every process that listens on a TCP port and makes TCP connections of its own: finds
-    /// proxies of unknown names, and applications that need other services
-    #[arg(long)]
-    pub any: bool,
-}
-
-impl Tuning {
-    pub fn options(&self) -> Options {
-        Options {
-            ring_bytes: self.ring << 20,
-            head: self.head,
-            tls: !self.no_tls,
-            found: if self.any { FOUND } else { 0 },
-            ..Options::default()
-        }
-    }
-}
-
 impl Live {
     /// What prints the incidents of a recording.
     pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
-        let tuning = Tuning { ring: 0, head: 0, no_tls: false, any: false };
+        let tuning = Tuning { ring: 0, head: 0, connections: None, no_tls: false, any: false };
         Live { filter, plain: !json, json, logs: LogWords::default(), duration: None, count, tuning }
     }
 
@@ -120,7 +89,7 @@ impl Live {
         for path in watch.missing(&choice.proxies.groups) {
             tell(format_args!("there is no cgroup {} yet; waiting for it", path.as_str()));
         }
-        let (send, receive) = sync_channel(WAITING);
+        let (send, receive) = belt(WAITING);
         let running = thread::Builder::new().name("watch".into()).spawn(move || drive(watch, &stop, &send))?;
         let mut printer = Printer::new(self, plain::Blocks::from_now);
         printer.print_all(&receive, &stopper)?;
@@ -225,7 +194,7 @@ pub struct End {
 }
 
 /// Runs a watch until it is stopped or nobody listens any more.
-pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Box<Incident>>) -> End {
+pub fn drive(mut watch: Watch, stop: &Stop, to: &Belt) -> End {
     let mut unprinted = 0;
     let mut notices = Vec::new();
     let mut on = true;
@@ -234,13 +203,11 @@ pub fn drive(mut watch: Watch, stop: &Stop, to: &SyncSender<Box<Incident>>) -> E
         if !on {
             watch.finish(&mut notices);
         }
-        for notice in notices.drain(..) {
-            if let Notice::Incident(incident) = notice {
-                match to.try_send(incident) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(_)) => unprinted += 1,
-                    Err(TrySendError::Disconnected(_)) => on = false,
-                }
+        notices.retain(|notice| matches!(notice, Notice::Incident(_)));
+        if !notices.is_empty() {
+            match to.put(std::mem::take(&mut notices)) {
+                Some(over) => unprinted += over as u64,
+                None => on = false,
             }
         }
     }
@@ -257,6 +224,8 @@ pub struct Printer {
     deadline: Option<Instant>,
     left: Option<u64>,
     out: BufWriter<io::Stdout>,
+    /// Room for one line.
+    line: Vec<u8>,
 }
 
 impl Printer {
@@ -267,16 +236,16 @@ impl Printer {
         let left = live.count;
         let blocks = blocks(plain::Style { colour });
         let out = BufWriter::with_capacity(1 << 16, io::stdout());
-        Printer { live, blocks, summary: Summary::default(), deadline, left, out }
+        Printer { live, blocks, summary: Summary::default(), deadline, left, out, line: Vec::new() }
     }
 
     /// Prints until the watch ends, the time is up, or enough was printed.
-    fn print_all(&mut self, from: &Receiver<Box<Incident>>, stopper: &Stopper) -> anyhow::Result<()> {
+    fn print_all(&mut self, from: &Waiting, stopper: &Stopper) -> anyhow::Result<()> {
         let far = Duration::from_secs(3600);
         loop {
             // In a flood one write takes out all that there is.
-            while let Ok(incident) = from.try_recv() {
-                if !self.print(&incident)? {
+            while let Ok(incidents) = from.next(Duration::ZERO) {
+                if !self.print_each(&incidents)? {
                     stopper.stop();
                     return self.flush().map(drop);
                 }
@@ -286,9 +255,9 @@ impl Printer {
                 return Ok(());
             }
             let wait = self.deadline.map_or(far, |at| at.saturating_duration_since(Instant::now()));
-            match from.recv_timeout(wait) {
-                Ok(incident) => {
-                    if !self.print(&incident)? {
+            match from.next(wait) {
+                Ok(incidents) => {
+                    if !self.print_each(&incidents)? {
                         stopper.stop();
                         return self.flush().map(drop);
                     }
@@ -304,14 +273,30 @@ impl Printer {
         }
     }
 
+    fn print_each(&mut self, incidents: &[Notice]) -> anyhow::Result<bool> {
+        for notice in incidents {
+            if let Notice::Incident(incident) = notice
+                && !self.print(incident)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// `false`: enough, or nobody reads any more.
     pub fn print(&mut self, incident: &Incident) -> anyhow::Result<bool> {
         if !self.live.filter.matches(incident) {
             return Ok(true);
         }
         self.summary.add(incident);
-        let text = if self.live.json { json::line(incident)? } else { self.blocks.next(incident) };
-        if !written(self.out.write_all(text.as_bytes()))? {
+        if self.live.json {
+            self.line.clear();
+            json::write(&mut self.line, incident)?;
+        } else {
+            self.line = self.blocks.next(incident).into_bytes();
+        }
+        if !written(self.out.write_all(&self.line))? {
             return Ok(false);
         }
         self.left = self.left.map(|left| left.saturating_sub(1));

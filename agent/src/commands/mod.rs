@@ -1,6 +1,7 @@
 //! One file a verb of the command line.
 
 pub mod agent;
+mod belt;
 pub mod causes;
 pub mod doctor;
 mod doctor_tls;
@@ -9,6 +10,7 @@ pub mod live;
 mod past;
 pub mod record;
 pub mod report;
+pub mod tuning;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

@@ -460,3 +460,42 @@ fn lines_of_one_path_are_told_apart_by_their_connections_and_upstreams() {
         assert_eq!(causes, ["no_listener", "proxy_limit"], "{lines_first}: {all:#?}");
     }
 }
+
+/// Errors of a flood and a line for each, each of its own path or all of one; how often any was compared with a line.
+fn looked_at(errors: u64, paths: u64, format: Format, line_first: bool) -> u64 {
+    let mut w = World::new("nginx");
+    for client in 1..=errors {
+        let path = format!("/{}", client % paths);
+        let mut attempt = w.refused();
+        attempt.conn.cookie = 1_000_000 + client;
+        attempt.bound.as_mut().unwrap().client = client;
+        w.tell(attempt).pass(80_000);
+        let hint = if format == Format::Nginx { Hint::Connect { errno: None } } else { Hint::StatusOnly };
+        let own = LogError { format, connection: None, path: Some(path.clone()), ..line(&w, hint) };
+        let mut error = w.error(ClientOutcome::Status(502));
+        error.conn.cookie = client;
+        error.conn.request_head = format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n").into_bytes();
+        if line_first {
+            w.engine.log(w.now, &own, &mut w.host);
+        }
+        w.see(Fact::Client(error)).pass(20_000);
+        if !line_first {
+            w.engine.log(w.now, &own, &mut w.host);
+        }
+        w.notices.extend(w.engine.drain());
+    }
+    let looked_at = w.engine.lines.looked_at.get();
+    assert_eq!(w.all().len() as u64, errors, "{paths} paths in {format:?}");
+    looked_at
+}
+
+#[test]
+fn a_line_costs_the_same_however_many_errors_there_are() {
+    const FLOOD: u64 = 3_000;
+    for format in [Format::Nginx, Format::NginxAccess] {
+        for (paths, line_first) in [(1, true), (1, false), (FLOOD + 1, true), (FLOOD + 1, false)] {
+            let looks = looked_at(FLOOD, paths, format, line_first);
+            assert!(looks <= 6 * FLOOD, "{looks} looks for {FLOOD} lines of {paths} paths in {format:?}, {line_first}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! error was seen for waits a moment for one. Then it is told by itself, if it speaks of the end of a request: a line
 //! about one attempt may have been followed by a try that went well.
 
-use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
 use crate::logs::{Format, Hint, LogError};
@@ -20,7 +20,7 @@ use super::tries::{Tries, Try};
 /// How long a line waits for the error that it tells of: records of the kernel side come within milliseconds.
 pub const GRACE: Nanos = 100 * MILLI;
 /// Between an error and the end of its line: a log may be written a little later.
-const NEAR: Nanos = SECOND;
+pub const NEAR: Nanos = SECOND;
 /// How well a line fits that agrees in nothing but the client's address.
 const SAME_ADDRESS: u32 = 3;
 /// Between the failure of an attempt and the moment at which its line was read.
@@ -29,12 +29,6 @@ const WRITTEN: Nanos = 50 * MILLI;
 const LATE: Nanos = 200 * MILLI;
 /// A proxy writes its line, then closes the connection.
 const CLOSED: Nanos = 2 * MILLI;
-/// Errors are kept about in the order of their times.
-const LONG_AGO: Nanos = 2 * NEAR;
-/// Attempts of one request lie minutes apart at most.
-const MEMORY: Nanos = 120 * SECOND;
-const LINES: usize = 4_096;
-const ERRORS: usize = 8_192;
 /// Clocks of the local time are a multiple of this apart: a log may be written in another zone than ours.
 const ZONES_MICROS: i64 = 900_000_000;
 /// A line cannot be read before it is written, but clocks are read one after the other.
@@ -73,7 +67,9 @@ pub struct Line {
     pub from: Nanos,
     pub to: Nanos,
     pub error: LogError,
-    request: Option<http::Request>,
+    pub request: Option<http::Request>,
+    /// The upstream that it names.
+    place: Option<Endpoint>,
 }
 
 impl Line {
@@ -89,12 +85,27 @@ impl Line {
             None => (read.saturating_sub(NEAR), read),
         };
         let request = http::request(&head(&error));
-        Line { seq, read, from, to, error, request }
+        let place = error.upstream.as_deref().and_then(|upstream| match upstream.strip_prefix("unix:") {
+            Some(path) => Some(Endpoint::Unix(path.to_owned())),
+            None => upstream.parse().ok().map(Endpoint::Tcp),
+        });
+        Line { seq, read, from, to, error, request, place }
+    }
+
+    /// What it is found by, where it has that.
+    pub fn topic(&self) -> Topic {
+        topic(self.request.as_ref())
+    }
+
+    /// How well an error fits that agrees with it in everything.
+    pub fn most(&self) -> u32 {
+        let client = self.client().map_or(0, |client| 2 + 4 * u32::from(client.port() != 0));
+        1 + 4 * u32::from(self.request.is_some()) + client
     }
 
     /// Whether it is about this upstream.
     pub fn names(&self, endpoint: &Endpoint) -> bool {
-        names(&self.error, endpoint)
+        self.place.as_ref() == Some(endpoint)
     }
 
     pub fn client(&self) -> Option<SocketAddr> {
@@ -110,6 +121,18 @@ pub fn names(error: &LogError, endpoint: &Endpoint) -> bool {
     })
 }
 
+/// The path of a request that is known to its end, as a number: an error and a line that both have one fit only if it
+/// is the same.
+pub type Topic = Option<u64>;
+
+fn topic(request: Option<&http::Request>) -> Topic {
+    request.filter(|request| request.whole_line).map(|request| {
+        let mut hasher = DefaultHasher::new();
+        request.path().hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
 /// The request as its client may have sent it.
 pub fn head(error: &LogError) -> Vec<u8> {
     let Some(path) = &error.path else { return Vec::new() };
@@ -121,22 +144,22 @@ pub fn head(error: &LogError) -> Vec<u8> {
 /// An error that is known.
 #[derive(Clone, Debug)]
 pub struct Known {
-    key: (Cookie, u32),
-    pid: u32,
-    kind: &'static str,
-    at: Nanos,
+    pub key: (Cookie, u32),
+    pub pid: u32,
+    pub kind: &'static str,
+    pub at: Nanos,
     asked: Option<Nanos>,
-    client: Option<SocketAddr>,
-    request: Option<http::Request>,
-    status: Option<u16>,
+    pub client: Option<SocketAddr>,
+    pub request: Option<http::Request>,
+    pub status: Option<u16>,
     /// What nginx numbers its client's connection as, once a line has told.
     connection: Option<u64>,
     /// Its bytes could be read.
-    readable: bool,
+    pub readable: bool,
     /// A log told it first.
-    logged: bool,
+    pub logged: bool,
     /// Logs that have told its end.
-    ends: Vec<Format>,
+    pub ends: Vec<Format>,
     /// Where it was tried, and when that failed.
     attempts: Vec<(Endpoint, Nanos)>,
 }
@@ -164,8 +187,19 @@ impl Known {
         }
     }
 
+    /// What it is found by, where it has that.
+    pub fn topic(&self) -> Topic {
+        topic(self.request.as_ref())
+    }
+
+    /// No line that was read before this can tell of it, where its request cannot be read.
+    pub fn earliest(&self) -> Nanos {
+        let failed = self.attempts.iter().map(|(_, at)| *at).min();
+        failed.map_or(self.at, |at| at.min(self.at)).saturating_sub(NEAR)
+    }
+
     /// How well a line fits; `None` where it tells of another error.
-    fn fit(&self, line: &Line) -> Option<u32> {
+    pub fn fit(&self, line: &Line) -> Option<u32> {
         let error = &line.error;
         let end = is_end(error);
         let same_process = error.pid.is_some_and(|pid| pid == self.pid);
@@ -205,7 +239,7 @@ impl Known {
     }
 
     /// What a connection that cannot be read was asked is known from the first line about it.
-    fn learn(&mut self, line: &Line) {
+    pub fn learn(&mut self, line: &Line) {
         if is_end(&line.error) {
             self.ends.push(line.error.format);
         }
@@ -215,12 +249,12 @@ impl Known {
         self.connection = self.connection.or(line.error.connection);
     }
 
-    fn differs(&self, a: Option<u16>, b: Option<u16>) -> bool {
+    pub fn differs(&self, a: Option<u16>, b: Option<u16>) -> bool {
         matches!((a, b), (Some(a), Some(b)) if a != b)
     }
 
     /// Whether the line names an upstream that was tried for it, or none where none was.
-    fn asked_where(&self, line: &Line) -> bool {
+    pub fn asked_where(&self, line: &Line) -> bool {
         match line.error.upstream {
             Some(_) => self.attempts.iter().any(|(endpoint, _)| line.names(endpoint)),
             None => self.attempts.is_empty(),
@@ -228,14 +262,14 @@ impl Known {
     }
 
     /// Where nothing but time tells whose a line is, it must have been written as an attempt there failed.
-    fn tried(&self, line: &Line) -> bool {
+    pub fn tried(&self, line: &Line) -> bool {
         let from = line.read.saturating_sub(WRITTEN);
         let mut near = self.attempts.iter().filter(|(_, at)| *at >= from && *at <= line.read.saturating_add(CLOSED));
         near.any(|(endpoint, _)| line.names(endpoint))
     }
 
     /// The end of a request is told near its error, a failed attempt any time since the request began.
-    fn same_time(&self, line: &Line, end: bool) -> bool {
+    pub fn same_time(&self, line: &Line, end: bool) -> bool {
         let since = match self.asked {
             Some(asked) if !end => asked,
             _ => self.at,
@@ -245,7 +279,7 @@ impl Known {
 }
 
 /// As far as both were kept.
-fn same_request(a: &http::Request, b: &http::Request) -> bool {
+pub fn same_request(a: &http::Request, b: &http::Request) -> bool {
     if a.method != b.method {
         return false;
     }
@@ -257,181 +291,8 @@ fn same_request(a: &http::Request, b: &http::Request) -> bool {
 }
 
 /// Whether the line can mean only one attempt: where nothing but time tells whose it is, one of several is no one's.
-fn alone(line: &Line, tries: &Tries) -> bool {
+pub fn alone(line: &Line, tries: &Tries) -> bool {
     let since = line.read.saturating_sub(LATE);
     let meant = |t: &&Try| t.at >= since && t.at <= line.read.saturating_add(CLOSED) && line.names(&t.attempt.endpoint);
     tries.of_process(line.error.pid.unwrap_or(0)).filter(meant).count() == 1
-}
-
-#[derive(Debug, Default)]
-pub struct Lines {
-    waiting: VecDeque<Line>,
-    known: VecDeque<Known>,
-    /// How many are known no more: the number of the first one that is.
-    gone: u64,
-    /// Numbers of the errors that a log told first: hardly any, while each error asks for them.
-    logged: VecDeque<u64>,
-    #[cfg(test)]
-    pub looked_at: u64,
-    /// Lines and errors forgotten because there were too many.
-    pub overflow: u64,
-}
-
-impl Lines {
-    /// The error that the line tells again. It will not be found for the same end twice.
-    pub fn told_before(&mut self, line: &Line, tries: &Tries) -> Option<(Cookie, u32)> {
-        let end = is_end(&line.error);
-        let alone = end || alone(line, tries);
-        let late = self.known.iter_mut().rev().take_while(|known| known.at.saturating_add(LONG_AGO) >= line.from);
-        // Of an attempt, something must agree: it may be another request's, whose error is still to come.
-        let late = late.filter(|known| known.readable || alone);
-        let fits = late.filter_map(|known| Some((known.fit(line).filter(|fit| end || *fit > 1)?, known)));
-        let near = |known: &Known| std::cmp::Reverse(known.at.abs_diff(line.to));
-        let (_, known) = fits.max_by_key(|(fit, known)| (*fit, known.asked_where(line), near(known)))?;
-        known.learn(line);
-        Some(known.key)
-    }
-
-    /// Whether the line tells the end of a request that is told otherwise, although nobody can say which one.
-    pub fn covered(&mut self, line: &Line) -> bool {
-        let (waiting, error) = (&self.waiting, &line.error);
-        let mut unseen = self.known.iter_mut().rev().filter(|known| !known.readable && known.same_time(line, true));
-        match error.format {
-            // After a failed attempt no other upstream was left: one error, in two lines of one connection.
-            Format::Nginx => {
-                let same = |l: &&Line| l.error.pid == error.pid && l.error.connection == error.connection;
-                let attempts: Vec<&Line> = waiting.iter().filter(|l| !is_end(&l.error)).filter(same).collect();
-                unseen.any(|known| attempts.iter().any(|attempt| known.tried(attempt)))
-            }
-            Format::NginxAccess => {
-                let told = |l: &Line| l.error.format == Format::Nginx && is_end(&l.error) && l.request == line.request;
-                let told = line.request.is_some() && waiting.iter().any(told);
-                let ip = |known: &Known| known.client.map(|client| client.ip());
-                let fits = |known: &&mut Known| ip(known) == error.client && !known.ends.contains(&error.format);
-                told || unseen.find(fits).map(|known| known.ends.push(error.format)).is_some()
-            }
-            Format::Haproxy | Format::Apache | Format::Caddy => false,
-        }
-    }
-
-    /// The error that a log told before the wire did.
-    pub fn logged_before(&mut self, error: &Known) -> bool {
-        let agree = |known: &Known| match (&known.request, &error.request) {
-            (Some(a), Some(b)) => same_request(a, b),
-            _ => known.client.is_some() && known.client == error.client,
-        };
-        let same = |known: &Known| {
-            known.kind == error.kind
-                && (known.pid == error.pid || known.pid == 0)
-                && known.at.abs_diff(error.at) <= NEAR
-                && !known.differs(known.status, error.status)
-                && agree(known)
-        };
-        while let Some(first) = self.first_logged()
-            && first.at.saturating_add(LONG_AGO) < error.at
-        {
-            self.logged.pop_front();
-        }
-        for index in 0..self.logged.len() {
-            #[cfg(test)]
-            (self.looked_at += 1);
-            let at = self.logged.get(index).and_then(|number| usize::try_from(number.checked_sub(self.gone)?).ok());
-            if at.and_then(|at| self.known.get(at)).is_some_and(same) {
-                self.logged.remove(index);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn first_logged(&self) -> Option<&Known> {
-        self.known.get(usize::try_from(self.logged.front()?.checked_sub(self.gone)?).ok()?)
-    }
-
-    pub fn remember(&mut self, known: Known) {
-        if self.known.len() >= ERRORS {
-            self.forget_first();
-            self.overflow += 1;
-        }
-        if known.logged {
-            self.logged.push_back(self.gone + self.known.len() as u64);
-        }
-        self.known.push_back(known);
-    }
-
-    fn forget_first(&mut self) {
-        self.known.pop_front();
-        if self.logged.front() == Some(&self.gone) {
-            self.logged.pop_front();
-        }
-        self.gone += 1;
-    }
-
-    pub fn wait(&mut self, line: Line) {
-        if self.waiting.len() >= LINES {
-            self.waiting.pop_front();
-            self.overflow += 1;
-        }
-        self.waiting.push_back(line);
-    }
-
-    /// Takes the lines that tell of this error: all of its attempts, and its end once. The one that says most comes
-    /// back.
-    pub fn of(&mut self, known: &mut Known, tries: &Tries) -> Option<Line> {
-        let end = self.waiting.iter().enumerate().filter(|(_, line)| is_end(&line.error));
-        let end = end.filter_map(|(at, line)| Some((known.fit(line)?, at))).max_by_key(|(fit, _)| *fit);
-        let end = end.and_then(|(_, at)| self.waiting.remove(at));
-        if let Some(end) = &end {
-            known.learn(end);
-        }
-        // An attempt that may be another request's is left for it: the client must agree.
-        let attempts = self.waiting.iter().filter(|line| !is_end(&line.error));
-        let attempts = attempts.filter(|line| known.fit(line).is_some_and(|fit| fit > 1));
-        let mut meant: Vec<Line> = attempts.filter(|line| known.readable || alone(line, tries)).cloned().collect();
-        // One connection of its client has one number.
-        let likeliest = meant.iter().max_by_key(|line| known.asked_where(line));
-        if let Some(connection) = likeliest.and_then(|line| line.error.connection) {
-            meant.retain(|line| line.error.connection.is_none_or(|other| other == connection));
-        }
-        self.waiting.retain(|line| meant.iter().all(|one| one.seq != line.seq));
-        meant.iter().for_each(|line| known.learn(line));
-        let last = meant.pop();
-        match end {
-            Some(end) if !matches!(end.error.hint, Hint::StatusOnly) => Some(end),
-            end => last.or(end),
-        }
-    }
-
-    /// The line whose time is up, if it speaks for itself. An access log says only that a request failed: what the
-    /// error log said of its attempt comes with it.
-    pub fn alone(&mut self, seq: u64) -> Option<Line> {
-        let at = self.waiting.iter().position(|line| line.seq == seq && is_end(&line.error))?;
-        let line = self.waiting.remove(at)?;
-        if line.error.hint != Hint::StatusOnly {
-            return Some(line);
-        }
-        let same = |other: &Line| {
-            let request = other.request.is_some()
-                && other.request.as_ref().map(http::Request::path) == line.request.as_ref().map(http::Request::path);
-            writer(other.error.format) == writer(line.error.format)
-                && other.error.client == line.error.client
-                && request
-                && other.from <= line.to
-        };
-        let attempt = self.waiting.iter().rposition(same).and_then(|at| self.waiting.remove(at));
-        Some(match attempt {
-            Some(attempt) => Line { error: LogError { status: line.error.status, ..attempt.error }, ..attempt },
-            None => line,
-        })
-    }
-
-    pub fn expire(&mut self, now: Nanos) {
-        let before = now.saturating_sub(MEMORY);
-        while self.waiting.front().is_some_and(|line| line.read < before) {
-            self.waiting.pop_front();
-        }
-        while self.known.front().is_some_and(|known| known.at < before) {
-            self.forget_first();
-        }
-    }
 }

@@ -17,6 +17,7 @@ pub mod history;
 mod join;
 mod judging;
 mod late;
+mod line_table;
 #[cfg(test)]
 mod line_tests;
 mod lines;
@@ -44,7 +45,8 @@ pub use past::Past;
 use self::attempts::in_call;
 use self::descriptors::Descriptors;
 use self::failures::Route;
-use self::lines::{Known as Told, Lines};
+use self::line_table::Lines;
+use self::lines::Known as Told;
 use self::owner::Owners;
 use self::pending::{Pending, Pendings};
 use self::recent::Recent;

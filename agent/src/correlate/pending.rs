@@ -94,11 +94,11 @@ impl Pending {
 
 #[derive(Debug, Default)]
 pub struct Pendings {
-    all: BTreeMap<u64, Pending>,
+    all: BTreeMap<u64, Box<Pending>>,
     by_client: BTreeMap<(Cookie, u32), u64>,
-    by_pid: BTreeMap<u32, BTreeSet<u64>>,
+    by_pid: BTreeSet<(u32, u64)>,
     /// Those of a process that an attempt for another client may concern.
-    loose: BTreeMap<u32, BTreeSet<u64>>,
+    loose: BTreeSet<(u32, u64)>,
 }
 
 impl Pendings {
@@ -113,35 +113,29 @@ impl Pendings {
 
     pub fn insert(&mut self, pending: Pending) {
         self.by_client.insert(pending.key(), pending.seq);
-        self.by_pid.entry(pending.pid).or_default().insert(pending.seq);
+        self.by_pid.insert((pending.pid, pending.seq));
         if !pending.bound() {
-            self.loose.entry(pending.pid).or_default().insert(pending.seq);
+            self.loose.insert((pending.pid, pending.seq));
         }
-        self.all.insert(pending.seq, pending);
+        self.all.insert(pending.seq, Box::new(pending));
     }
 
-    pub fn remove(&mut self, seq: u64) -> Option<Pending> {
+    pub fn remove(&mut self, seq: u64) -> Option<Box<Pending>> {
         let gone = self.all.remove(&seq)?;
         if self.by_client.get(&gone.key()) == Some(&seq) {
             self.by_client.remove(&gone.key());
         }
-        for index in [&mut self.by_pid, &mut self.loose] {
-            if let Some(seqs) = index.get_mut(&gone.pid) {
-                seqs.remove(&seq);
-                if seqs.is_empty() {
-                    index.remove(&gone.pid);
-                }
-            }
-        }
+        self.by_pid.remove(&(gone.pid, seq));
+        self.loose.remove(&(gone.pid, seq));
         Some(gone)
     }
 
     pub fn get(&self, seq: u64) -> Option<&Pending> {
-        self.all.get(&seq)
+        self.all.get(&seq).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, seq: u64) -> Option<&mut Pending> {
-        self.all.get_mut(&seq)
+        self.all.get_mut(&seq).map(Box::as_mut)
     }
 
     pub fn seq_of(&self, key: (Cookie, u32)) -> Option<u64> {
@@ -155,18 +149,17 @@ impl Pendings {
     }
 
     pub fn of_client(&self, key: (Cookie, u32)) -> Option<&Pending> {
-        self.by_client.get(&key).and_then(|seq| self.all.get(seq))
+        self.by_client.get(&key).and_then(|seq| self.get(*seq))
     }
 
     /// Those that an attempt of this process, for this request, may settle: its own, its neighbours where requests are
     /// pipelined, and those that nothing binds.
     pub fn concerned(&self, pid: u32, key: Option<(Cookie, u32)>) -> Vec<u64> {
-        let Some((client, request)) = key else {
-            return self.by_pid.get(&pid).into_iter().flatten().copied().collect();
-        };
+        let of = |index: &BTreeSet<(u32, u64)>| index.range((pid, 0)..=(pid, u64::MAX)).map(|(_, seq)| *seq).collect();
+        let Some((client, request)) = key else { return of(&self.by_pid) };
         let own = self.by_client.range((client, request.saturating_sub(1))..=(client, request.saturating_add(1)));
-        let own = own.map(|(_, seq)| *seq);
-        let mut found: Vec<u64> = own.chain(self.loose.get(&pid).into_iter().flatten().copied()).collect();
+        let mut found: Vec<u64> = of(&self.loose);
+        found.extend(own.map(|(_, seq)| *seq));
         found.sort_unstable();
         found.dedup();
         found

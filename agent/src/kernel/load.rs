@@ -34,7 +34,8 @@ pub struct Options {
     pub head: u32,
     /// Entries of each table that grows with the host, where that is not to be what the programs say.
     pub room: Option<u32>,
-    /// Connections that there is room for, where that is not to follow from the host's memory.
+    /// Connections that there is room for, where that is not to follow from the host's memory; rounded up to a power of
+    /// two.
     pub places: Option<u32>,
     /// Ask the verifier for its log.
     pub verbose: bool,
@@ -57,6 +58,9 @@ impl Default for Options {
         }
     }
 }
+
+/// Connections that the user may ask room for.
+pub const CONNECTIONS: std::ops::RangeInclusive<u32> = 1 << 10..=1 << 20;
 
 /// Places that share one row of `TAGS`.
 const WAYS: u32 = 4;
@@ -346,5 +350,13 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
             loader.map_max_entries(table, room);
         }
     }
-    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(chain(&error)))
+    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(hint(chain(&error), settings.places)))
+}
+
+/// What is refused for its size has a way out.
+fn hint(refused: String, places: u32) -> String {
+    if !refused.contains("PLACES") {
+        return refused;
+    }
+    format!("{refused}; it holds {places} connections of 800 bytes each: give a smaller --connections, or more memory")
 }

@@ -32,7 +32,7 @@ mod traffic;
 pub(crate) mod tempdir;
 
 pub use detach::leave_hooks;
-pub use load::{Kernel, LoadError, Options};
+pub use load::{CONNECTIONS, Kernel, LoadError, Options};
 pub use ring::{Ring, Woken};
 pub use traffic::{Connected, Times, Traffic};
 

@@ -9,6 +9,13 @@ pub fn line(incident: &Incident) -> Result<String, serde_json::Error> {
     Ok(line)
 }
 
+/// The same at the end of what is there.
+pub fn write(to: &mut Vec<u8>, incident: &Incident) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(&mut *to, incident)?;
+    to.push(b'\n');
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

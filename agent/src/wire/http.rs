@@ -68,13 +68,13 @@ pub fn request(bytes: &[u8]) -> Option<Request> {
     let (headers, complete) = headers(rest);
     request.complete = whole_line && complete;
     for (name, value) in headers {
-        let value = text::safe_bytes(value, LONGEST);
+        let value = || text::safe_bytes(value, LONGEST);
         if name.eq_ignore_ascii_case(b"host") {
-            request.host.get_or_insert(value);
+            request.host.get_or_insert_with(value);
         } else if name.eq_ignore_ascii_case(b"x-request-id") {
-            request.request_id.get_or_insert(value);
+            request.request_id.get_or_insert_with(value);
         } else if name.eq_ignore_ascii_case(b"x-varnish") {
-            request.x_varnish = value.split(' ').next().and_then(|v| v.parse().ok());
+            request.x_varnish = value().split(' ').next().and_then(|v| v.parse().ok());
         }
     }
     Some(request)

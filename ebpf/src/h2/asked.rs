@@ -16,7 +16,7 @@ use super::{HEADERS, PREFACE, STEPS, Walk, blocks, of, streams};
 use crate::head::Source;
 use crate::kernel::{self, Payload};
 use crate::maps::{ASKED, ASKING, Asked, Asking, Direction, H2, H2S, NO_ASKING, NO_H2, SAID, Said};
-use crate::{emit, sealed, story, thread};
+use crate::{emit, places, sealed, story, thread};
 
 #[inline(always)]
 fn asking(cookie: u64) -> Option<&'static mut Asking> {
@@ -96,7 +96,7 @@ fn become_it(conn: &mut Conn, stream: &Asked) {
 #[inline(always)]
 pub fn asked(conn: &mut Conn, n: u64, source: Source) -> bool {
     let Some(h2) = of(conn.cookie) else { return false };
-    if !aim(&mut h2.read, n, source) || !walk(conn, step_asked as *mut c_void, |h2| &mut h2.read) {
+    if !aim(conn, &mut h2.read, n, source) || !walk(conn, step_asked as *mut c_void, |h2| &mut h2.read) {
         give_up(conn);
         return false;
     }
@@ -144,7 +144,7 @@ pub fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
         return 0;
     }
     let Some(h2) = of(conn.cookie) else { return 0 };
-    if !aim(&mut h2.wrote, n, source) || !walk(conn, step_answered as *mut c_void, |h2| &mut h2.wrote) {
+    if !aim(conn, &mut h2.wrote, n, source) || !walk(conn, step_answered as *mut c_void, |h2| &mut h2.wrote) {
         give_up(conn);
         return 0;
     }
@@ -197,10 +197,10 @@ fn give_up(conn: &mut Conn) -> i32 {
 
 /// Where the bytes of a call lie.
 #[inline(always)]
-fn aim(direction: &mut Direction, n: u64, source: Source) -> bool {
+fn aim(conn: &Conn, direction: &mut Direction, n: u64, source: Source) -> bool {
     match source {
         Source::At(at) => direction.aim(Payload::Buffer(at), n),
-        Source::Call(sk, way) => direction.aim(kernel::payload(sk, way), n),
+        Source::Call(way) => direction.aim(kernel::payload(way, || places::owner(conn.cookie)), n),
     }
 }
 

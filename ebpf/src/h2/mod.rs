@@ -110,7 +110,7 @@ pub fn wrote(conn: &mut Conn, at: u64, n: u64) {
 pub fn plain(sk: Sock, conn: &mut Conn, n: u64, out: bool) -> i32 {
     let Some(h2) = of(conn.cookie) else { return 0 };
     let direction = if out { &mut h2.wrote } else { &mut h2.read };
-    if !direction.aim(kernel::payload(sk, if out { Way::Out } else { Way::In }), n) {
+    if !direction.aim(kernel::payload(if out { Way::Out } else { Way::In }, || sk.address()), n) {
         give_up(conn);
         return 0;
     }

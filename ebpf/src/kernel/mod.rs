@@ -143,6 +143,29 @@ pub fn copy(to: *mut u8, from: Ptr, len: usize) {
     unsafe { bpf_probe_read_kernel(to.cast(), len as u32, from.cast()) };
 }
 
+/// Where zero says "unknown": all of a table's row. By words, or it becomes a loop over bytes in a function of its own,
+/// which the verifier walks through each time.
+#[inline(always)]
+pub fn clear<T: Copy>(to: &mut T) {
+    const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };
+    let words = (&raw mut *to).cast::<u32>();
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: within it, and aligned; every T here is made of integers.
+        unsafe { core::ptr::write_volatile(words.add(word), 0) };
+    }
+}
+
+/// One row to another, without such a loop.
+#[inline(always)]
+pub fn assign<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };
+    let (to, from) = ((&raw mut *to).cast::<u32>(), (&raw const *from).cast::<u32>());
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(to.add(word), core::ptr::read_volatile(from.add(word))) };
+    }
+}
+
 /// The same, and whether it worked.
 #[inline(always)]
 pub fn copy_checked(to: *mut u8, len: u32, from: u64) -> i64 {

@@ -73,6 +73,20 @@ impl Sock {
         to.netns = self.netns();
     }
 
+    /// The same where it is seldom asked for: the namespace is read by helpers. For each way to a pointer of a socket that
+    /// is loaded directly, the verifier searches all types of the kernel (see `uses_io_uring`).
+    #[inline(always)]
+    pub fn seldom_tuple(self, to: &mut Tuple) {
+        addresses(Own(self.0), self.0, to);
+        to.netns = netns(self.0);
+    }
+
+    /// Its namespace, where it is seldom asked for.
+    #[inline(always)]
+    pub fn seldom_netns(self) -> u32 {
+        netns(self.0)
+    }
+
     /// What the kernel knows of a TCP socket.
     #[inline(always)]
     pub fn tcp(self, jiffies: u64, to: &mut Tcp) {

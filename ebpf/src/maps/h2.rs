@@ -75,25 +75,6 @@ pub struct Parts {
     pub _pad: u32,
 }
 
-/// What a header block starts from.
-pub const NO_PARTS: Parts = Parts {
-    at: 0,
-    left: 0,
-    inserted: 0,
-    strings: 0,
-    skip: 0,
-    number: 0,
-    shift: 0,
-    tells: 0,
-    told: 0,
-    coded: 0,
-    inserts: 0,
-    named: 0,
-    grpc: 0,
-    broken: 0,
-    _pad: 0,
-};
-
 /// A status that the owner has put into the table of headers, and as which entry.
 #[derive(Clone, Copy)]
 #[repr(C)]

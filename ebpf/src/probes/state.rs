@@ -137,10 +137,7 @@ fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
     if class & PROC_OLDEST != 0 && sk.delays_acks() {
         conn.flags |= CONN_CHECK;
     }
-    if let Some(thread) = thread::of(tid) {
-        thread.garbled = 0;
-        thread::bind(thread, class, conn);
-    }
+    thread::bind(conn, tid);
     sk.tuple(&mut conn.tuple);
     remember_target(&conn.tuple);
 }
@@ -195,7 +192,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
             conn.phase = PHASE_CONNECTING;
-            sk.tuple(&mut conn.tuple);
+            sk.seldom_tuple(&mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
@@ -387,19 +384,25 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// The client is gone while its request is unanswered.
-#[inline(never)]
+#[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
-    if conn.phase != PHASE_ASKED {
-        return 0;
-    }
+    if conn.phase != PHASE_ASKED { 0 } else { left_at(sk.address(), conn) }
+}
+
+/// Global to the verifier, and given an address instead of a socket: see `story::told`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn left_at(sk: u64, conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
-        if sk.0.is_null() {
-            record.tuple = conn.tuple;
+        if sk == 0 {
+            kernel::assign(&mut record.tuple, &conn.tuple);
         } else {
-            sk.tuple(&mut record.tuple);
+            kernel::tuple(sk as Ptr, &mut record.tuple);
         }
         record.cookie = conn.cookie;
         record.location = 0;

@@ -19,7 +19,7 @@ fn storm() -> World {
 
 #[test]
 fn errors_that_no_log_told_are_not_compared_with_each_other() {
-    assert_eq!(storm().engine.lines.looked_at, 0);
+    assert_eq!(storm().engine.lines.looked_at.get(), 0);
 }
 
 #[test]
