@@ -231,6 +231,8 @@ fn connection(record: &ConnRecord) -> Connection {
         old: has(abi::CONN_OLD),
         closed_first: has(abi::CONN_CLOSED_FIRST),
         ahead: of_client && has(abi::CONN_AHEAD),
+        in_turn: !of_client && has(abi::CONN_IN_TURN),
+        begun_for: if stream { NonZero::new(conn.choices) } else { None },
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
         stream: stream || !of_client && conn.request & abi::STREAM != 0,
@@ -338,7 +340,8 @@ fn connect_failed(record: &ConnectRecord) -> ConnectFailed {
         comm: text(&record.comm),
         cgroup: record.cgroup,
         cookie: instant(record.cookie),
-        bound: bound(record.bound, record.bound_request, record.choices.min(255) as u8, 0),
+        bound: bound(record.bound, record.bound_request, (record.choices & 255) as u8, 0),
+        in_turn: record.choices & abi::CONNECT_IN_TURN != 0,
         errno: record.errno,
         listener: listener(&record.listener),
     }

@@ -271,7 +271,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     };
     // What was no answer has been told, and is a failure like others to the request that is tried again.
     let told = conn.flags & CONN_TOLD != 0;
-    let frames = conn.flags & CONN_FRAMES != 0;
+    let frames = conn.class & CLASS_FRAMES != 0;
     let failed = failed(conn) || told && !frames && (conn.status < 100 || is_http2(conn));
     if told && !ended {
         // Its answer was the news.
@@ -303,7 +303,7 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.sleeps = kernel::sleeps();
         }
     }
-    if conn.flags & CONN_FRAMES != 0 {
+    if conn.class & CLASS_FRAMES != 0 {
         h2::asked::forget(conn.cookie);
     }
     flow::forget_flow(conn);

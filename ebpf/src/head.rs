@@ -60,46 +60,23 @@ pub fn buffer(way: Way, n: u64, sk: impl FnOnce() -> u64) -> Option<(u64, u64)> 
 /// Bytes that tell what a piece of payload is: a status line up to its status, a record's or a frame's type.
 pub const PEEK: usize = 16;
 
-/// The first bytes of a call's payload.
-#[repr(C)]
-pub struct First([u8; PEEK]);
-
 /// The first bytes of a call's payload, if there are that many.
 #[inline(always)]
 pub fn first_bytes(conn: &Conn, n: u64, source: Source) -> Option<[u8; PEEK]> {
-    let (what, at) = source.numbers();
-    let mut first = First(kernel::any());
-    (first_of(conn, what, n, at, &mut first) != 0).then_some(first.0)
+    let (at, len) = place(conn, n, source)?;
+    if len.min(n) >= PEEK as u64 { kernel::read_user(at) } else { None }
 }
 
 /// The same, where what cannot be read is not to be taken for nothing.
 #[inline(always)]
 pub fn first_bytes_or_blind(conn: &mut Conn, n: u64, source: Source) -> Option<[u8; PEEK]> {
-    let (what, at) = source.numbers();
-    let mut first = First(kernel::any());
-    match first_of(conn, what, n, at, &mut first) {
-        0 => None,
-        UNREADABLE => {
+    match place(conn, n, source) {
+        Some((at, len)) if len.min(n) >= PEEK as u64 => kernel::read_user(at),
+        Some(_) => None,
+        None => {
             conn.flags |= CONN_BLIND;
             None
         }
-        _ => Some(first.0),
-    }
-}
-
-const UNREADABLE: i32 = -1;
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub fn first_of(conn: *const Conn, what: u32, n: u64, at: u64, to: *mut First) -> i32 {
-    // SAFETY: the verifier knows that there is a connection and room, where there is anything.
-    let (Some(conn), Some(to)) = (unsafe { (conn.as_ref(), to.as_mut()) }) else { return 0 };
-    match place(conn, n, Source::of(what, at)) {
-        Some((at, len)) if len.min(n) >= PEEK as u64 => {
-            i32::from(kernel::copy_user(to.0.as_mut_ptr(), PEEK as u32, at) == 0)
-        }
-        Some(_) => 0,
-        None => UNREADABLE,
     }
 }
 
@@ -122,7 +99,7 @@ pub fn begins_request(conn: &Conn, n: u64, source: Source) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub fn begins_as_request(conn: *const Conn, what: u32, n: u64, at: u64) -> i32 {
-    // SAFETY: as above.
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
     let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     let Some((at, len)) = place(conn, n, Source::of(what, at)) else { return 0 };
     // Caddy may read a request as "G" and "ET /". The mask says to the verifier what the comparison said to the compiler.
@@ -135,7 +112,7 @@ pub fn begins_as_request(conn: *const Conn, what: u32, n: u64, at: u64) -> i32 {
 }
 
 /// A method, a space, and what a target begins with; of these as much as `len` bytes can show.
-#[inline(never)]
+#[inline(always)]
 fn is_request_line(first: &[u8; 2 * PEEK], len: usize) -> bool {
     // An empty line before a request is to be borne with.
     if first[0] == b'\r' {
@@ -164,53 +141,66 @@ const ENOUGH: u64 = 64;
 /// Appends the payload of a call to the head of a request, as far as there is room.
 #[inline(always)]
 pub fn append_request(conn: &mut Conn, n: u64, source: Source) {
-    let (what, at) = source.numbers();
-    append(conn, what, n, at);
+    append(conn, 0, n, source);
 }
 
 /// The same for the head of its reply.
 #[inline(always)]
 pub fn append_reply(conn: &mut Conn, n: u64, source: Source) {
-    let (what, at) = source.numbers();
-    append(conn, what | REPLY, n, at);
+    append(conn, REPLY, n, source);
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub fn append(conn: *mut Conn, what: u32, n: u64, at: u64) -> i32 {
-    // SAFETY: as above.
-    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
-    let source = Source::of(what, at);
-    let cookie = conn.cookie;
-    let (head, len) = match what & REPLY {
-        0 => (&mut conn.request_head, &mut conn.request_len),
-        _ => (&mut conn.reply_head, &mut conn.reply_len),
-    };
-    let flags = &mut conn.flags;
+#[inline(always)]
+fn append(conn: &mut Conn, what: u32, n: u64, source: Source) {
     let way = match source {
         Source::Call(way) => way,
-        Source::At(at) => return piece(head, len, at, n, flags),
+        Source::At(at) => {
+            piece(conn, what, at, n);
+            return;
+        }
     };
+    let cookie = conn.cookie;
     // One way for both kinds of call: each of its own is walked through again by the verifier.
     let (at, size, vectors, count) = match kernel::payload(way, || places::owner(cookie)) {
         Payload::Buffer(at) => (at, n, 0, 0),
         Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
             Some((at, size)) => (at, size, vectors, count),
-            None => return unseen(flags),
+            None => {
+                unseen(conn);
+                return;
+            }
         },
-        Payload::Blind => return unseen(flags),
+        Payload::Blind => {
+            unseen(conn);
+            return;
+        }
     };
-    let mut size = size.min(n);
-    let mut left = n - size;
-    piece(head, len, at, size, flags);
+    let size = size.min(n);
+    piece(conn, what, at, size);
+    if count > 1 && size < n && size < ENOUGH {
+        append_pieces(conn, what, n - size, vectors, count);
+    }
+}
+
+/// The second and following pieces of a vectored call, which few have. Global to the verifier, which walks through it
+/// once for each program and not once for each way to it; but not part of what every call goes through: to be called
+/// costs as much as a helper.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn append_pieces(conn: *mut Conn, what: u32, mut left: u64, vectors: u64, count: u64) -> i32 {
+    // SAFETY: as above.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
     for index in 1..PIECES {
-        if index >= count || left == 0 || size >= ENOUGH {
+        if index >= count || left == 0 {
             break;
         }
         let Some((at, whole)) = kernel::vector(vectors, index) else { break };
-        size = whole.min(left);
+        let size = whole.min(left);
         left -= size;
-        piece(head, len, at, size, flags);
+        piece(conn, what, at, size);
+        if size >= ENOUGH {
+            break;
+        }
     }
     0
 }
@@ -287,8 +277,8 @@ fn zeros(bytes: u64) -> u64 {
 
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.
 #[inline(never)]
-fn unseen(flags: &mut u16) -> i32 {
-    *flags |= CONN_BLIND;
+fn unseen(conn: &mut Conn) -> i32 {
+    conn.flags |= CONN_BLIND;
     emit::lost(0);
     0
 }
@@ -297,11 +287,15 @@ fn unseen(flags: &mut u16) -> i32 {
 const HALF: u32 = HEAD as u32 / 2;
 
 #[inline(always)]
-fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64, flags: &mut u16) -> i32 {
+fn piece(conn: &mut Conn, what: u32, at: u64, n: u64) {
+    let (head, len) = match what & REPLY {
+        0 => (&mut conn.request_head, &mut conn.request_len),
+        _ => (&mut conn.reply_head, &mut conn.reply_len),
+    };
     let start = *len as u32;
     let limit = conn::head_limit();
     if start >= limit {
-        return 0;
+        return;
     }
     let take = n.min((limit - start) as u64) as u32;
     let (to, take) = if start == 0 {
@@ -312,14 +306,14 @@ fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64, flags: &mut u16)
         // SAFETY: start < HALF < HEAD.
         (unsafe { head.as_mut_ptr().add(start as usize) }, take.min(HALF))
     } else {
-        return 0;
+        return;
     };
     if take == 0 {
-        return 0;
+        return;
     }
-    if kernel::copy_user(to, take, at) != 0 {
-        return unseen(flags);
+    if kernel::copy_user(to, take, at) == 0 {
+        *len = (start + take) as u16;
+    } else {
+        unseen(conn);
     }
-    *len = (start + take) as u16;
-    0
 }

@@ -122,7 +122,7 @@ fn begin(conn: &mut Conn) -> i32 {
 }
 
 /// What is known of a request, whoever saw it.
-const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED | CONN_FRAMES;
+const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED;
 
 /// An upstream said goodbye, before its FIN.
 #[inline(always)]
@@ -172,6 +172,7 @@ pub fn reveal(conn: &mut Conn) -> i32 {
     conn.bound_request = inside.bound_request;
     conn.choices = inside.choices;
     conn.status = inside.status;
+    conn.class |= inside.class & CLASS_FRAMES;
     conn.flags = conn.flags & !OF_REQUEST | inside.flags & OF_REQUEST | CONN_APPLICATION;
     conn.asked = inside.asked;
     conn.asked_before = inside.asked_before;
@@ -214,7 +215,7 @@ pub fn forget(conn: &Conn) -> i32 {
     if let Some(inside) = inside(conn) {
         if inside.role == ROLE_H2 {
             h2::forget(cookie);
-        } else if inside.flags & CONN_FRAMES != 0 && inside.role != ROLE_CLIENT {
+        } else if inside.class & CLASS_FRAMES != 0 && inside.role != ROLE_CLIENT {
             h2::asked::forget(cookie);
         }
     }

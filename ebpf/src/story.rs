@@ -93,6 +93,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         told.class = unsafe { PROCS.get(&stream.tgid) }.copied().unwrap_or(0);
         told.tgid = stream.tgid;
         told.tid = stream.tid;
+        told.choices = stream.rank.min(255) as u8;
         told.request_bytes = stream.bytes.into();
         told.bound_request = stream.inserted;
         // What was only looked at stays here, see `withhold`.

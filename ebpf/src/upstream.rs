@@ -21,7 +21,7 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     let tls = conn::is_tls(conn);
     let bind = if tls {
         tls_sent(conn, n, source)
-    } else if conn.flags & CONN_FRAMES != 0 {
+    } else if conn.class & CLASS_FRAMES != 0 {
         // Bound by the stream. Acknowledgements and windows ask for nothing.
         let begins = h2::asked::asked(conn, n, source);
         conn.request_bytes += n;
@@ -131,7 +131,7 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     let first = conn.phase != PHASE_ANSWERED;
     let waited = waits_for_answer(conn);
     answer(sk, conn, n, source);
-    if conn.flags & CONN_FRAMES != 0 {
+    if conn.class & CLASS_FRAMES != 0 {
         streams_failed(sk, conn, n, source);
     }
     if waited && conn.phase == PHASE_ANSWERED {

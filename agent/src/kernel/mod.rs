@@ -27,6 +27,7 @@ mod tls_calls;
 pub mod tls_library;
 pub mod tls_visible;
 mod traffic;
+mod understood;
 
 #[cfg(test)]
 pub(crate) mod tempdir;

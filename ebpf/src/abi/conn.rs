@@ -45,8 +45,9 @@ pub const CONN_FIN_EARLY: u16 = 16;
 pub const CONN_ANSWERING: u16 = 16;
 /// Client: an answer began although no new request had been read (pipelining).
 pub const CONN_AHEAD: u16 = 32;
-/// Upstream (a client's bit says something else): it is spoken to in HTTP/2, and its frames are followed.
-pub const CONN_FRAMES: u16 = 32;
+/// Upstream (a client's bit says something else): begun right behind the streams that were read together with the one
+/// that it is bound to, and in their order (`PROC_POOLED`).
+pub const CONN_IN_TURN: u16 = 32;
 /// Bound with more than one request to choose from.
 pub const CONN_CHOICE: u16 = 64;
 /// Bound as a retry of the request whose last attempt failed on this thread.
@@ -72,6 +73,9 @@ pub const CONN_CHECK: u16 = 32768;
 /// Client (an upstream's bit says something else): a stream of HTTP/2. `request_head` is its header block, and `reply_head` that of the connection's first request, which
 /// fills most of the table that later ones refer to.
 pub const CONN_STREAM: u16 = 16384;
+
+/// In `class` of an upstream connection: it is spoken to in HTTP/2, and its frames are followed.
+pub const CLASS_FRAMES: u32 = 1 << 31;
 
 /// In `slot` of an upstream connection whose story its owner's TLS library tells: the handshake came to its end.
 pub const SHOOK: u32 = 1 << 31;
@@ -114,7 +118,8 @@ pub struct Conn {
     pub phase: u8,
     /// TCP state before it closed.
     pub last_state: u8,
-    /// Requests that this thread could have meant when the connection was bound.
+    /// Upstream: requests that this thread could have meant when the connection was bound. Stream: one more than the streams
+    /// of its turn for which no connection was begun, 0 if that is not known (`PROC_POOLED`).
     pub choices: u8,
     pub flags: u16,
     /// Status of the answer, 0 if none was recognised.

@@ -42,7 +42,7 @@ pub fn begin(conn: &mut Conn, n: u64, source: Source) {
     h2.wrote.skip = ahead;
     asking.class = conn.class;
     asking.check = u32::from(conn.flags & CONN_CHECK);
-    conn.flags |= CONN_FRAMES;
+    conn.class |= CLASS_FRAMES;
     keep(conn, &mut asking.own);
     asked(conn, n, source);
 }
@@ -78,7 +78,7 @@ fn keep(conn: &Conn, to: &mut Asked) {
 }
 
 /// Flags that are about a request, and not about its connection.
-const OF_STREAM: u16 = CONN_CHOICE | CONN_RETRY | CONN_REUSED | CONN_TOLD;
+const OF_STREAM: u16 = CONN_CHOICE | CONN_RETRY | CONN_REUSED | CONN_TOLD | CONN_IN_TURN;
 
 /// Makes this the request that the connection is told by.
 #[inline(always)]
@@ -139,7 +139,7 @@ fn newest(conn: &mut Conn) -> i32 {
 pub fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
     if conn.status >= 100 && conn.reply_head[0] == b'H' {
         // It answers in HTTP/1.
-        conn.flags &= !CONN_FRAMES;
+        conn.class &= !CLASS_FRAMES;
         forget(conn.cookie);
         return 0;
     }
@@ -171,6 +171,10 @@ pub fn stream_failed(sk: u64, conn: *const Conn, nth: u32) -> i32 {
     let told = &mut asking.one;
     kernel::copy((&raw mut *told).cast(), (&raw const *conn).cast(), size_of::<Conn>());
     become_it(told, stream);
+    if asking.class & PROC_POOLED != 0 {
+        // The connection was made for whoever waited longest by then.
+        told.bound = 0;
+    }
     told.request |= STREAM;
     told.status = status as u16;
     told.phase = PHASE_ANSWERED;
@@ -190,7 +194,7 @@ pub fn forget(cookie: u64) {
 #[inline(never)]
 fn give_up(conn: &mut Conn) -> i32 {
     emit::lost(0);
-    conn.flags &= !CONN_FRAMES;
+    conn.class &= !CLASS_FRAMES;
     forget(conn.cookie);
     0
 }
@@ -272,6 +276,8 @@ fn begins(walk: &Walk, asking: &mut Asking, id: u32) {
         (new.flags, new.choices) = (own.flags, own.choices);
     } else if let Some(thread) = thread::of(walk.tid) {
         thread.garbled = 0;
+        // It was there already: nothing that was begun for this turn.
+        thread.turning = 0;
         (new.bound, new.bound_request) = (0, 0);
         // Who lets requests wait for any connection writes them later, and many at once: what they ask tells them apart.
         if asking.check == 0 && asking.class & PROC_POOLED == 0 {
@@ -279,7 +285,7 @@ fn begins(walk: &Walk, asking: &mut Asking, id: u32) {
             (new.bound, new.bound_request) = (chosen.to.client, chosen.to.request);
             (new.flags, new.choices) = (chosen.flags.into(), chosen.choices.into());
         }
-        thread::acted(thread);
+        thread::began(thread);
     }
     if request > 1 {
         new.flags |= u32::from(CONN_REUSED);

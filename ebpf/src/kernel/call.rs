@@ -80,7 +80,7 @@ mod syscall {
 /// asked for if it may be another's.
 #[inline(always)]
 pub fn payload(way: Way, sk: impl FnOnce() -> u64) -> Payload {
-    if uses_io_uring() != 0 && is_call_of(sk(), (way == Way::Out) as u32) == 0 {
+    if uses_io_uring() && is_call_of(sk(), (way == Way::Out) as u32) == 0 {
         return Payload::Blind;
     }
     // SAFETY: both helpers return pointers of kernel types that the verifier knows; the offsets are ABI.
@@ -106,20 +106,18 @@ pub fn payload(way: Way, sk: impl FnOnce() -> u64) -> Payload {
 /// Whether what the current task sends and receives may be asked for in io_uring: its completions run inside any system
 /// call of the thread, or in a worker whose registers are nobody's.
 ///
-/// Global to the verifier: since 6.2 it searches all types of the kernel four times for each pointer that is loaded from
-/// a task.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub fn uses_io_uring() -> i32 {
+/// Since 6.2 the verifier searches all types of the kernel four times for each way to a pointer that is loaded from a
+/// task: to be asked in few places. A function of its own would cost each call more than what it asks.
+#[inline(always)]
+fn uses_io_uring() -> bool {
     const PF_IO_WORKER: u32 = 0x10;
     let (ring, flags) = (offset!(task_io_uring), offset!(task_flags));
     // SAFETY: the current task, whose type the verifier knows; offsets that are missing are not loaded.
-    let uses = unsafe {
+    unsafe {
         let task = bpf_get_current_task_btf() as Ptr;
         ring != MISSING && direct::<u64>(task, ring) != 0
             || flags != MISSING && direct::<u32>(task, flags) & PF_IO_WORKER != 0
-    };
-    i32::from(uses)
+    }
 }
 
 /// Whether the running system call is one that moves payload of the socket at this address in this direction, which is
@@ -177,7 +175,7 @@ pub fn destination(sk: Sock) -> Option<([u8; 16], u16)> {
     let (number, arg1, arg4) = unsafe {
         let task = bpf_get_current_task_btf();
         let regs = bpf_task_pt_regs(task) as Ptr;
-        if uses_io_uring() != 0 && is_call_of(sk.address(), 1) == 0 {
+        if uses_io_uring() && is_call_of(sk.address(), 1) == 0 {
             return None;
         }
         (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))

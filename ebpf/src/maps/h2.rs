@@ -124,6 +124,10 @@ pub struct Stream {
     pub inserted: u32,
     pub len: u32,
     pub bytes: u32,
+    /// The turn in which it was read (`PROC_POOLED`).
+    pub turn: u32,
+    /// Its rank in that, 0 if it has none. Once it is answered with an error: what `choices` says of a stream.
+    pub rank: u32,
     pub head: [u8; HEAD],
 }
 
