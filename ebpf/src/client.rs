@@ -14,7 +14,7 @@ pub fn received(conn: &mut Conn, n: u64, source: Source) -> bool {
     let new = conn::client_read(conn, n, source);
     // The rest of a request that is answered is not looked at.
     if conn.request_len < HEAD as u16 && conn.phase == PHASE_ASKED {
-        head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
+        head::append_request(conn, n, source);
     }
     new
 }
@@ -47,7 +47,7 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
     match conn.phase {
         PHASE_ASKED => {}
         PHASE_ANSWERED if conn.reply_len < 12 => {}
-        PHASE_ANSWERED if n < HEAD_WRITE && next_answer(n, source) => {
+        PHASE_ANSWERED if n < HEAD_WRITE && next_answer(conn, n, source) => {
             conn.flags |= CONN_AHEAD;
             conn.request += 1;
             conn.reply_len = 0;
@@ -55,14 +55,14 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> u16 {
         }
         _ => return 0,
     }
-    let mut status = match well(n, source) {
+    let mut status = match well(conn, n, source) {
         // Nobody will ask for more of it.
         status @ 1.. if conn.reply_len == 0 => {
             conn.reply_len = head::PEEK as u16;
             status
         }
         _ => {
-            head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
+            head::append_reply(conn, n, source);
             conn::status_of(&conn.reply_head, conn.reply_len)
         }
     };
@@ -120,19 +120,17 @@ fn answer(conn: &mut Conn, status: u16) -> u16 {
 
 /// A small write after an answer began may be the next answer of a pipeline.
 #[inline(always)]
-fn next_answer(n: u64, source: Source) -> bool {
+fn next_answer(conn: &Conn, n: u64, source: Source) -> bool {
     // A body that cannot be read says nothing about the connection.
-    let mut blind = 0;
-    let peek = head::first_bytes(n, source, &mut blind);
+    let peek = head::first_bytes(conn, n, source);
     peek.is_some_and(|peek| peek[0] == b'H' && peek[4] == b'/' && peek[5] == b'1')
 }
 
 /// The status of an answer that is well, 0 for all others: a look at a few bytes instead of a copy of the head.
 #[inline(always)]
-fn well(n: u64, source: Source) -> u16 {
+fn well(conn: &Conn, n: u64, source: Source) -> u16 {
     // What cannot be read is counted by whoever tries to read all of it.
-    let mut blind = 0;
-    let Some(peek) = head::first_bytes(n, source, &mut blind) else { return 0 };
+    let Some(peek) = head::first_bytes(conn, n, source) else { return 0 };
     if peek[0] != b'H' || peek[4] != b'/' {
         return 0;
     }

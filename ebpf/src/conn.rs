@@ -37,13 +37,14 @@ fn conn_at(place: u32) -> Option<&'static mut Conn> {
 #[inline(always)]
 pub fn track(sk: Sock, role: u8) -> Option<&'static mut Conn> {
     let cookie = cookie(sk);
-    let number = places::claim(cookie, sk.0 as u64);
+    let number = places::claim(cookie);
     let Some(place) = PLACES.get_ptr_mut(number) else {
         emit::full(Table::Connections);
         return None;
     };
     // SAFETY: a value of the map, which is nobody else's by now.
     let place = unsafe { &mut *place };
+    place.sk = sk.0 as u64;
     renew(&mut place.conn, cookie, role);
     place.last = 0;
     places::publish(number, cookie);
@@ -133,7 +134,7 @@ fn goes_on(conn: &Conn, n: u64, source: Source) -> bool {
     if conn.phase != PHASE_ANSWERED || !is_http1(conn) || matches!(conn.request_head[0], b'G' | b'H') {
         return false;
     }
-    !head::begins_request(n, source)
+    !head::begins_request(conn, n, source)
 }
 
 /// A client connection read `n` bytes. Returns whether a new request began with them.

@@ -4,9 +4,8 @@
 
 use trace502_ebpf::*;
 
-use crate::conn;
-use crate::head;
-use crate::kernel::{self, Sock, Way};
+use crate::kernel::{self, Way};
+use crate::{conn, head, places};
 
 const VERSION: u8 = 1;
 const STDOUT: u8 = 6;
@@ -35,14 +34,18 @@ const LOST: u32 = u32::MAX;
 
 /// The status behind records of the error stream, as soon as it was received; 0 as long as it is not known. `slot` of the
 /// connection says how far into the answer the next record begins.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn status_behind_errors(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
+pub fn status_behind_errors(conn: *mut Conn, n: u64) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
+    let cookie = conn.cookie;
     if conn.slot == 0 {
         let head = &conn.reply_head;
         conn.slot = whole(&[head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]]);
     }
     let start = conn.reply_bytes.wrapping_sub(n);
-    let Some((at, len)) = head::buffer(sk, Way::In, n) else { return lost(conn) };
+    let Some((at, len)) = head::buffer(Way::In, n, || places::owner(cookie)) else { return lost(conn) };
     let end = start + len.min(n);
     for _ in 0..RECORDS {
         let next = u64::from(conn.slot);

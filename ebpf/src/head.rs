@@ -2,22 +2,49 @@
 
 use trace502_ebpf::{CONN_BLIND, Conn, HEAD};
 
-use crate::kernel::{self, Payload, Sock, Way};
-use crate::{conn, emit};
+use crate::kernel::{self, Payload, Way};
+use crate::{conn, emit, places};
 
 /// Where the bytes of a call lie.
 #[derive(Clone, Copy)]
 pub enum Source {
-    /// In the buffers of the system call that runs, if it is one of this socket and in this direction.
-    Call(Sock, Way),
+    /// In the buffers of the system call that runs, if it is one of this connection's socket and in this direction.
+    Call(Way),
     /// In one piece at an address of the process: plain text inside its TLS library.
     At(u64),
 }
 
+/// The same as two numbers, for functions that are global to the verifier: it walks through them once for each program,
+/// and not once for each way to them, but hands nothing to them but numbers and memory.
+impl Source {
+    #[inline(always)]
+    fn numbers(self) -> (u32, u64) {
+        match self {
+            Source::Call(Way::In) => (0, 0),
+            Source::Call(Way::Out) => (OUT, 0),
+            Source::At(at) => (GIVEN, at),
+        }
+    }
+
+    #[inline(always)]
+    fn of(what: u32, at: u64) -> Source {
+        match what {
+            _ if what & GIVEN != 0 => Source::At(at),
+            _ if what & OUT != 0 => Source::Call(Way::Out),
+            _ => Source::Call(Way::In),
+        }
+    }
+}
+
+const OUT: u32 = 1;
+const GIVEN: u32 = 2;
+/// To the head of the reply, not of the request.
+const REPLY: u32 = 4;
+
 /// Address and length of the first piece of the running call's payload that is not empty.
 #[inline(always)]
-pub fn buffer(sk: Sock, way: Way, n: u64) -> Option<(u64, u64)> {
-    match kernel::payload(sk, way) {
+pub fn buffer(way: Way, n: u64, sk: impl FnOnce() -> u64) -> Option<(u64, u64)> {
+    match kernel::payload(way, sk) {
         Payload::Buffer(at) => Some((at, n)),
         Payload::Vectors(vectors, count) => {
             let first = kernel::vector(vectors, 0)?;
@@ -35,21 +62,28 @@ pub const PEEK: usize = 16;
 
 /// The first bytes of a call's payload, if there are that many.
 #[inline(always)]
-pub fn first_bytes(n: u64, source: Source, flags: &mut u16) -> Option<[u8; PEEK]> {
-    match place(n, source) {
+pub fn first_bytes(conn: &Conn, n: u64, source: Source) -> Option<[u8; PEEK]> {
+    let (at, len) = place(conn, n, source)?;
+    if len.min(n) >= PEEK as u64 { kernel::read_user(at) } else { None }
+}
+
+/// The same, where what cannot be read is not to be taken for nothing.
+#[inline(always)]
+pub fn first_bytes_or_blind(conn: &mut Conn, n: u64, source: Source) -> Option<[u8; PEEK]> {
+    match place(conn, n, source) {
         Some((at, len)) if len.min(n) >= PEEK as u64 => kernel::read_user(at),
         Some(_) => None,
         None => {
-            *flags |= CONN_BLIND;
+            conn.flags |= CONN_BLIND;
             None
         }
     }
 }
 
 #[inline(always)]
-fn place(n: u64, source: Source) -> Option<(u64, u64)> {
+fn place(conn: &Conn, n: u64, source: Source) -> Option<(u64, u64)> {
     match source {
-        Source::Call(sk, way) => buffer(sk, way, n),
+        Source::Call(way) => buffer(way, n, || places::owner(conn.cookie)),
         Source::At(at) => Some((at, n)),
     }
 }
@@ -57,16 +91,28 @@ fn place(n: u64, source: Source) -> Option<(u64, u64)> {
 /// Whether a call's payload begins as a request of HTTP/1 does. What cannot be read does not: heads are made in
 /// memory, bodies may come from a file.
 #[inline(always)]
-pub fn begins_request(n: u64, source: Source) -> bool {
-    let Some((at, len)) = place(n, source) else { return false };
+pub fn begins_request(conn: &Conn, n: u64, source: Source) -> bool {
+    let (what, at) = source.numbers();
+    begins_as_request(conn, what, n, at) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn begins_as_request(conn: *const Conn, what: u32, n: u64, at: u64) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
+    let Some((at, len)) = place(conn, n, Source::of(what, at)) else { return 0 };
     // Caddy may read a request as "G" and "ET /". The mask says to the verifier what the comparison said to the compiler.
     let len = core::hint::black_box(len.min(n).min(PEEK as u64)) as u32 & (2 * PEEK as u32 - 1);
-    let mut first = [0; 2 * PEEK];
-    len != 0 && kernel::copy_user(first.as_mut_ptr(), len, at) == 0 && is_request_line(&first, len as usize)
+    let mut halves = [kernel::any(), kernel::any()];
+    // SAFETY: as many bytes.
+    let first = unsafe { &mut *halves.as_mut_ptr().cast::<[u8; 2 * PEEK]>() };
+    let read = len != 0 && kernel::copy_user(first.as_mut_ptr(), len, at) == 0;
+    i32::from(read && is_request_line(first, len as usize))
 }
 
 /// A method, a space, and what a target begins with; of these as much as `len` bytes can show.
-#[inline(never)]
+#[inline(always)]
 fn is_request_line(first: &[u8; 2 * PEEK], len: usize) -> bool {
     // An empty line before a request is to be borne with.
     if first[0] == b'\r' {
@@ -92,43 +138,71 @@ const PIECES: u64 = 4;
 /// A first piece of this size says enough: the others are not looked at.
 const ENOUGH: u64 = 64;
 
-/// Appends the payload of a call to a head, as far as there is room.
+/// Appends the payload of a call to the head of a request, as far as there is room.
 #[inline(always)]
-pub fn append(head: &mut [u8; HEAD], len: &mut u16, n: u64, source: Source, flags: &mut u16) {
-    let (sk, way) = match source {
-        Source::Call(sk, way) => (sk, way),
+pub fn append_request(conn: &mut Conn, n: u64, source: Source) {
+    append(conn, 0, n, source);
+}
+
+/// The same for the head of its reply.
+#[inline(always)]
+pub fn append_reply(conn: &mut Conn, n: u64, source: Source) {
+    append(conn, REPLY, n, source);
+}
+
+#[inline(always)]
+fn append(conn: &mut Conn, what: u32, n: u64, source: Source) {
+    let way = match source {
+        Source::Call(way) => way,
         Source::At(at) => {
-            piece(head, len, at, n, flags);
+            piece(conn, what, at, n);
             return;
         }
     };
+    let cookie = conn.cookie;
     // One way for both kinds of call: each of its own is walked through again by the verifier.
-    let (at, size, vectors, count) = match kernel::payload(sk, way) {
+    let (at, size, vectors, count) = match kernel::payload(way, || places::owner(cookie)) {
         Payload::Buffer(at) => (at, n, 0, 0),
         Payload::Vectors(vectors, count) => match kernel::vector(vectors, 0) {
             Some((at, size)) => (at, size, vectors, count),
             None => {
-                unseen(flags);
+                unseen(conn);
                 return;
             }
         },
         Payload::Blind => {
-            unseen(flags);
+            unseen(conn);
             return;
         }
     };
-    let mut size = size.min(n);
-    let mut left = n - size;
-    piece(head, len, at, size, flags);
+    let size = size.min(n);
+    piece(conn, what, at, size);
+    if count > 1 && size < n && size < ENOUGH {
+        append_pieces(conn, what, n - size, vectors, count);
+    }
+}
+
+/// The second and following pieces of a vectored call, which few have. Global to the verifier, which walks through it
+/// once for each program and not once for each way to it; but not part of what every call goes through: to be called
+/// costs as much as a helper.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn append_pieces(conn: *mut Conn, what: u32, mut left: u64, vectors: u64, count: u64) -> i32 {
+    // SAFETY: as above.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
     for index in 1..PIECES {
-        if index >= count || left == 0 || size >= ENOUGH {
+        if index >= count || left == 0 {
             break;
         }
         let Some((at, whole)) = kernel::vector(vectors, index) else { break };
-        size = whole.min(left);
+        let size = whole.min(left);
         left -= size;
-        piece(head, len, at, size, flags);
+        piece(conn, what, at, size);
+        if size >= ENOUGH {
+            break;
+        }
     }
+    0
 }
 
 /// `HTTP/1.1 100 Continue` and an empty line.
@@ -203,8 +277,8 @@ fn zeros(bytes: u64) -> u64 {
 
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.
 #[inline(never)]
-fn unseen(flags: &mut u16) -> i32 {
-    *flags |= CONN_BLIND;
+fn unseen(conn: &mut Conn) -> i32 {
+    conn.flags |= CONN_BLIND;
     emit::lost(0);
     0
 }
@@ -213,7 +287,11 @@ fn unseen(flags: &mut u16) -> i32 {
 const HALF: u32 = HEAD as u32 / 2;
 
 #[inline(always)]
-fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64, flags: &mut u16) {
+fn piece(conn: &mut Conn, what: u32, at: u64, n: u64) {
+    let (head, len) = match what & REPLY {
+        0 => (&mut conn.request_head, &mut conn.request_len),
+        _ => (&mut conn.reply_head, &mut conn.reply_len),
+    };
     let start = *len as u32;
     let limit = conn::head_limit();
     if start >= limit {
@@ -236,6 +314,6 @@ fn piece(head: &mut [u8; HEAD], len: &mut u16, at: u64, n: u64, flags: &mut u16)
     if kernel::copy_user(to, take, at) == 0 {
         *len = (start + take) as u16;
     } else {
-        unseen(flags);
+        unseen(conn);
     }
 }

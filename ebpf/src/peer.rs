@@ -95,11 +95,8 @@ fn all_known() -> bool {
 /// Path and other end of a unix connection.
 #[inline(always)]
 pub fn unix(sk: u64, record: &mut ConnRecord) {
-    // SAFETY: plain data; zero says "unknown" for each field.
-    unsafe {
-        core::ptr::write_bytes(&raw mut record.tuple, 0, 1);
-        core::ptr::write_bytes(&raw mut record.tcp, 0, 1);
-    }
+    kernel::clear(&mut record.tuple);
+    kernel::clear(&mut record.tcp);
     record.tcp.error = kernel::error_at(sk);
     let peer = kernel::unix_peer(sk);
     let named = if peer == 0 { sk } else { peer };

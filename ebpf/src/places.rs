@@ -56,19 +56,29 @@ pub fn find(cookie: u64) -> u32 {
     place as u32
 }
 
-/// Takes a place for the socket at this address. It is nobody's until it is published.
+/// Kernel address of the socket with this cookie, 0 where it has no place.
+#[inline(always)]
+pub fn owner(cookie: u64) -> u64 {
+    // SAFETY: a number in a value of the map.
+    PLACES.get_ptr(find(cookie)).map_or(0, |place| unsafe { (*place).sk })
+}
+
+/// Takes a place for a socket, whose address is to be written there. It is nobody's until it is published.
+///
+/// Global to the verifier, which walks through it once for each program and not once for each way to it.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn claim(cookie: u64, sk: u64) -> u32 {
+pub fn claim(cookie: u64) -> u32 {
     let (near, far) = groups(cookie);
     let (first, second) = if free(far) > free(near) { (far, near) } else { (near, far) };
     for group in [first, second] {
-        let place = claim_free(group, sk);
+        let place = claim_free(group);
         if place != NOWHERE {
             return place;
         }
     }
     for group in [first, second] {
-        let place = claim_left(group, sk);
+        let place = claim_left(group);
         if place != NOWHERE {
             return place;
         }
@@ -84,12 +94,12 @@ fn free(group: u32) -> u64 {
 }
 
 #[inline(never)]
-fn claim_free(group: u32, sk: u64) -> u32 {
+fn claim_free(group: u32) -> u32 {
     let Some(tags) = TAGS.get_ptr_mut(group) else { return NOWHERE };
     // SAFETY: a value of the map.
     for (way, tag) in unsafe { &mut *tags }.iter_mut().enumerate() {
         if *tag == 0 && exchanged(tag, 0, TAKEN) {
-            return taken(group * WAYS as u32 + way as u32, sk);
+            return group * WAYS as u32 + way as u32;
         }
     }
     NOWHERE
@@ -97,7 +107,7 @@ fn claim_free(group: u32, sk: u64) -> u32 {
 
 /// Not every end is seen: sockets of other families have no hook there.
 #[inline(never)]
-fn claim_left(group: u32, sk: u64) -> u32 {
+fn claim_left(group: u32) -> u32 {
     let Some(tags) = TAGS.get_ptr_mut(group) else { return NOWHERE };
     // SAFETY: a value of the map.
     for (way, tag) in unsafe { &mut *tags }.iter_mut().enumerate() {
@@ -107,19 +117,10 @@ fn claim_left(group: u32, sk: u64) -> u32 {
         // SAFETY: a value of the map.
         let gone = unsafe { kernel::cookie_at((*about).sk) } != owner;
         if owner != TAKEN && gone && exchanged(tag, owner, TAKEN) {
-            return taken(place, sk);
+            return place;
         }
     }
     NOWHERE
-}
-
-#[inline(always)]
-fn taken(place: u32, sk: u64) -> u32 {
-    if let Some(about) = PLACES.get_ptr_mut(place) {
-        // SAFETY: a value of the map, ours by now.
-        unsafe { (*about).sk = sk };
-    }
-    place
 }
 
 /// From now on the place is found by this cookie.

@@ -31,7 +31,7 @@ fn compose(record: &mut ConnRecord, sk: u64, conn: &Conn, kind: u16, why: u16) {
         kernel::tuple(sk as Ptr, &mut record.tuple);
         // Closed by then: its owner has begun to connect it again, perhaps to somewhere else.
         if record.tuple.remote_port == 0 || conn.last_state == kernel::TCP_CLOSE {
-            record.tuple = conn.tuple;
+            kernel::assign(&mut record.tuple, &conn.tuple);
         }
         // SAFETY: no arguments.
         kernel::tcp_at(sk, unsafe { bpf_jiffies64() }, &mut record.tcp);
@@ -69,9 +69,8 @@ fn withhold(conn: &mut Conn, keep: usize) -> i32 {
 /// A record made in the owner's own code, where no socket is at hand.
 #[inline(always)]
 fn nowhere(record: &mut ConnRecord, conn: &Conn) {
-    record.tuple = conn.tuple;
-    // SAFETY: plain data; zero says "unknown" for each field.
-    unsafe { core::ptr::write_bytes(&raw mut record.tcp, 0, 1) };
+    kernel::assign(&mut record.tuple, &conn.tuple);
+    kernel::clear(&mut record.tcp);
 }
 
 /// A stream of a client's connection got an error: tells it in the same way.
@@ -94,6 +93,7 @@ pub fn stream_error(conn: &Conn, stream: &Stream, id: u32, status: u16, why: u16
         told.class = unsafe { PROCS.get(&stream.tgid) }.copied().unwrap_or(0);
         told.tgid = stream.tgid;
         told.tid = stream.tid;
+        told.choices = stream.rank.min(255) as u8;
         told.request_bytes = stream.bytes.into();
         told.bound_request = stream.inserted;
         // What was only looked at stays here, see `withhold`.

@@ -3,11 +3,16 @@
 //! nginx, Apache and Envoy serve the request they read last, HAProxy the oldest that is not served yet
 //! (`PROC_OLDEST`). Both need only what this very thread did before. A retry reads nothing new: it is bound to the
 //! request whose attempt failed last on the thread.
+//!
+//! Of streams Envoy reads all that there are, and then begins what each of them needs, one behind the other: a turn. Who
+//! takes a connection that is there already begins none, so the order alone tells whose each is only where as many were
+//! begun as streams were read. How many they were is kept until the streams are answered.
 
 use aya_ebpf::bindings::BPF_ANY;
 use trace502_ebpf::{
-    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_RETRY, CONN_SEALED, Conn, DELAYED, PROC_LOOSE, PROC_OLDEST, PROC_POOLED,
-    STREAM, TLS_WRITES, Table, Thread, WAITING, Waiting,
+    CONN_CHECK, CONN_CHOICE, CONN_ENDED, CONN_IN_TURN, CONN_RETRY, CONN_SEALED, Conn, DELAYED, DISORDER,
+    PHASE_CONNECTING, PROC_LOOSE, PROC_OLDEST, PROC_POOLED, STREAM, TLS_WRITES, TURNS, Table, Thread, Turn, WAITING,
+    Waiting,
 };
 
 use crate::maps::{SCRATCH_THREAD, THREADS};
@@ -69,6 +74,10 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     }
     thread.streams &= !bit;
     if request & STREAM != 0 {
+        if thread.open & thread.streams == 0 {
+            thread.together = 0;
+        }
+        thread.together = thread.together.saturating_add(1);
         thread.streams |= bit;
     }
     thread.waiting[slot as usize] = waiting;
@@ -78,6 +87,46 @@ pub fn wait(thread: &mut Thread, client: u64, request: u32, asked: u64) -> u32 {
     thread.requests += 1;
     heard(thread, client);
     slot
+}
+
+/// A stream that waits since just now, of a thread that serves them in turns: number of its turn, and its rank in that.
+/// Which client's turn it was before, and whether the stream is the next one of that client, was known before it waited.
+#[inline(always)]
+pub fn in_its_turn(thread: &mut Thread, client: u64, turning: u64, next: bool) -> (u32, u32) {
+    let sleeps = kernel::sleeps();
+    let last = thread.turns[(thread.turn % TURNS as u32) as usize];
+    // Whether it slept since says nothing: what it read before and began nothing for leaves more to choose from, that is all.
+    let goes_on = turning == client && (last.begun == 0 || last.begun == DISORDER);
+    // Where nobody counts how often it slept, nothing tells where a turn ends.
+    thread.turning = if sleeps == 0 { 0 } else { client };
+    thread.turned = sleeps;
+    if !goes_on && last.read > 1 {
+        // What was read alone is bound at its birth: nobody asks for its turn.
+        thread.turn = thread.turn.wrapping_add(1);
+    }
+    let number = thread.turn;
+    // Ranks are told from the numbers of streams, among which none may be missing, and from their slots.
+    let whole = next && last.read < WAITING as u16;
+    let turn = match goes_on {
+        false => Turn { number, read: 1, begun: 0 },
+        true if whole => Turn { number, read: last.read + 1, begun: last.begun },
+        true => Turn { number, read: last.read, begun: DISORDER },
+    };
+    let read = turn.read;
+    thread.turns[(number % TURNS as u32) as usize] = turn;
+    (number, read.into())
+}
+
+/// One more than there are streams in a turn for which no connection was begun, 0 if nothing tells: of so many that were
+/// begun in a row, the one for the stream of this rank is the last or an earlier one.
+#[inline(always)]
+pub fn begun_for(thread: &Thread, number: u32, rank: u32) -> u32 {
+    let turn = thread.turns[(number % TURNS as u32) as usize];
+    let (read, begun) = (u32::from(turn.read), u32::from(turn.begun));
+    if turn.number != number || rank == 0 || rank > read || begun > read {
+        return 0;
+    }
+    read - begun + 1
 }
 
 /// The thread read more of a request it knows.
@@ -108,6 +157,13 @@ pub fn turned(thread: &mut Thread) {
 /// writes next with a connect() that failed before.
 #[inline(always)]
 pub fn acted(thread: &mut Thread) {
+    began(thread);
+    thread.turning = 0;
+}
+
+/// The same where what it did was to begin an attempt: more of the same turn may follow.
+#[inline(always)]
+pub fn began(thread: &mut Thread) {
     clear(&mut thread.closing);
     thread.in_call = 0;
     thread.ended = 0;
@@ -206,16 +262,22 @@ fn micros(nanos: u64) -> u32 {
     (nanos / 1_000) as u32
 }
 
-/// Binds the request that an upstream connection begins to serve.
+/// Binds the request that an upstream connection begins to serve with what this thread does now.
 #[inline(always)]
-pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
+pub fn bind(conn: &mut Conn, tid: u32) {
+    let Some(thread) = of(tid) else { return };
+    thread.garbled = 0;
     if conn.flags & CONN_CHECK != 0 {
         acted(thread);
         return;
     }
-    let bound = choose(thread, class);
-    acted(thread);
-    conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED);
+    if conn.phase != PHASE_CONNECTING {
+        // It was there already: nothing that was begun for this turn.
+        thread.turning = 0;
+    }
+    let bound = choose(thread, conn.class);
+    began(thread);
+    conn.flags &= !(CONN_CHOICE | CONN_RETRY | CONN_SEALED | CONN_IN_TURN);
     conn.flags |= bound.flags;
     conn.bound = bound.to.client;
     conn.bound_request = bound.to.request;
@@ -223,6 +285,17 @@ pub fn bind(thread: &mut Thread, class: u32, conn: &mut Conn) {
     if thread.sealed != 0 && conn.bound != 0 {
         sealed::asked(conn);
     }
+}
+
+/// The same for a connection that was one before, which is seldom. Global to the verifier, which walks through it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn bind_again(conn: *mut Conn, tid: u32) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    if let Some(conn) = unsafe { conn.as_mut() } {
+        bind(conn, tid);
+    }
+    0
 }
 
 /// Whether the thread is in a call of its TLS library that writes.
@@ -246,6 +319,13 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     // Where the rule is exact there is no choice, however many requests are in flight.
     let streams = thread.open & thread.streams;
     thread.births = thread.births.wrapping_add(1);
+    if class & PROC_POOLED != 0 && thread.turning != 0 {
+        let next = next_in_turn(thread);
+        if next.flags & CONN_IN_TURN != 0 {
+            thread.bound = next.to;
+            return next;
+        }
+    }
     let choices = if class & PROC_LOOSE != 0 { thread.live.min(255) } else { count(streams).clamp(1, 255) } as u8;
     let mut flags = 0;
     // Another stream may be next, and not the one that is to be tried again: which one, nothing tells.
@@ -266,11 +346,37 @@ pub fn choose(thread: &mut Thread, class: u32) -> Choice {
     } else {
         thread.last
     };
+    let choices = if class & PROC_POOLED != 0 && to.request & STREAM != 0 {
+        // Those that waited with it may have been served in another order, and one that is served already needs no more.
+        let spare = streams == 0 && flags & CONN_RETRY == 0;
+        choices.max(thread.together.min(255) as u8).max(1 + spare as u8)
+    } else {
+        choices
+    };
     if choices > 1 {
         flags |= CONN_CHOICE;
     }
     thread.bound = to;
     Choice { to, choices, flags }
+}
+
+/// The next stream of the turn that the thread is in, if it is in one still.
+#[inline(always)]
+fn next_in_turn(thread: &mut Thread) -> Choice {
+    let turn = &mut thread.turns[(thread.turn % TURNS as u32) as usize];
+    let (read, begun) = (turn.read, turn.begun);
+    if thread.turned == kernel::sleeps() && begun < read {
+        turn.begun = begun + 1;
+        let left = read - begun;
+        let slot = thread.tail.wrapping_sub(left.into());
+        let flags = CONN_IN_TURN | if left > 1 { CONN_CHOICE } else { 0 };
+        return Choice { to: take(thread, slot), choices: left as u8, flags };
+    }
+    if thread.turned == kernel::sleeps() {
+        turn.begun = DISORDER;
+    }
+    thread.turning = 0;
+    Choice { to: NOBODY, choices: 0, flags: 0 }
 }
 
 /// A request that was read this recently is what a connect now is for, in microseconds.

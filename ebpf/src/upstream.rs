@@ -34,13 +34,10 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         false
     };
     if bind {
-        if let Some(thread) = thread::of(tid) {
-            thread.garbled = 0;
-            thread::bind(thread, conn.class, conn);
-        }
+        thread::bind(conn, tid);
     }
     if !tls && conn.request_len < HEAD as u16 && conn.phase == PHASE_ASKED {
-        head::append(&mut conn.request_head, &mut conn.request_len, n, source, &mut conn.flags);
+        head::append_request(conn, n, source);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             story::keep(sk, conn);
         }
@@ -56,7 +53,7 @@ fn told_inside(sk: Sock, conn: &Conn) -> bool {
 /// More of a handshake came. OpenSSL reads the head of a record by itself: which alert it is comes with the next call.
 #[inline(always)]
 fn handshake(conn: &mut Conn, n: u64, source: Source) {
-    head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
+    head::append_reply(conn, n, source);
 }
 
 /// An upload beyond this size does not fit into what a receiver holds for an application that does not read.
@@ -76,7 +73,7 @@ fn continued(sk: Sock, conn: &Conn, n: u64) {
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64, source: Source) -> bool {
     const HEADERS: u8 = 1;
-    head::first_bytes(n, source, &mut conn.flags).is_some_and(|first| first[3] == HEADERS)
+    head::first_bytes_or_blind(conn, n, source).is_some_and(|first| first[3] == HEADERS)
 }
 
 /// Record type of TLS application data.
@@ -90,7 +87,7 @@ fn tls_sent(conn: &mut Conn, n: u64, source: Source) -> bool {
     if conn.phase != PHASE_ANSWERED || n <= ALERT {
         return false;
     }
-    if head::first_bytes(n, source, &mut conn.flags).is_none_or(|first| first[0] != APPLICATION_DATA) {
+    if head::first_bytes_or_blind(conn, n, source).is_none_or(|first| first[0] != APPLICATION_DATA) {
         return false;
     }
     conn.phase = PHASE_ASKED;
@@ -151,7 +148,7 @@ fn answer(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     if conn.phase == PHASE_ANSWERED && full && (known || !fastcgi::begins_with_errors(conn)) {
         return;
     }
-    head::append(&mut conn.reply_head, &mut conn.reply_len, n, source, &mut conn.flags);
+    head::append_reply(conn, n, source);
     if conn.phase == PHASE_ANSWERED && known {
         return;
     }
@@ -160,7 +157,7 @@ fn answer(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     }
     let mut status = match fastcgi::begins_with_errors(conn) {
         // Nobody speaks it inside TLS.
-        true if !sk.0.is_null() => fastcgi::status_behind_errors(sk, conn, n) as u16,
+        true if !sk.0.is_null() => fastcgi::status_behind_errors(conn, n) as u16,
         true => conn::NO_HTTP,
         false if fastcgi::may_become(conn) => 0,
         false => conn::status_of(&conn.reply_head, conn.reply_len),

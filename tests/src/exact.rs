@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use trace502::model::Confidence;
 
 use crate::cells;
 use crate::client::{Answer, Ask, Client};
@@ -43,6 +44,9 @@ pub struct Exactness {
     /// Requests with exactly the record that they should have: the failed ones theirs, the others none.
     pub right: usize,
     pub false_alarms: usize,
+    /// Failed requests that were told another cause than theirs, however likely, and as certain.
+    pub mistaken: usize,
+    pub mistaken_for_certain: usize,
     /// By what is wrong, how often, with one example.
     pub wrong: BTreeMap<String, (usize, String)>,
 }
@@ -50,7 +54,12 @@ pub struct Exactness {
 impl fmt::Display for Exactness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, right, requests) = (self.kind.name(), self.right, self.requests);
-        write!(f, "exactness {name}: {right} of {requests} right, {} false alarms", self.false_alarms)
+        let (mistaken, certain) = (self.mistaken, self.mistaken_for_certain);
+        write!(
+            f,
+            "exactness {name}: {right} of {requests} right, {mistaken} told another cause ({certain} as certain), "
+        )?;
+        write!(f, "{} false alarms", self.false_alarms)
     }
 }
 
@@ -163,8 +172,15 @@ fn streams(world: &World, proxy: &Proxy, numbers: &[(usize, Option<&faults::Faul
     Ok(truths)
 }
 
+impl Exactness {
+    fn of(kind: Kind, truths: &[Truth]) -> Self {
+        let wrong = BTreeMap::new();
+        Self { kind, requests: truths.len(), right: 0, false_alarms: 0, mistaken: 0, mistaken_for_certain: 0, wrong }
+    }
+}
+
 fn unjudged(kind: Kind, truths: &[Truth]) -> Exactness {
-    let mut result = Exactness { kind, requests: truths.len(), right: 0, false_alarms: 0, wrong: BTreeMap::new() };
+    let mut result = Exactness::of(kind, truths);
     for truth in truths {
         let got = truth.exchange.answer.word();
         match (truth.causes, got.as_str()) {
@@ -184,12 +200,16 @@ fn judge(kind: Kind, truths: &[Truth], records: impl Iterator<Item = Record>) ->
     for record in records {
         by_path.entry(record.incident.request.path.clone().unwrap_or_default()).or_default().push(record);
     }
-    let mut result = Exactness { kind, requests: truths.len(), right: 0, false_alarms: 0, wrong: BTreeMap::new() };
+    let mut result = Exactness::of(kind, truths);
     for truth in truths {
         let records = by_path.remove(&truth.exchange.path).unwrap_or_default();
         match wrong(truth, &records) {
             None => result.right += 1,
             Some(what) => {
+                let mistaken = truth.causes.and_then(|causes| records.iter().find(|record| misleads(record, causes)));
+                result.mistaken += usize::from(mistaken.is_some());
+                let certain = mistaken.is_some_and(|record| record.incident.confidence == Confidence::Certain);
+                result.mistaken_for_certain += usize::from(certain);
                 let example = records.first().map_or(truth.exchange.path.clone(), |record| record.line.clone());
                 result.wrong.entry(what).or_insert((0, example)).0 += 1;
             }
@@ -204,6 +224,12 @@ fn judge(kind: Kind, truths: &[Truth], records: impl Iterator<Item = Record>) ->
     let alarms = |(what, (count, _)): (&String, &(usize, String))| if what.starts_with("healthy") { *count } else { 0 };
     result.false_alarms += result.wrong.iter().map(alarms).sum::<usize>();
     result
+}
+
+/// It tells a cause, and none of these.
+fn misleads(record: &Record, causes: &[&str]) -> bool {
+    let cause = record.incident.cause.as_str();
+    cause != "unattributed" && !causes.contains(&cause)
 }
 
 fn wrong(truth: &Truth, records: &[Record]) -> Option<String> {

@@ -45,8 +45,14 @@ fn wanted(settings: &Settings) -> Result<Wanted, WordError> {
 fn attach(settings: &Settings) -> anyhow::Result<Box<dyn Source>> {
     let ring_bytes = u32::try_from(settings.ring_size).unwrap_or(u32::MAX);
     let found = if settings.any { FOUND } else { 0 };
-    let kernel =
-        Options { ring_bytes, head: settings.head_bytes.into(), tls: !settings.no_tls, found, ..Options::default() };
+    let kernel = Options {
+        ring_bytes,
+        head: settings.head_bytes.into(),
+        places: settings.connections,
+        tls: !settings.no_tls,
+        found,
+        ..Options::default()
+    };
     let choice = Choice { kernel, proxies: wanted(settings)?, logs: settings.log.iter().collect() };
     let watch = Watch::start(&choice, |_| Ok::<_, WatchError>(None))?;
     for line in watch.logs() {

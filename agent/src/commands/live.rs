@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use super::belt::{Belt, Waiting, belt};
+use super::tuning::Tuning;
 use super::{known_causes, tell};
 use crate::correlate::Counters;
 use crate::filter::Filter;
-use crate::kernel::Options;
 use crate::logs::Word;
 use crate::model::{Incident, Notice};
 use crate::screen;
 use crate::screen::query::Query;
 use crate::screen::source::{MissingProbe, Snapshot, UpstreamSeen, WatchedProxy};
 use crate::sinks::{Summary, json, plain};
-use crate::watch::{Choice, FOUND, Stop, Stopper, Totals, Wanted, Watch, WatchError};
+use crate::watch::{Choice, Stop, Stopper, Totals, Wanted, Watch, WatchError};
 use crate::when;
 
 /// Incidents that wait for a slow terminal or pipe; beyond, they are counted as lost.
@@ -64,41 +64,10 @@ impl LogWords {
     }
 }
 
-/// How much the kernel side may keep.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Kernel side")]
-pub struct Tuning {
-    /// MiB of buffer between kernel and program
-    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub ring: u32,
-    /// Bytes of each request and answer that are kept, 0 to 256
-    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]
-    pub head: u32,
-    /// Do not look inside the TLS libraries of proxies: errors of clients that speak TLS stay unseen
-    #[arg(long)]
-    pub no_tls: bool,
-    /// Treat as a proxy, too, every process that listens on a TCP port and makes TCP connections of its own: finds
-    /// proxies of unknown names, and applications that need other services
-    #[arg(long)]
-    pub any: bool,
-}
-
-impl Tuning {
-    pub fn options(&self) -> Options {
-        Options {
-            ring_bytes: self.ring << 20,
-            head: self.head,
-            tls: !self.no_tls,
-            found: if self.any { FOUND } else { 0 },
-            ..Options::default()
-        }
-    }
-}
-
 impl Live {
     /// What prints the incidents of a recording.
     pub fn printing(filter: Filter, json: bool, count: Option<u64>) -> Live {
-        let tuning = Tuning { ring: 0, head: 0, no_tls: false, any: false };
+        let tuning = Tuning { ring: 0, head: 0, connections: None, no_tls: false, any: false };
         Live { filter, plain: !json, json, logs: LogWords::default(), duration: None, count, tuning }
     }
 

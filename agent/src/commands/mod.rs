@@ -10,6 +10,7 @@ pub mod live;
 mod past;
 pub mod record;
 pub mod report;
+pub mod tuning;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::live::{End, Live, LogWords, Printer, Tuning};
+use super::live::{End, Live, LogWords, Printer};
+use super::tuning::Tuning;
 use super::{Usage, known_causes, tell};
 use crate::filter::Filter;
 use crate::model::Notice;

@@ -107,6 +107,13 @@ pub const OPTIONS: &[Opt] = &[
     opt("head-bytes", One("N"), &["256"], Restart, "Bytes kept of the head of each request and answer, 0 to 256"),
     opt("ring-size", One("SIZE"), &["16MiB"], Restart, "Ring buffer between kernel and agent, a power of two"),
     opt(
+        "connections",
+        One("N"),
+        &[],
+        Restart,
+        "Connections of proxies that there is room for, 1024 to 1048576, rounded up to a power of two (800 bytes each); one for each quarter of a megabyte of memory if not given, 16384 to 131072",
+    ),
+    opt(
         "no-tls",
         Switch,
         &[],

@@ -7,6 +7,7 @@ use std::time::Duration;
 use trace502_ebpf::GROUPS;
 
 use super::options::{Change, OPTIONS};
+use crate::kernel::CONNECTIONS;
 use crate::logs::{SourceError, Word};
 use crate::model::{GROUP_PREFIX, ProxyWord};
 use crate::when;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub log: Vec<Word>,
     pub head_bytes: u16,
     pub ring_size: u64,
+    /// Nothing: as many as the host's memory allows.
+    pub connections: Option<u32>,
     pub no_tls: bool,
     pub max_series: usize,
     pub series_idle: Duration,
@@ -58,6 +61,7 @@ impl Settings {
             log: words(from, "log", log),
             head_bytes: needed(from, "head-bytes", |w| within(w, 0, 256)) as u16,
             ring_size: needed(from, "ring-size", ring_size),
+            connections: one(from, "connections", connections),
             no_tls: switch(from, "no-tls"),
             max_series: needed(from, "max-series", |w| within(w, 10, 1_000_000)) as usize,
             series_idle: needed(from, "series-idle", when::parse_duration),
@@ -110,6 +114,7 @@ impl Settings {
             "log" => self.log.iter().map(ToString::to_string).collect(),
             "head-bytes" => vec![self.head_bytes.to_string()],
             "ring-size" => vec![when::show_size(self.ring_size)],
+            "connections" => self.connections.iter().map(ToString::to_string).collect(),
             "no-tls" => flag(self.no_tls),
             "max-series" => vec![self.max_series.to_string()],
             "series-idle" => vec![when::show_duration(self.series_idle)],
@@ -247,6 +252,11 @@ fn ring_size(word: &str) -> Result<u64, String> {
     } else {
         Err(format!("`{}` is no power of two from 64KiB to 1GiB", word.escape_debug()))
     }
+}
+
+fn connections(word: &str) -> Result<u32, String> {
+    let (least, most) = CONNECTIONS.into_inner();
+    within(word, least.into(), most.into()).map(|number| number as u32)
 }
 
 fn instance_name(word: &str) -> Result<String, String> {

@@ -35,6 +35,7 @@ fn other_value(key: &str) -> &'static [&'static str] {
         "log" => &["nginx:/var/log/nginx/error.log", "off"],
         "head-bytes" => &["64"],
         "ring-size" => &["1MiB"],
+        "connections" => &["20000"],
         "max-series" => &["1000"],
         "instance" => &["second"],
         _ => &["true"],
@@ -180,6 +181,9 @@ fn values_that_make_no_sense_are_refused() {
         "max-series = 1",
         "max-series = 0x10",
         "ring-size = 1.5",
+        "connections = 1023",
+        "connections = 1048577",
+        "connections = 'many'",
         "listen = [['127.0.0.1:1']]",
     ] {
         assert!(file(text).is_err(), "{text}");

@@ -63,6 +63,7 @@ impl Engine {
             end: End::Well,
             settled: old.as_ref().is_some_and(|old| old.settled),
             used: false,
+            served: None,
         });
         let now = self.clock.max(at);
         self.judge(seq, now, host);
@@ -146,6 +147,7 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: ConnectFailed) -> Attempt {
             flow,
             cgroup: failed.cgroup,
             errno: Some(failed.errno),
+            in_turn: failed.in_turn,
             opened: Some(at),
             ..Connection::unseen(task, &failed.comm, Phase::Connecting)
         },

@@ -255,6 +255,7 @@ impl World {
             cgroup: 5,
             cookie: None,
             bound: Some(Bound { client: 7, request: 1, choices: 1, retry: false, proven: false }),
+            in_turn: false,
             errno,
             listener: ListenerSeen::Unknown,
         }))

@@ -12,6 +12,7 @@ use super::pending::{Pending, Pendings};
 use super::pool;
 use super::streams;
 use super::tries::{End, State, Tries, Try};
+use super::turns;
 use crate::logs::{Format, LogError};
 use crate::model::{Handover, Nanos, Phase, Seen};
 use crate::proxies::Closes;
@@ -59,6 +60,29 @@ impl Joined {
 }
 
 pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
+    let turns = pending.error.conn.stream && pending.owner.kind.pool.is_some() && !pending.logged;
+    let mut joined = if turns {
+        turns::of_turn(pending, tries, others, failures)
+    } else {
+        of_others(pending, tries, others, failures)
+    };
+    joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
+    let moved = streams::moved(pending);
+    joined.open |= moved && joined.own.is_empty();
+    if joined.doubt.is_some() && !joined.rivals.is_empty() {
+        if agree(&joined, tries) {
+            joined.doubt = None;
+        } else {
+            joined.open = moved || joined.chance;
+        }
+    }
+    if pending.error.conn.found && !passed_on(&joined, pending, tries) {
+        joined.doubt.get_or_insert(FOUND);
+    }
+    joined
+}
+
+fn of_others(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Failures) -> Joined {
     let late = pending.owner.kind.closes == Closes::AfterWrite;
     let stream = pending.error.conn.stream;
     let proven = if late && !pending.logged && !stream { late::proven(pending, tries) } else { None };
@@ -71,24 +95,11 @@ pub fn join(pending: &Pending, tries: &Tries, others: &Pendings, failures: &Fail
         (None, false, true) => exact(pending, tries),
         (None, false, false) => hinted(pending, tries, others, failures),
     };
-    joined.own.sort_by_key(|seq| tries.get(*seq).map(|t| (t.began(), t.seq)));
     if stream && pending.exact() && !pending.logged {
         streams::doubt(&mut joined, pending, tries);
         if streams::moved(pending) && !joined.rivals.is_empty() && !agree(&joined, tries) {
             joined = hinted(pending, tries, others, failures);
         }
-    }
-    let moved = streams::moved(pending);
-    joined.open |= moved && joined.own.is_empty();
-    if joined.doubt.is_some() && !joined.rivals.is_empty() {
-        if agree(&joined, tries) {
-            joined.doubt = None;
-        } else {
-            joined.open = moved || joined.chance;
-        }
-    }
-    if pending.error.conn.found && !passed_on(&joined, pending, tries) {
-        joined.doubt.get_or_insert(FOUND);
     }
     joined
 }

@@ -33,6 +33,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -350,8 +351,10 @@ impl Engine {
         let mut own: Vec<Box<Try>> = joined.own.iter().filter_map(|t| self.tries.take(*t)).collect();
         own.iter().for_each(|one| self.stop_waiting(one));
         let made = report::incident(&mut pending, &mut own, &joined, &self.past, now, host);
-        for one in own {
+        let unserved = own.is_empty();
+        for mut one in own {
             let seq = one.seq;
+            one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten();
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());
@@ -362,6 +365,9 @@ impl Engine {
                     self.past.failures.concerned(group, &endpoint, &route, joined.doubt.is_none());
                 }
             }
+        }
+        if unserved {
+            self.pending.leave_unserved(&pending);
         }
         match made {
             Some(incident) => {

@@ -1,11 +1,13 @@
 //! Errors of clients whose attempts are still being gathered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::content::{Content, compare};
 use super::owner::Owner;
+use super::turns::Served;
 use crate::causes::Answers;
 use crate::logs::LogError;
-use crate::model::{ClientError, ClientOutcome, Cookie, Nanos, Seen};
+use crate::model::{Attempt, ClientError, ClientOutcome, Connection, Cookie, Nanos, Seen};
 use crate::proxies::{Birth, Closes};
 use crate::text::MILLI;
 
@@ -24,6 +26,7 @@ pub const INFERRED: Nanos = 300 * MILLI;
 /// The same where the proxy waits for a second before it tries again.
 pub const TRIED_AGAIN: Nanos = 1_200 * MILLI;
 const PENDING: usize = 8_192;
+const UNSERVED: usize = 256;
 
 #[derive(Debug)]
 pub struct Pending {
@@ -46,6 +49,13 @@ pub struct Pending {
 impl Pending {
     pub fn key(&self) -> (Cookie, u32) {
         (self.error.conn.cookie, self.error.conn.request)
+    }
+
+    /// This request as the one that an attempt served, if its bytes say so.
+    pub fn served(&self, attempt: &Attempt) -> Option<Served> {
+        let (client, request) = self.key();
+        let same = compare(&self.error.conn, attempt) >= Content::Same;
+        self.asked().filter(|_| same).map(|asked| Served { client, request, asked })
     }
 
     pub fn asked(&self) -> Option<Nanos> {
@@ -99,6 +109,8 @@ pub struct Pendings {
     by_pid: BTreeSet<(u32, u64)>,
     /// Those of a process that an attempt for another client may concern.
     loose: BTreeSet<(u32, u64)>,
+    /// The last streams for which no attempt was found, with process and time: one that looks like theirs may be.
+    unserved: VecDeque<(u32, Nanos, Connection)>,
 }
 
 impl Pendings {
@@ -130,6 +142,25 @@ impl Pendings {
         Some(gone)
     }
 
+    /// It is told without an attempt.
+    pub fn leave_unserved(&mut self, gone: &Pending) {
+        if gone.error.conn.stream {
+            self.unserved.push_back((gone.pid, gone.at, gone.error.conn.clone()));
+        }
+        if self.unserved.len() > UNSERVED {
+            self.unserved.pop_front();
+        }
+    }
+
+    /// Those of the same process that waited at the same time as this one.
+    pub fn unserved(&self, pending: &Pending) -> impl Iterator<Item = &Connection> {
+        let (pid, at, asked) = (pending.pid, pending.at, pending.asked().unwrap_or(pending.at));
+        let together = move |gone: &&(u32, Nanos, Connection)| {
+            gone.0 == pid && gone.1 >= asked && gone.2.asked.is_some_and(|since| since <= at)
+        };
+        self.unserved.iter().filter(together).map(|(_, _, conn)| conn)
+    }
+
     pub fn get(&self, seq: u64) -> Option<&Pending> {
         self.all.get(&seq).map(Box::as_ref)
     }
@@ -146,6 +177,11 @@ impl Pendings {
     pub fn inferred(&self, client: Cookie) -> Vec<u64> {
         let own = self.by_client.range((client, 0)..=(client, u32::MAX)).map(|(_, seq)| *seq);
         own.filter(|seq| self.get(*seq).is_some_and(|pending| pending.seen == Seen::Inferred)).collect()
+    }
+
+    /// Those of this process.
+    pub fn of_process(&self, pid: u32) -> impl Iterator<Item = &Pending> {
+        self.by_pid.range((pid, 0)..=(pid, u64::MAX)).filter_map(|(_, seq)| self.get(*seq))
     }
 
     pub fn of_client(&self, key: (Cookie, u32)) -> Option<&Pending> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::owner::Owner;
+use super::turns::Served;
 use crate::causes::{Answers, Cause, Finding, Wait};
 use crate::model::{Attempt, Cookie, Endpoint, Nanos};
 use crate::text::SECOND;
@@ -35,6 +36,8 @@ pub struct Try {
     pub settled: bool,
     /// An incident has it.
     pub used: bool,
+    /// Which request it served, where what was sent tells.
+    pub served: Option<Served>,
 }
 
 #[derive(Debug)]

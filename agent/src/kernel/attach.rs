@@ -28,29 +28,49 @@ pub(super) fn detach(reports: &mut [ProbeReport], probe: &str, why: &str) {
     }
 }
 
+/// One program that waits to be verified.
+struct Job<'a> {
+    /// Its probe in the table, and by which preference.
+    place: usize,
+    preference: usize,
+    name: &'a str,
+    program: &'a mut Program,
+    hook: Hook,
+}
+
 /// Verification is most of a start, and each program is verified by itself: side by side, on what CPUs there are.
-/// What is refused here is tried again, and told, where its probe is attached.
+/// What is refused here is tried again, and told, where its probe is attached; what takes its place is verified here too.
 pub(super) fn verify(bpf: &mut Ebpf, means: &Means, missing: &[Missing], options: &Options) {
-    let preferred = |name: &str| {
-        let mut providers =
+    let jobs = bpf.programs_mut().filter_map(|(name, program)| {
+        let mut probes =
             PROBES.iter().enumerate().filter(|(_, probe)| lacking(probe, missing).is_none() && wanted(probe, options));
-        providers.find_map(|(place, probe)| {
-            let (_, hook) = probe.providers[0].iter().find(|(program, _)| *program == name)?;
-            Some((place, *hook))
-        })
+        let (place, preference, hook) = probes.find_map(|(place, probe)| {
+            let mut programs = probe.providers.iter().enumerate().flat_map(|(preference, provider)| {
+                provider.iter().map(move |(program, hook)| (preference, *program, *hook))
+            });
+            programs.find(|(_, program, _)| *program == name).map(|(preference, _, hook)| (place, preference, hook))
+        })?;
+        Some(Job { place, preference, name, program, hook })
+    });
+    let (mut first, others): (Vec<Job>, Vec<Job>) = jobs.partition(|job| job.preference == 0);
+    // The first of the table are the largest: the longest job must not begin last. Before them those that others may
+    // have to replace.
+    first.sort_by_key(|job| (PROBES[job.place].providers.len() > 1, std::cmp::Reverse(job.place)));
+    let waiting = Mutex::new((first, others));
+    let lock = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = || lock().0.pop();
+    let replace = |place, preference| {
+        let (first, others) = &mut *lock();
+        first.extend(others.extract_if(.., |job| job.place == place && job.preference == preference));
     };
-    let mut programs: Vec<_> =
-        bpf.programs_mut().filter_map(|(name, program)| Some((preferred(name)?, name, program))).collect();
-    // The first of the table are the largest: the longest job must not begin last.
-    programs.sort_by_key(|((place, _), _, _)| std::cmp::Reverse(*place));
-    let programs = Mutex::new(programs);
-    let next = || programs.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(((_, hook), name, program)) = next() {
-                    let _ = load(name, program, hook, means);
+                while let Some(job) = next() {
+                    if load(job.name, job.program, job.hook, means).is_err() {
+                        replace(job.place, job.preference + 1);
+                    }
                 }
             });
         }

@@ -10,20 +10,21 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use trace502_ebpf::{COMM, GO_READ, GO_WRITES, GROUP_PATH, GROUPS, Group, HEAD, LOSSES, Offsets, Settings};
 
 use super::attach::{Means, attach, chain, detach, verify, wanted};
-use super::btf::{self, Btf, BtfError};
+use super::btf::{self, BtfError};
 use super::detach::Detacher;
 use super::go_program::{self, Programs};
 use super::inside::Link;
 use super::libc_connect;
 use super::many::Many;
-use super::offsets::{self, Missing, Names};
+use super::offsets::{Missing, Names};
 use super::preflight::Trampolines;
-use super::probes::{BASE, PROBES};
+use super::probes::PROBES;
 use super::program_info;
 use super::report::ProbeReport;
 use super::tells::Tells;
 use super::tls_library::{self, Libraries};
 use super::traffic::{Counter, DialledRow, ThreadRow, TimesRow, Traffic};
+use super::understood::{Known, Understood};
 
 /// What the user may set of the kernel side.
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ pub struct Options {
     pub head: u32,
     /// Entries of each table that grows with the host, where that is not to be what the programs say.
     pub room: Option<u32>,
-    /// Connections that there is room for, where that is not to follow from the host's memory.
+    /// Connections that there is room for, where that is not to follow from the host's memory; rounded up to a power of
+    /// two.
     pub places: Option<u32>,
     /// Ask the verifier for its log.
     pub verbose: bool,
@@ -58,8 +60,11 @@ impl Default for Options {
     }
 }
 
+/// Connections that the user may ask room for.
+pub const CONNECTIONS: std::ops::RangeInclusive<u32> = 1 << 10..=1 << 20;
+
 /// Places that share one row of `TAGS`.
-const WAYS: u32 = 4;
+pub(super) const WAYS: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -113,28 +118,10 @@ impl Kernel {
     /// (see [`Kernel::complete`]): doctor wants the whole list.
     pub fn load(options: &Options) -> Result<Kernel, LoadError> {
         let blob = btf::read(std::path::Path::new("/"))?;
-        let (offsets, settings, names, missing) = {
-            let btf = Btf::parse(&blob)?;
-            let (offsets, missing) = offsets::resolve(&btf);
-            if let Some(lacking) = missing.iter().find(|missing| BASE.contains(&missing.field)) {
-                return Err(LoadError::Offset(lacking.member));
-            }
-            let mut settings = offsets::settings(&btf, cpus());
-            settings.head = options.head.min(HEAD as u32);
-            if let Some(places) = options.places {
-                settings.places = places.next_power_of_two().max(WAYS);
-            }
-            if let Some(room) = options.room {
-                settings.flows = room.next_power_of_two().max(WAYS);
-            }
-            settings.found = options.found;
-            (offsets, settings, Names::read(&btf), missing)
-        };
-        // The same bytes: to read them takes longer than to understand them.
-        let types = aya::Btf::parse(&blob, aya::Endianness::default());
-        let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
+        let Understood { known, types, unbound } = Understood::of(&blob, options)?;
+        let Known { offsets, settings, names, missing } = known;
         let mut bpf = open(options, &offsets, &settings, &types)?;
-        let means = Means { types: &types, many: Many::prepare(PROGRAMS, &bpf) };
+        let means = Means { types: &types, many: unbound.and_then(|unbound| unbound.bind(&bpf).ok()) };
         verify(&mut bpf, &means, &missing, options);
         let mut trampolines = Trampolines::NotTried;
         let mut reports = Vec::new();
@@ -304,7 +291,7 @@ impl Kernel {
 }
 
 /// The kernel side as it was built.
-static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes"));
+pub(super) static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace502-probes"));
 
 /// Calls of Go are gone on with by the programs for calls of other TLS libraries.
 fn go_on(bpf: &mut Ebpf, many: Option<&Many>) -> Option<()> {
@@ -319,10 +306,6 @@ fn go_on(bpf: &mut Ebpf, many: Option<&Many>) -> Option<()> {
         ProgramArray::try_from(bpf.map_mut("GO_ON")?).ok()?.set(place, &program, 0).ok()?;
     }
     Some(())
-}
-
-fn cpus() -> u32 {
-    aya::util::nr_cpus().unwrap_or(1) as u32
 }
 
 fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::Btf) -> Result<Ebpf, LoadError> {
@@ -346,5 +329,13 @@ fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::
             loader.map_max_entries(table, room);
         }
     }
-    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(chain(&error)))
+    loader.load(PROGRAMS).map_err(|error| LoadError::Refused(hint(chain(&error), settings.places)))
+}
+
+/// What is refused for its size has a way out.
+fn hint(refused: String, places: u32) -> String {
+    if !refused.contains("PLACES") {
+        return refused;
+    }
+    format!("{refused}; it holds {places} connections of 800 bytes each: give a smaller --connections, or more memory")
 }

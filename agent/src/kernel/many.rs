@@ -117,6 +117,12 @@ struct Loaded {
     returns: bool,
 }
 
+/// The kernel side as it is read for such hooks, before there are its maps.
+pub struct Unbound {
+    object: Object,
+    types: Option<OwnedFd>,
+}
+
 /// Programs for such hooks.
 pub struct Many {
     object: Object,
@@ -125,19 +131,28 @@ pub struct Many {
     loaded: Mutex<HashMap<String, Loaded>>,
 }
 
-impl Many {
+fn unread(error: &dyn std::fmt::Display) -> ManyError {
+    ManyError::Object(error.to_string())
+}
+
+impl Unbound {
     /// `None` where this kernel has no such links, or not for one process alone (before 6.10).
-    pub fn prepare(bytes: &[u8], bpf: &Ebpf) -> Option<Many> {
-        supported().then(|| Many::read(bytes, bpf).ok()).flatten()
+    pub fn prepare(bytes: &[u8]) -> Option<Unbound> {
+        supported().then(|| Unbound::read(bytes).ok()).flatten()
     }
 
-    fn read(bytes: &[u8], bpf: &Ebpf) -> Result<Many, ManyError> {
-        let unread = |error: &dyn std::fmt::Display| ManyError::Object(error.to_string());
+    fn read(bytes: &[u8]) -> Result<Unbound, ManyError> {
         let mut object = Object::parse(bytes).map_err(|e| unread(&e))?;
         // A kernel that has such links has all of these.
         let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
         let types = object.fixup_and_sanitize_btf(&features).map_err(|e| unread(&e))?.map(|types| types.to_bytes());
         let types = types.as_deref().map(load_types).transpose()?;
+        Ok(Unbound { object, types })
+    }
+
+    /// Puts the maps of the same kernel side in their places.
+    pub fn bind(self, bpf: &Ebpf) -> Result<Many, ManyError> {
+        let Unbound { mut object, types } = self;
         let maps = std::mem::take(&mut object.maps);
         let text = object.functions.keys().map(|(section, _)| *section).collect();
         let known = maps.iter().filter_map(|(name, map)| {
@@ -148,7 +163,9 @@ impl Many {
         object.relocate_calls(&text).map_err(|e| unread(&e))?;
         Ok(Many { object, types, loaded: Mutex::default() })
     }
+}
 
+impl Many {
     /// Has the kernel verify this program, unless that was done.
     pub fn load(&self, name: &str) -> Result<(), ManyError> {
         if self.has(name) {

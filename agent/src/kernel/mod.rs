@@ -27,12 +27,13 @@ mod tls_calls;
 pub mod tls_library;
 pub mod tls_visible;
 mod traffic;
+mod understood;
 
 #[cfg(test)]
 pub(crate) mod tempdir;
 
 pub use detach::leave_hooks;
-pub use load::{Kernel, LoadError, Options};
+pub use load::{CONNECTIONS, Kernel, LoadError, Options};
 pub use ring::{Ring, Woken};
 pub use traffic::{Connected, Times, Traffic};
 

@@ -212,6 +212,12 @@ pub struct Connection {
     pub closed_first: bool,
     /// The answer began although no new request had been read: pipelining.
     pub ahead: bool,
+    /// To an upstream: begun right behind the streams that were read together with the one that it is bound to, in their
+    /// order.
+    pub in_turn: bool,
+    /// A stream: one more than the streams that were read together with it and for which no connection was begun, where
+    /// that is known. Its own is the one that is bound to it, or to one of so many before it.
+    pub begun_for: Option<NonZero<u8>>,
     /// TLS: application data was sent, so the handshake had come to its end.
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
@@ -308,6 +314,8 @@ impl Connection {
             old: false,
             closed_first: false,
             ahead: false,
+            in_turn: false,
+            begun_for: None,
             application: false,
             secured: false,
             stream: false,
@@ -406,6 +414,8 @@ pub struct ConnectFailed {
     pub cgroup: u64,
     pub cookie: Option<Cookie>,
     pub bound: Option<Bound>,
+    /// As in [`Connection`].
+    pub in_turn: bool,
     pub errno: i32,
     pub listener: ListenerSeen,
 }

@@ -43,8 +43,11 @@ pub const CONN_CLOSED_FIRST: u16 = 8;
 pub const CONN_FIN_EARLY: u16 = 16;
 /// Client inside TLS (an upstream's bit says something else): something was sent to it since its request was read.
 pub const CONN_ANSWERING: u16 = 16;
-/// An answer began although no new request had been read (pipelining).
+/// Client: an answer began although no new request had been read (pipelining).
 pub const CONN_AHEAD: u16 = 32;
+/// Upstream (a client's bit says something else): begun right behind the streams that were read together with the one
+/// that it is bound to, and in their order (`PROC_POOLED`).
+pub const CONN_IN_TURN: u16 = 32;
 /// Bound with more than one request to choose from.
 pub const CONN_CHOICE: u16 = 64;
 /// Bound as a retry of the request whose last attempt failed on this thread.
@@ -112,7 +115,8 @@ pub struct Conn {
     pub phase: u8,
     /// TCP state before it closed.
     pub last_state: u8,
-    /// Requests that this thread could have meant when the connection was bound.
+    /// Upstream: requests that this thread could have meant when the connection was bound. Stream: one more than the streams
+    /// of its turn for which no connection was begun, 0 if that is not known (`PROC_POOLED`).
     pub choices: u8,
     pub flags: u16,
     /// Status of the answer, 0 if none was recognised.

@@ -64,6 +64,9 @@ pub struct ConnRecord {
     pub path_len: u32,
 }
 
+/// In `choices` of a connect() that failed: what [`CONN_IN_TURN`](super::CONN_IN_TURN) says.
+pub const CONNECT_IN_TURN: u16 = 256;
+
 /// connect() failed in the call itself.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -81,6 +84,7 @@ pub struct ConnectRecord {
     pub errno: i32,
     /// AF_INET, AF_INET6, AF_UNIX.
     pub family: u16,
+    /// As in [`Conn`], and [`CONNECT_IN_TURN`].
     pub choices: u16,
     pub listener: Listener,
     pub path: [u8; PATH],

@@ -55,6 +55,21 @@ pub const WAITING: usize = 64;
 /// Requests of one thread that may wait for another try.
 pub const DELAYED: usize = 16;
 
+/// Streams that a thread read one behind the other, and the connections that it began for them right behind that: one
+/// for each at most, in the same order (`PROC_POOLED`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Turn {
+    pub number: u32,
+    pub read: u16,
+    pub begun: u16,
+}
+
+/// Turns of one thread that are known until their streams are answered.
+pub const TURNS: usize = 32;
+/// More was begun than was read: in this turn nothing follows from the order.
+pub const DISORDER: u16 = u16::MAX;
+
 /// A call of the TLS library that a thread is in: its first four arguments.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -135,6 +150,16 @@ pub struct Thread {
     pub delayed: [Waiting; DELAYED],
     pub delayed_head: u32,
     pub delayed_tail: u32,
+    /// Client whose streams the thread reads, or begins connections for, and has done nothing else since; 0 if none.
+    pub turning: u64,
+    /// Number of the last turn.
+    pub turn: u32,
+    /// How often the thread had gone to sleep when it read the last stream of it.
+    pub turned: u32,
+    /// Streams that it has read since none was waiting.
+    pub together: u32,
+    pub _pad: u32,
+    pub turns: [Turn; TURNS],
 }
 
 /// Address and port of an upstream.

@@ -4,7 +4,7 @@
 use trace502_ebpf::UNCOUNTED;
 
 use crate::kernel;
-use crate::maps::{Direction, Frame, NO_PARTS};
+use crate::maps::{Direction, Frame};
 
 const FRAME_HEAD: u32 = 9;
 
@@ -106,7 +106,7 @@ fn begin(direction: &mut Direction) -> bool {
             direction.inserted = UNCOUNTED;
         }
         direction.open = 1;
-        direction.parts = NO_PARTS;
+        kernel::clear(&mut direction.parts);
     }
     true
 }

@@ -111,7 +111,7 @@ pub fn wrote(conn: &mut Conn, at: u64, n: u64) {
 pub fn plain(sk: Sock, conn: &mut Conn, n: u64, out: bool) -> i32 {
     let Some(h2) = of(conn.cookie) else { return 0 };
     let direction = if out { &mut h2.wrote } else { &mut h2.read };
-    match kernel::payload(sk, if out { Way::Out } else { Way::In }) {
+    match kernel::payload(if out { Way::Out } else { Way::In }, || sk.address()) {
         Payload::Buffer(at) => (direction.at, direction.left) = (at, n),
         Payload::Vectors(vectors, count) => {
             (direction.vectors, direction.piece, direction.pieces) = (vectors, 0, count.min(PIECES) as u32);

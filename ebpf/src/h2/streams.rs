@@ -86,7 +86,7 @@ pub fn asked(walk: &Walk, frame: Frame) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&walk.tgid) }.copied().unwrap_or(0);
     if frame.flags & END_STREAM != 0 || class & PROC_WHOLE == 0 {
-        wait(walk, stream, frame.stream);
+        wait(walk, stream, frame.stream, class);
     }
 }
 
@@ -105,11 +105,15 @@ fn opening(cookie: u64, stream: &Stream) {
 
 /// A stream waits to be served by the thread that read it.
 #[inline(always)]
-fn wait(walk: &Walk, stream: &mut Stream, id: u32) {
+fn wait(walk: &Walk, stream: &mut Stream, id: u32, class: u32) {
     if stream.slot == NO_SLOT
         && let Some(thread) = thread::of(walk.tid)
     {
+        let (turning, last) = (thread.turning, thread.last.request);
         stream.slot = thread::wait(thread, walk.cookie, id | STREAM, stream.asked);
+        if class & PROC_POOLED != 0 {
+            (stream.turn, stream.rank) = thread::in_its_turn(thread, walk.cookie, turning, last + 2 == id | STREAM);
+        }
     }
 }
 
@@ -118,7 +122,7 @@ fn wait(walk: &Walk, stream: &mut Stream, id: u32) {
 pub fn whole(walk: &Walk, id: u32) {
     if let Some(stream) = STREAMS.get_ptr_mut(&key(walk.cookie, id)) {
         // SAFETY: a map value; one thread at a time reads from a connection.
-        wait(walk, unsafe { &mut *stream }, id);
+        wait(walk, unsafe { &mut *stream }, id, 0);
     }
 }
 
@@ -174,6 +178,9 @@ pub fn answered(cookie: u64, id: u32, status: u16) {
     };
     if let Some(thread) = thread::of(stream.tid) {
         // What the thread closes next need not be this stream's: frames are written when their turn comes.
+        if why != 0 {
+            stream.rank = thread::begun_for(thread, stream.turn, stream.rank);
+        }
         thread::done(thread, stream.slot, cookie, id | STREAM, false);
     }
     if why != 0

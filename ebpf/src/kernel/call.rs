@@ -76,18 +76,18 @@ mod syscall {
     pub const CALL: [usize; 5] = [112, 104, 96, 88, 72];
 }
 
-/// The buffer of the system call that the current task is in, where that is a call of this socket.
+/// The buffer of the system call that the current task is in, where that is a call of the socket whose address is
+/// asked for if it may be another's.
 #[inline(always)]
-pub fn payload(sk: Sock, way: Way) -> Payload {
+pub fn payload(way: Way, sk: impl FnOnce() -> u64) -> Payload {
+    if uses_io_uring() && is_call_of(sk(), (way == Way::Out) as u32) == 0 {
+        return Payload::Blind;
+    }
     // SAFETY: both helpers return pointers of kernel types that the verifier knows; the offsets are ABI.
     unsafe {
-        let task = bpf_get_current_task_btf();
-        let regs = bpf_task_pt_regs(task) as Ptr;
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
         let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
         let arg1: u64 = direct(regs, syscall::ARG1);
-        if uses_io_uring(task as Ptr) && !is_call_of(sk, way, number, direct(regs, syscall::ARG0)) {
-            return Payload::Blind;
-        }
         match number {
             syscall::READ | syscall::WRITE | syscall::SENDTO | syscall::RECVFROM => Payload::Buffer(arg1),
             syscall::READV | syscall::WRITEV => Payload::Vectors(arg1, direct(regs, syscall::ARG2)),
@@ -103,31 +103,42 @@ pub fn payload(sk: Sock, way: Way) -> Payload {
     }
 }
 
-/// Whether what a task sends and receives may be asked for in io_uring: its completions run inside any system call
-/// of the thread, or in a worker whose registers are nobody's.
+/// Whether what the current task sends and receives may be asked for in io_uring: its completions run inside any system
+/// call of the thread, or in a worker whose registers are nobody's.
+///
+/// Since 6.2 the verifier searches all types of the kernel four times for each way to a pointer that is loaded from a
+/// task: to be asked in few places. A function of its own would cost each call more than what it asks.
 #[inline(always)]
-fn uses_io_uring(task: Ptr) -> bool {
+fn uses_io_uring() -> bool {
     const PF_IO_WORKER: u32 = 0x10;
     let (ring, flags) = (offset!(task_io_uring), offset!(task_flags));
     // SAFETY: the current task, whose type the verifier knows; offsets that are missing are not loaded.
     unsafe {
+        let task = bpf_get_current_task_btf() as Ptr;
         ring != MISSING && direct::<u64>(task, ring) != 0
             || flags != MISSING && direct::<u32>(task, flags) & PF_IO_WORKER != 0
     }
 }
 
-/// Whether the running system call is one that moves payload of this socket in this direction.
+/// Whether the running system call is one that moves payload of the socket at this address in this direction, which is
+/// out unless `out` is 0.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn is_call_of(sk: Sock, way: Way, number: u64, descriptor: u64) -> bool {
-    let right = match way {
-        Way::In => {
+pub fn is_call_of(sk: u64, out: u32) -> i32 {
+    // SAFETY: as in `payload`.
+    let (number, descriptor) = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
+        (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct::<u64>(regs, syscall::ARG0))
+    };
+    let right = match out {
+        0 => {
             matches!(number, syscall::READ | syscall::READV | syscall::RECVFROM | syscall::RECVMSG | syscall::RECVMMSG)
         }
-        Way::Out => {
+        _ => {
             matches!(number, syscall::WRITE | syscall::WRITEV | syscall::SENDTO | syscall::SENDMSG | syscall::SENDMMSG)
         }
     };
-    right && names(sk, descriptor)
+    i32::from(right && named(descriptor) == sk)
 }
 
 /// Whether the running system call connects this socket: what happens to it now happens in its owner's context.
@@ -138,12 +149,12 @@ pub fn connects(sk: Sock) -> bool {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as Ptr;
         (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG0))
     };
-    number == syscall::CONNECT && names(sk, descriptor)
+    number == syscall::CONNECT && named(descriptor) == sk.0 as u64
 }
 
-/// Whether this descriptor of the current task is this socket.
+/// Kernel address of the socket that this descriptor of the current task is, 0 where it is none.
 #[inline(always)]
-fn names(sk: Sock, descriptor: u64) -> bool {
+fn named(descriptor: u64) -> u64 {
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task_btf() } as Ptr;
     // Each step is null or an address; what cannot be read is null, too.
@@ -154,7 +165,7 @@ fn names(sk: Sock, descriptor: u64) -> bool {
     let slots = step(table, offset!(fdt_fd));
     let file = step(slots, (descriptor as u32 as usize) * 8);
     let socket = step(file, offset!(file_private));
-    step(socket, offset!(socket_sk)) == sk.0 as u64
+    step(socket, offset!(socket_sk))
 }
 
 /// Address that the running sendto() or sendmsg() names, and its port in host byte order.
@@ -164,8 +175,7 @@ pub fn destination(sk: Sock) -> Option<([u8; 16], u16)> {
     let (number, arg1, arg4) = unsafe {
         let task = bpf_get_current_task_btf();
         let regs = bpf_task_pt_regs(task) as Ptr;
-        let number: u64 = direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff;
-        if uses_io_uring(task as Ptr) && !is_call_of(sk, Way::Out, number, direct(regs, syscall::ARG0)) {
+        if uses_io_uring() && is_call_of(sk.address(), 1) == 0 {
             return None;
         }
         (direct::<u64>(regs, syscall::NUMBER) & 0xffff_ffff, direct(regs, syscall::ARG1), direct(regs, syscall::ARG4))

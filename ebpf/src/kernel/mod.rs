@@ -24,6 +24,7 @@ pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_SYN_SENT: u8 = 2;
 pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_FIN_WAIT1: u8 = 4;
+pub const TCP_FIN_WAIT2: u8 = 5;
 pub const TCP_CLOSE: u8 = 7;
 pub const TCP_CLOSE_WAIT: u8 = 8;
 pub const TCP_LAST_ACK: u8 = 9;
@@ -141,6 +142,29 @@ impl Source for Own {
 pub fn copy(to: *mut u8, from: Ptr, len: usize) {
     // SAFETY: `to` is checked by the verifier to have `len` bytes; `from` may be anything.
     unsafe { bpf_probe_read_kernel(to.cast(), len as u32, from.cast()) };
+}
+
+/// Where zero says "unknown": all of a table's row. By words, or it becomes a loop over bytes in a function of its own,
+/// which the verifier walks through each time.
+#[inline(always)]
+pub fn clear<T: Copy>(to: &mut T) {
+    const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };
+    let words = (&raw mut *to).cast::<u32>();
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: within it, and aligned; every T here is made of integers.
+        unsafe { core::ptr::write_volatile(words.add(word), 0) };
+    }
+}
+
+/// One row to another, without such a loop.
+#[inline(always)]
+pub fn assign<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };
+    let (to, from) = ((&raw mut *to).cast::<u32>(), (&raw const *from).cast::<u32>());
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(to.add(word), core::ptr::read_volatile(from.add(word))) };
+    }
 }
 
 /// The same, and whether it worked.

@@ -73,6 +73,20 @@ impl Sock {
         to.netns = self.netns();
     }
 
+    /// The same where it is seldom asked for: the namespace is read by helpers. For each way to a pointer of a socket that
+    /// is loaded directly, the verifier searches all types of the kernel (see `uses_io_uring`).
+    #[inline(always)]
+    pub fn seldom_tuple(self, to: &mut Tuple) {
+        addresses(Own(self.0), self.0, to);
+        to.netns = netns(self.0);
+    }
+
+    /// Its namespace, where it is seldom asked for.
+    #[inline(always)]
+    pub fn seldom_netns(self) -> u32 {
+        netns(self.0)
+    }
+
     /// What the kernel knows of a TCP socket.
     #[inline(always)]
     pub fn tcp(self, jiffies: u64, to: &mut Tcp) {
@@ -182,10 +196,24 @@ fn addresses(from: impl Source, sk: Ptr, to: &mut Tuple) {
     }
     to.local_port = from.get(offset!(sk_num));
     if to.local_port == 0 {
-        // A closed socket has given its port back, but remembers which it was.
-        to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
+        to.local_port = left_port(sk);
     }
     to.remote_port = u16::from_be(from.get(offset!(sk_dport)));
+}
+
+/// Its own port, wherever the pointer came from.
+#[inline(always)]
+pub fn local_port(sk: Ptr) -> u16 {
+    match read_or_zero(sk, offset!(sk_num)) {
+        0 => left_port(sk),
+        port => port,
+    }
+}
+
+/// A closed socket has given its port back, but remembers which it was.
+#[inline(always)]
+fn left_port(sk: Ptr) -> u16 {
+    u16::from_be(read_or_zero(sk, offset!(sk_sport)))
 }
 
 #[inline(always)]

@@ -75,25 +75,6 @@ pub struct Parts {
     pub _pad: u32,
 }
 
-/// What a header block starts from.
-pub const NO_PARTS: Parts = Parts {
-    at: 0,
-    left: 0,
-    inserted: 0,
-    strings: 0,
-    skip: 0,
-    number: 0,
-    shift: 0,
-    tells: 0,
-    told: 0,
-    coded: 0,
-    inserts: 0,
-    named: 0,
-    grpc: 0,
-    broken: 0,
-    _pad: 0,
-};
-
 /// A status that the owner has put into the table of headers, and as which entry.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -142,6 +123,10 @@ pub struct Stream {
     pub inserted: u32,
     pub len: u32,
     pub bytes: u32,
+    /// The turn in which it was read (`PROC_POOLED`).
+    pub turn: u32,
+    /// Its rank in that, 0 if it has none. Once it is answered with an error: what `choices` says of a stream.
+    pub rank: u32,
     pub head: [u8; HEAD],
 }
 

@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_INET, AF_INET6, AF_UNIX};
 use crate::maps::{PROCS, TARGETS};
-use crate::{emit, peer, sealed, thread};
+use crate::{emit, flow, peer, sealed, thread};
 
 const ECONNREFUSED: i32 = 111;
 const ETIMEDOUT: i32 = 110;
@@ -90,7 +90,7 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
                 thread::choose(thread, class)
             };
             thread::failed(thread, class, bound.to, true);
-            thread::acted(thread);
+            thread::began(thread);
             thread.in_call = 1;
             thread.sleeps = kernel::sleeps();
             if thread.sealed != 0 {
@@ -107,6 +107,7 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
             port: u16::from_be(to.port),
             _pad: [0; 6],
         };
+        flow::dials(target.port);
         let _ = TARGETS.insert(&target, emit::now(), 0);
     }
     0
@@ -132,7 +133,8 @@ fn tell(to: &Address, bound: &thread::Choice, address: u64, user: bool, errno: i
         record.cookie = 0;
         record.bound = bound.to.client;
         record.bound_request = bound.to.request;
-        record.choices = bound.choices as u16;
+        let in_turn = bound.flags & CONN_IN_TURN != 0;
+        record.choices = bound.choices as u16 | if in_turn { CONNECT_IN_TURN } else { 0 };
         record.errno = errno;
         record.family = to.family;
         record.path_len = 0;

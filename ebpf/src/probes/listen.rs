@@ -50,14 +50,14 @@ fn found(sk: Sock, tgid: u32, comm: [u8; COMM], cgroup: u64, why: u16) {
     }
     if class & PROC_PROXY != 0 {
         // Also one that has become a proxy since.
-        serves(sk.port(), sk.netns());
+        serves(sk.port(), sk.seldom_netns());
     }
     if known {
         return;
     }
     let _ = OWNER_NAMES.insert(&comm, &1, BPF_ANY.into());
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    sk.tuple(&mut tuple);
+    sk.seldom_tuple(&mut tuple);
     let key = ListenKey { addr: tuple.local, netns: tuple.netns, port: tuple.local_port, _pad: 0 };
     let listens = Listens { key, tgid, _pad: 0 };
     if key.port == 0 {
@@ -316,7 +316,8 @@ fn unix_listener(sk: Sock, tgid: u32, task: TaskPtr) {
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Listen as u16, 0, size_of::<ListenRecord>());
         record.header.tgid = tgid;
-        record.tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.netns() };
+        record.tuple =
+            Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: sk.seldom_netns() };
         record.comm = comm;
         record.cgroup = task.cgroup();
         record.cookie = conn::cookie(sk);
@@ -361,13 +362,13 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
     }
     if state == TCP_LISTEN {
         if named {
-            serves(sk.port(), sk.netns());
+            serves(sk.port(), sk.seldom_netns());
         }
         return 0;
     }
     // A connection whose own address is listened on was accepted; all others were dialled.
     let mut tuple = Tuple { local: [0; 16], remote: [0; 16], local_port: 0, remote_port: 0, netns: 0 };
-    sk.tuple(&mut tuple);
+    sk.seldom_tuple(&mut tuple);
     let mut own = Listener { cookie: 0, tgid: 0, queue: 0, limit: 0, seen: 0, _pad: [0; 3] };
     peer::find_listener(&kernel::mirror(&tuple), &mut own);
     let accepted = matches!(own.seen, LISTENER_PRESENT | LISTENER_SHARED);
@@ -393,7 +394,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
         conn.phase = PHASE_ANSWERED;
         conn.request = 1;
         flow::remember(sk, conn);
-        state::remember_target(&tuple);
+        state::remember_target(state::target(&tuple), emit::now());
     }
     0
 }

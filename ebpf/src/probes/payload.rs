@@ -135,7 +135,7 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
         conn.role = ROLE_PEER;
         return state::read_by(conn, tgid);
     }
-    let new = client::received(conn, n, Source::Call(sk, Way::In));
+    let new = client::received(conn, n, Source::Call(Way::In));
     if new && conn.request == 1 {
         if conn.bound != 0 {
             state::read_by(conn, tgid);
@@ -154,7 +154,7 @@ fn client_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 
 #[inline(always)]
 fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
-    let why = client::sent(conn, n, Source::Call(sk, Way::Out));
+    let why = client::sent(conn, n, Source::Call(Way::Out));
     // The one place where an error leaves: the verifier walks through all of it for each.
     if why != 0 {
         story::client_error(sk, conn, why);
@@ -168,13 +168,13 @@ fn client_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
 
 #[inline(always)]
 fn upstream_sent(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
-    upstream::sent(sk, conn, n, Source::Call(sk, Way::Out));
+    upstream::sent(sk, conn, n, Source::Call(Way::Out));
     secured::dialled(conn)
 }
 
 #[inline(always)]
 fn upstream_received(sk: Sock, conn: &mut Conn, n: u64) -> i32 {
-    upstream::received(sk, conn, n, Source::Call(sk, Way::In));
+    upstream::received(sk, conn, n, Source::Call(Way::In));
     secured::dialled(conn)
 }
 
@@ -308,7 +308,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
         // SAFETY: reserved room of that size; the message is bounded below.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::Dns as u16, IN_TASK, size_of::<DnsRecord>());
-        sk.tuple(&mut record.tuple);
+        sk.seldom_tuple(&mut record.tuple);
         if let Some(server) = server {
             record.tuple.remote = server.remote;
             record.tuple.remote_port = server.remote_port;
@@ -317,7 +317,7 @@ fn dns(sk: Sock, ret: i32, receiving: bool, server: Option<&Tuple>) -> i32 {
         record.total = ret as u32;
         record._pad = 0;
         let want = (ret as u64).min(DNS as u64) as u32;
-        record.kept = match head::buffer(sk, if receiving { Way::In } else { Way::Out }, ret as u64) {
+        record.kept = match head::buffer(if receiving { Way::In } else { Way::Out }, ret as u64, || sk.address()) {
             Some((at, _)) if kernel::copy_user(record.message.as_mut_ptr(), want.min(DNS as u32), at) == 0 => want,
             _ => 0,
         };

@@ -20,6 +20,10 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
     if new == TCP_ESTABLISHED && old != TCP_SYN_SENT && sk.protocol() == IPPROTO_MPTCP {
         return accepted_mptcp(sk);
     }
+    // The change behind these says all that they do.
+    if matches!((old, new), (TCP_LISTEN, TCP_SYN_RECV) | (TCP_FIN_WAIT1, TCP_FIN_WAIT2)) {
+        return 0;
+    }
     match conn::get(sk) {
         // A socket may be connected again after a failure, or after it was told to forget its connection.
         Some(conn) if (old, new) == (TCP_CLOSE, TCP_SYN_SENT) => again(sk, conn),
@@ -69,7 +73,7 @@ fn again(sk: Sock, conn: &mut Conn) {
     conn::renew(conn, conn.cookie, ROLE_OPAQUE);
     let class = dials(sk);
     if class != 0 {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, |conn, tid| drop(thread::bind_again(conn, tid)));
     }
 }
 
@@ -80,7 +84,7 @@ fn connecting(sk: Sock) {
     if class != 0
         && let Some(conn) = conn::track(sk, ROLE_OPAQUE)
     {
-        dialling(sk, conn, class);
+        dialling(sk, conn, class, thread::bind);
     }
 }
 
@@ -124,7 +128,7 @@ fn dials(sk: Sock) -> u32 {
 }
 
 #[inline(always)]
-fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
+fn dialling(sk: Sock, conn: &mut Conn, class: u32, bind: impl FnOnce(&mut Conn, u32)) {
     let (tgid, tid) = emit::current();
     conn.role = ROLE_UPSTREAM;
     conn.class = class;
@@ -137,12 +141,9 @@ fn dialling(sk: Sock, conn: &mut Conn, class: u32) {
     if class & PROC_OLDEST != 0 && sk.delays_acks() {
         conn.flags |= CONN_CHECK;
     }
-    if let Some(thread) = thread::of(tid) {
-        thread.garbled = 0;
-        thread::bind(thread, class, conn);
-    }
+    bind(conn, tid);
     sk.tuple(&mut conn.tuple);
-    remember_target(&conn.tuple);
+    remember_target(target(&conn.tuple), conn.opened);
 }
 
 /// A process dials that is no proxy so far. Who listens, too, is one where that is asked for. Returns what it is then.
@@ -158,19 +159,19 @@ pub fn found(task: TaskPtr, class: u32) -> u32 {
 }
 
 #[inline(always)]
-fn target(tuple: &Tuple) -> Target {
+pub fn target(tuple: &Tuple) -> Target {
     Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
 }
 
 /// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
 #[inline(always)]
-pub fn remember_target(tuple: &Tuple) {
-    let target = target(tuple);
+pub fn remember_target(target: Target, now: u64) {
+    flow::dials(target.port);
     // Most are known, and to write into the entry is less than to replace it.
     match TARGETS.get_ptr_mut(&target) {
         // SAFETY: a value of the map; whoever writes it at the same time writes the same.
-        Some(when) => unsafe { *when = emit::now() },
-        None => drop(TARGETS.insert(&target, emit::now(), BPF_ANY.into())),
+        Some(when) => unsafe { *when = now },
+        None => drop(TARGETS.insert(&target, now, BPF_ANY.into())),
     }
 }
 
@@ -195,7 +196,7 @@ fn upstream(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
         }
         TCP_CLOSE if old == TCP_SYN_SENT => {
             conn.phase = PHASE_CONNECTING;
-            sk.tuple(&mut conn.tuple);
+            sk.seldom_tuple(&mut conn.tuple);
             let error = sk.error();
             if error != 0 {
                 conn.errno = -error;
@@ -387,19 +388,25 @@ fn client(sk: Sock, conn: &mut Conn, old: u8, new: u8) {
 }
 
 /// The client is gone while its request is unanswered.
-#[inline(never)]
+#[inline(always)]
 pub fn left(sk: Sock, conn: &Conn) -> i32 {
-    if conn.phase != PHASE_ASKED {
-        return 0;
-    }
+    if conn.phase != PHASE_ASKED { 0 } else { left_at(sk.address(), conn) }
+}
+
+/// Global to the verifier, and given an address instead of a socket: see `story::told`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn left_at(sk: u64, conn: *const Conn) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
     emit::record::<FlowRecord>(Kind::ClientLeft, |record| {
         // SAFETY: reserved room of that size.
         let record = unsafe { &mut *record };
         record.header = emit::header(Kind::ClientLeft as u16, 0, size_of::<FlowRecord>());
-        if sk.0.is_null() {
-            record.tuple = conn.tuple;
+        if sk == 0 {
+            kernel::assign(&mut record.tuple, &conn.tuple);
         } else {
-            sk.tuple(&mut record.tuple);
+            kernel::tuple(sk as Ptr, &mut record.tuple);
         }
         record.cookie = conn.cookie;
         record.location = 0;

@@ -32,5 +32,6 @@ mod sealed;
 mod sharing;
 mod skipped;
 mod tls;
+mod turns;
 mod upstreams;
 mod uring;

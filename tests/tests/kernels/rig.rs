@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trace502::decode;
 use trace502::kernel::{Kernel, Options, Ring};
 use trace502::model::*;
-use trace502_ebpf::{PROC_LATE, PROC_PROXY};
+use trace502_ebpf::{PROC_LATE, PROC_POOLED, PROC_PROXY};
 
 /// Longer than any healthy machine needs; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,6 +61,13 @@ impl Rig {
         let class = if late { PROC_PROXY | PROC_LATE } else { PROC_PROXY };
         self.kernel.track(std::process::id(), class).unwrap();
         self.kernel.watch_tls(std::process::id());
+    }
+
+    /// Runs this while it plays a proxy that begins all that it needs before it minds what failed.
+    pub fn serves_in_turns(&mut self, act: impl FnOnce(&mut Rig)) {
+        self.kernel.track(std::process::id(), PROC_PROXY | PROC_POOLED).unwrap();
+        act(self);
+        self.closes_late(false);
     }
 
     /// Runs this while the TLS library of this process is none that is hooked.

@@ -8,6 +8,7 @@ mod hint;
 mod pool;
 mod retries;
 mod time;
+mod turns;
 
 use proptest::prelude::*;
 

@@ -55,6 +55,7 @@ fn what_failed_in_the_call_belongs_to_the_error_that_follows() {
                 cgroup: 5,
                 cookie: None,
                 bound,
+                in_turn: false,
                 errno,
                 listener: ListenerSeen::Unknown,
             }));
