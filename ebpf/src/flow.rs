@@ -57,10 +57,6 @@ fn key_of(conn: &Conn) -> Tuple {
 #[inline(never)]
 pub fn remember(sk: Sock, conn: &mut Conn) -> i32 {
     sk.tuple(&mut conn.tuple);
-    if let Some(used) = PORTS.get_ptr_mut(conn.tuple.remote_port.into()) {
-        // SAFETY: a number that only ever becomes 1.
-        unsafe { (*used).dialled = 1 };
-    }
     let number = places::find(conn.cookie);
     let Some(place) = PLACES.get_ptr_mut(number) else { return 0 };
     // SAFETY: a value of the map; its other end is not known yet.
@@ -179,12 +175,26 @@ pub fn peer_of(conn: &Conn) -> Option<&'static Peer> {
     (place.conn.cookie == conn.cookie).then_some(&place.peer)
 }
 
+/// A proxy dials this port.
+#[inline(always)]
+pub fn dials(port: u16) {
+    if let Some(used) = PORTS.get_ptr_mut(port.into()) {
+        // SAFETY: a number that only ever becomes 1.
+        unsafe { (*used).dialled = 1 };
+    }
+}
+
+/// Whether a proxy has dialled this port, wherever. Asked first, since most are nobody's.
+#[inline(always)]
+pub fn is_dialled(port: u16) -> bool {
+    // SAFETY: a number.
+    PORTS.get_ptr(port.into()).is_some_and(|used| unsafe { (*used).dialled } != 0)
+}
+
 /// The connection whose other end this socket is: addresses mirrored, in the same namespace or another one.
 #[inline(always)]
 pub fn mirrored(sk: Sock) -> Option<&'static mut Place> {
-    // SAFETY: a number.
-    let dialled = PORTS.get_ptr(sk.port().into()).is_some_and(|used| unsafe { (*used).dialled } != 0);
-    if dialled { place(mirror_of(sk)) } else { None }
+    if is_dialled(sk.port()) { place(mirror_of(sk)) } else { None }
 }
 
 #[inline(never)]

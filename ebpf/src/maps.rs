@@ -103,7 +103,7 @@ pub static MPTCP_LISTENERS: ClonedMark = ClonedMark {
 pub struct PortUse {
     /// The network namespace in which one listened on it: who is accepted there may be its client. 0 for none.
     pub served: u64,
-    /// Not 0 where one is or was connected to it, from whatever namespace: who is accepted there may be its other end.
+    /// Not 0 where one dials or dialled it, from whatever namespace: who is accepted there may be its other end.
     pub dialled: u64,
 }
 

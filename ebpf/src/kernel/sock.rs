@@ -196,10 +196,24 @@ fn addresses(from: impl Source, sk: Ptr, to: &mut Tuple) {
     }
     to.local_port = from.get(offset!(sk_num));
     if to.local_port == 0 {
-        // A closed socket has given its port back, but remembers which it was.
-        to.local_port = u16::from_be(read_or_zero(sk, offset!(sk_sport)));
+        to.local_port = left_port(sk);
     }
     to.remote_port = u16::from_be(from.get(offset!(sk_dport)));
+}
+
+/// Its own port, wherever the pointer came from.
+#[inline(always)]
+pub fn local_port(sk: Ptr) -> u16 {
+    match read_or_zero(sk, offset!(sk_num)) {
+        0 => left_port(sk),
+        port => port,
+    }
+}
+
+/// A closed socket has given its port back, but remembers which it was.
+#[inline(always)]
+fn left_port(sk: Ptr) -> u16 {
+    u16::from_be(read_or_zero(sk, offset!(sk_sport)))
 }
 
 #[inline(always)]

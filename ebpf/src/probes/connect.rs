@@ -8,7 +8,7 @@ use trace502_ebpf::*;
 
 use crate::kernel::{self, AF_INET, AF_INET6, AF_UNIX};
 use crate::maps::{PROCS, TARGETS};
-use crate::{emit, peer, sealed, thread};
+use crate::{emit, flow, peer, sealed, thread};
 
 const ECONNREFUSED: i32 = 111;
 const ETIMEDOUT: i32 = 110;
@@ -107,6 +107,7 @@ pub fn failed(address: u64, user: bool, errno: i32) -> i32 {
             port: u16::from_be(to.port),
             _pad: [0; 6],
         };
+        flow::dials(target.port);
         let _ = TARGETS.insert(&target, emit::now(), 0);
     }
     0

@@ -394,7 +394,7 @@ pub extern "C" fn found_connected(ctx: *mut c_void) -> i32 {
         conn.phase = PHASE_ANSWERED;
         conn.request = 1;
         flow::remember(sk, conn);
-        state::remember_target(&tuple);
+        state::remember_target(state::target(&tuple), emit::now());
     }
     0
 }

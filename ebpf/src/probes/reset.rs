@@ -62,7 +62,7 @@ pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
         answers = true;
     }
     if !answers {
-        if sk.is_null() {
+        if sk.is_null() || !flow::is_dialled(kernel::local_port(sk)) {
             return 0;
         }
         kernel::tuple(sk, &mut tuple);
@@ -92,5 +92,5 @@ pub fn reset_sent(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn is_target(addr: [u8; 16], port: u16) -> bool {
     let key = Target { addr, port, _pad: [0; 6] };
-    TARGETS.get_ptr(&key).is_some()
+    flow::is_dialled(port) && TARGETS.get_ptr(&key).is_some()
 }

@@ -20,6 +20,10 @@ pub fn state(ctx: BtfTracePointContext) -> i32 {
     if new == TCP_ESTABLISHED && old != TCP_SYN_SENT && sk.protocol() == IPPROTO_MPTCP {
         return accepted_mptcp(sk);
     }
+    // The change behind these says all that they do.
+    if matches!((old, new), (TCP_LISTEN, TCP_SYN_RECV) | (TCP_FIN_WAIT1, TCP_FIN_WAIT2)) {
+        return 0;
+    }
     match conn::get(sk) {
         // A socket may be connected again after a failure, or after it was told to forget its connection.
         Some(conn) if (old, new) == (TCP_CLOSE, TCP_SYN_SENT) => again(sk, conn),
@@ -139,7 +143,7 @@ fn dialling(sk: Sock, conn: &mut Conn, class: u32, bind: impl FnOnce(&mut Conn, 
     }
     bind(conn, tid);
     sk.tuple(&mut conn.tuple);
-    remember_target(&conn.tuple);
+    remember_target(target(&conn.tuple), conn.opened);
 }
 
 /// A process dials that is no proxy so far. Who listens, too, is one where that is asked for. Returns what it is then.
@@ -155,19 +159,19 @@ pub fn found(task: TaskPtr, class: u32) -> u32 {
 }
 
 #[inline(always)]
-fn target(tuple: &Tuple) -> Target {
+pub fn target(tuple: &Tuple) -> Target {
     Target { addr: tuple.remote, port: tuple.remote_port, _pad: [0; 6] }
 }
 
 /// Notes that a proxy dials this address: resets and drops that concern it are told from now on.
 #[inline(always)]
-pub fn remember_target(tuple: &Tuple) {
-    let target = target(tuple);
+pub fn remember_target(target: Target, now: u64) {
+    flow::dials(target.port);
     // Most are known, and to write into the entry is less than to replace it.
     match TARGETS.get_ptr_mut(&target) {
         // SAFETY: a value of the map; whoever writes it at the same time writes the same.
-        Some(when) => unsafe { *when = emit::now() },
-        None => drop(TARGETS.insert(&target, emit::now(), BPF_ANY.into())),
+        Some(when) => unsafe { *when = now },
+        None => drop(TARGETS.insert(&target, now, BPF_ANY.into())),
     }
 }
 

@@ -9,13 +9,12 @@ use trace502::kernel::{Kernel, Options};
 use trace502_ebpf::PROC_PROXY;
 
 use super::call::{Manner, Pair};
-use super::programs::{self, Clock, Floor, Ran};
+use super::programs::{self, Clock, FLOOR, Floor, Ran};
 use super::stats::least;
 use super::{Effort, Report, Row};
 
-/// The programs on both lengths: ours where the kernel has these hooks, and the floor's.
+/// The programs on both lengths, where the kernel has these hooks.
 const OURS: [&str; 2] = ["sent", "received"];
-const FLOOR: &str = "floor";
 
 /// Nanoseconds of the programs for one send and one receive, the kernel's own accounting included.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use trace502::kernel::{Kernel, Options};
 use trace502_ebpf::{PROC_LATE, PROC_OLDEST, PROC_PROXY};
 
+use super::programs::Floor;
 use super::stats::{Spread, quantile};
 use super::usage;
 use super::{Effort, Report, Row};
@@ -85,24 +86,27 @@ pub fn each(requests: usize, mut take: impl FnMut(&Case, &str) -> Result<()>) ->
 }
 
 fn compare(case: &Case, rounds: usize, name: &str) -> Result<Row> {
-    let (mut bare, mut more, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut hooks, mut more, mut late) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     case.batch()?;
     for round in 0..rounds {
         // Who comes first takes turns as well.
-        let (off, on) = if round % 2 == 0 {
+        let (off, floor, on) = if round % 2 == 0 {
             let off = case.batch()?;
-            (off, case.watched()?)
+            (off, case.hooked()?, case.watched()?)
         } else {
             let on = case.watched()?;
-            (case.batch()?, on)
+            let floor = case.hooked()?;
+            (case.batch()?, floor, on)
         };
         bare.push(off.cpu);
+        hooks.push((floor.cpu / off.cpu - 1.0) * 100.0);
         more.push((on.cpu / off.cpu - 1.0) * 100.0);
         late.push((on.p99 / off.p99 - 1.0) * 100.0);
     }
     let (spread, late) = (Spread::of(&more), Spread::of(&late));
     Ok(Row::new("request", name)
         .value("CPU", Spread::of(&bare).median, "µs")
+        .value("with programs that do nothing", Spread::of(&hooks).median, "%")
         .value("more", spread.median, "%")
         .value("from", spread.low, "%")
         .value("to", spread.high, "%")
@@ -116,6 +120,12 @@ impl Case<'_> {
     /// The same with trace502 in the kernel.
     fn watched(&self) -> Result<Batch> {
         let _kernel = self.watch()?;
+        self.batch()
+    }
+
+    /// The same with programs that do nothing on the same tracepoints.
+    fn hooked(&self) -> Result<Batch> {
+        let _floor = Floor::attach_all()?;
         self.batch()
     }
 
