@@ -10,7 +10,7 @@ use trace502_ebpf::{
 
 use crate::kernel::offsets::Names;
 use crate::model::{self, *};
-use crate::wire::{hpack, openssl};
+use crate::wire::{h2, hpack, openssl};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -128,15 +128,26 @@ fn attempt(record: &ConnRecord, names: &Names) -> Attempt {
         _ => Handover::Failed,
     };
     let is_unix = conn.flags & abi::CONN_UNIX != 0;
+    let seen = connection(record);
     Attempt {
+        stream_head: stream_head(&seen),
         handover,
         endpoint: endpoint(is_unix, &record.path, record.path_len, &record.tuple),
-        conn: connection(record),
+        conn: seen,
         bound: bound(conn.bound, conn.bound_request, conn.choices, conn.flags),
         tcp: (!is_unix).then(|| tcp(&record.tcp)),
         peer: (record.peer.seen == abi::PEER_SEEN).then(|| peer(&record.peer, names)),
         listener: listener(&record.listener),
         handshake: (conn.flags & abi::CONN_SECURED != 0).then(|| handshake(conn.slot)),
+    }
+}
+
+/// The request of an upstream's connection among the frames that it was sent.
+fn stream_head(conn: &Connection) -> Vec<u8> {
+    match h2::request_block(&conn.request_head, conn.request) {
+        // What refers to earlier blocks stays unknown.
+        Some((bytes, opens)) => hpack::request_head(hpack::Block { bytes, inserted: opens.then_some(0) }, &[]),
+        None => Vec::new(),
     }
 }
 
@@ -194,6 +205,9 @@ fn connection(record: &ConnRecord) -> Connection {
     let (mut request_head, mut reply_head) =
         (head(&conn.request_head, conn.request_len), head(&conn.reply_head, conn.reply_len));
     let stream = of_client && has(abi::CONN_STREAM);
+    if !of_client && conn.request & abi::STREAM != 0 {
+        request_head = h2::request_frame(&request_head, conn.request & !abi::STREAM);
+    }
     if stream {
         let inserted = (conn.bound_request != abi::UNCOUNTED).then_some(conn.bound_request);
         request_head = hpack::request_head(hpack::Block { bytes: &request_head, inserted }, &reply_head);
@@ -221,7 +235,7 @@ fn connection(record: &ConnRecord) -> Connection {
         begun_for: if stream { NonZero::new(conn.choices) } else { None },
         application: has(abi::CONN_APPLICATION),
         secured: has(abi::CONN_SECURED),
-        stream,
+        stream: stream || !of_client && conn.request & abi::STREAM != 0,
         blind: has(abi::CONN_BLIND),
         found: conn.class & abi::PROC_FOUND != 0,
         check: !of_client && has(abi::CONN_CHECK),

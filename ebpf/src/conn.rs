@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{MPTCP_LISTENERS, PLACES, constant};
-use crate::{emit, flow, places, sealed, secured, story, thread};
+use crate::{emit, flow, h2, places, sealed, secured, story, thread};
 
 pub use crate::places::gone;
 
@@ -271,7 +271,8 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
     };
     // What was no answer has been told, and is a failure like others to the request that is tried again.
     let told = conn.flags & CONN_TOLD != 0;
-    let failed = failed(conn) || told && (conn.status < 100 || is_http2(conn));
+    let frames = conn.class & CLASS_FRAMES != 0;
+    let failed = failed(conn) || told && !frames && (conn.status < 100 || is_http2(conn));
     if told && !ended {
         // Its answer was the news.
     } else if failed || ended {
@@ -301,6 +302,9 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.ended = conn.cookie;
             thread.sleeps = kernel::sleeps();
         }
+    }
+    if conn.class & CLASS_FRAMES != 0 {
+        h2::asked::forget(conn.cookie);
     }
     flow::forget_flow(conn);
     conn.role = ROLE_OPAQUE;

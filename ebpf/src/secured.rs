@@ -172,6 +172,7 @@ pub fn reveal(conn: &mut Conn) -> i32 {
     conn.bound_request = inside.bound_request;
     conn.choices = inside.choices;
     conn.status = inside.status;
+    conn.class |= inside.class & CLASS_FRAMES;
     conn.flags = conn.flags & !OF_REQUEST | inside.flags & OF_REQUEST | CONN_APPLICATION;
     conn.asked = inside.asked;
     conn.asked_before = inside.asked_before;
@@ -211,8 +212,12 @@ pub fn unlink(conn: &Conn) {
 pub fn forget(conn: &Conn) -> i32 {
     unlink(conn);
     let cookie = conn.cookie;
-    if inside(conn).is_some_and(|inside| inside.role == ROLE_H2) {
-        h2::forget(cookie);
+    if let Some(inside) = inside(conn) {
+        if inside.role == ROLE_H2 {
+            h2::forget(cookie);
+        } else if inside.class & CLASS_FRAMES != 0 && inside.role != ROLE_CLIENT {
+            h2::asked::forget(cookie);
+        }
     }
     let _ = TLS_NAMES.remove(&cookie);
     let _ = SECURED.remove(&cookie);

@@ -4,8 +4,8 @@ use trace502_ebpf::*;
 
 use crate::head::{self, Source};
 use crate::kernel::Sock;
-use crate::maps::PROCS;
-use crate::{conn, emit, fastcgi, flow, sealed, story, thread};
+use crate::maps::{PROCS, SAID};
+use crate::{conn, emit, fastcgi, flow, h2, sealed, story, thread};
 
 /// The largest TLS alert, encrypted; no request fits into it.
 const ALERT: u64 = 31;
@@ -21,6 +21,14 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     let tls = conn::is_tls(conn);
     let bind = if tls {
         tls_sent(conn, n, source)
+    } else if conn.class & CLASS_FRAMES != 0 {
+        // Bound by the stream. Acknowledgements and windows ask for nothing.
+        let begins = h2::asked::asked(conn, n, source);
+        conn.request_bytes += n;
+        if !begins && conn.phase == PHASE_ANSWERED {
+            return;
+        }
+        false
     } else if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n, source) {
         conn.request_bytes += n;
         return;
@@ -40,6 +48,9 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         head::append_request(conn, n, source);
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             story::keep(sk, conn);
+        }
+        if conn.request == 1 && conn.request_bytes == n && conn::is_http2(conn) {
+            h2::asked::begin(conn, n, source);
         }
     }
 }
@@ -120,6 +131,9 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     let first = conn.phase != PHASE_ANSWERED;
     let waited = waits_for_answer(conn);
     answer(sk, conn, n, source);
+    if conn.class & CLASS_FRAMES != 0 {
+        streams_failed(sk, conn, n, source);
+    }
     if waited && conn.phase == PHASE_ANSWERED {
         match conn.flags & CONN_TOLD {
             0 => sealed::answered(conn),
@@ -129,6 +143,28 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
     // There is no hook at the end of a unix connection: what it came to so far is kept.
     if first && conn.flags & (CONN_UNIX | CONN_TOLD) == CONN_UNIX && conn.bound != 0 {
         story::keep(sk, conn);
+    }
+}
+
+/// Streams of this connection that the upstream answered with an error of its own.
+#[inline(always)]
+fn streams_failed(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
+    let failed = h2::asked::answered(conn, n, source);
+    if failed == 0 {
+        return;
+    }
+    learnt();
+    let mut status = 0;
+    for nth in 0..SAID as u32 {
+        if nth >= failed {
+            break;
+        }
+        status |= h2::asked::stream_failed(sk.address(), conn, nth);
+    }
+    // That of its newest request, which is one of them at most.
+    if status != 0 {
+        conn.flags |= CONN_TOLD;
+        conn.status = status as u16;
     }
 }
 

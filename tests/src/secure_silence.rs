@@ -1,5 +1,5 @@
 //! Measure four: healthy clients that speak TLS and HTTP/2, by the h2load of the distribution, some of them asking for
-//! what lies behind TLS, too; not a word is right.
+//! what lies behind TLS or HTTP/2, too; not a word is right.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,6 +75,8 @@ pub fn run(kind: Kind, count: usize, with_agent: bool) -> Result<Silence> {
             .speaking(Speaks::Tls { verify: kind != Kind::Apache })
             .keepalive(),
         Route::to("own-404", world.shared_at(Place::Loopback, "answer:404")),
+        Route::to("h2", world.shared_at(Place::Loopback, "node:h2")).speaking(Speaks::H2).keepalive(),
+        Route::to("h2s", world.shared_at(Place::Loopback, "node:h2s")).speaking(Speaks::SecureH2).keepalive(),
     ];
     world.start_shared()?;
     let proxy = Proxy::start_with(kind, &world, &routes, 2, kind.name())?;
@@ -105,7 +107,7 @@ fn ask(proxy: &Proxy, protocol: Protocol, count: usize) -> Result<String> {
         Protocol::Plain => format!("http://127.0.0.1:{}", proxy.plain_h2),
         _ => format!("https://127.0.0.1:{}", proxy.secure),
     };
-    let paths = ["kept/1", "fresh/1", "inside/1", "own-404/1", "kept/2"];
+    let paths = ["kept/1", "fresh/1", "inside/1", "own-404/1", "h2/1", "h2s/1", "kept/2"];
     let urls = paths.map(|path| format!("{at}/{path}"));
     let count = count.to_string();
     let mut args = vec!["-n", &count, "-c", "16", "-T", "60"];

@@ -32,7 +32,9 @@ fn rule(case: &Case<'_>) -> Verdict {
     let said = case.said() == Some(&Hint::NoLiveUpstream);
     // Failures of other routes are no reason: a `return 502` would be blamed on them.
     let route = Route::of(&client.conn.request_head);
-    let failures = || case.past.failures.of(case.owner.group, case.at);
+    // What an upstream answered by itself marks it down only where that was asked for: the proxy must say so.
+    let marks = |f: &Failed| said || f.checked || f.cause != super::upstream_error::CAUSE.id;
+    let failures = || case.past.failures.of(case.owner.group, case.at).filter(|(_, f)| marks(f));
     let mut own: Vec<Down<'_>> = failures().filter(|(_, f)| f.made_fail(route.as_ref())).collect();
     own.sort_by_key(|(_, f)| std::cmp::Reverse(f.before(case.at)));
     let enough = if kind.gives_up_last { 1 } else { 2 };

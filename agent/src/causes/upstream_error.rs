@@ -3,7 +3,7 @@
 use super::{Case, Cause, Finding, Scope, Verdict};
 use crate::model::Group;
 use crate::text;
-use crate::wire::{fastcgi, http};
+use crate::wire::{Looks, fastcgi, http};
 
 pub static CAUSE: Cause = Cause {
     id: "upstream_error",
@@ -35,6 +35,9 @@ fn rule(case: &Case<'_>) -> Verdict {
     let name = &case.owner.name;
     let said = match &fcgi {
         Some(_) => format!("answer of the upstream: Status: {status}"),
+        None if conn.stream || case.answered() == Looks::Http2 => {
+            format!("answer of the upstream on a stream of HTTP/2: status {status}")
+        }
         None => format!("answer of the upstream: {}", text::safe_bytes(first_line(case.reply()), 80)),
     };
     let stderr = fcgi.and_then(|r| r.stderr).map(|text| super::Note {

@@ -8,7 +8,7 @@ use crate::watch::FOUND;
 #[command(next_help_heading = "Kernel side")]
 pub struct Tuning {
     /// MiB of buffer between kernel and program
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub ring: u32,
     /// Bytes of each request and answer that are kept, 0 to 256
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=256))]

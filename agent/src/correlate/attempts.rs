@@ -156,5 +156,6 @@ pub(super) fn in_call(at: Nanos, task: Task, failed: ConnectFailed) -> Attempt {
         peer: None,
         listener: failed.listener,
         handshake: None,
+        stream_head: Vec::new(),
     }
 }

@@ -40,11 +40,12 @@ impl Asked {
 
 fn requests(asked: &http::Request, numbered: Option<u64>, attempt: &Attempt) -> Content {
     let head = &attempt.conn.request_head;
-    // The preface of HTTP/2 is no request; what follows it is packed.
-    if head.starts_with(b"PRI * HTTP/2") {
+    let of_stream = &attempt.stream_head;
+    // The preface of HTTP/2 is no request.
+    if of_stream.is_empty() && head.starts_with(b"PRI * HTTP/2") {
         return Content::Unknown;
     }
-    let sent = match http::request(head) {
+    let sent = match http::request(if of_stream.is_empty() { head } else { of_stream }) {
         Some(sent) => sent,
         None => match fastcgi::request(head) {
             Some(params) => http::Request {

@@ -189,6 +189,7 @@ impl World {
             peer: None,
             listener: ListenerSeen::Unknown,
             handshake: None,
+            stream_head: Vec::new(),
         }
     }
 

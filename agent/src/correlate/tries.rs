@@ -97,6 +97,8 @@ pub struct Tries {
     nameless: BTreeSet<(u32, u64)>,
     /// Those that incidents have, in that order.
     used: VecDeque<u64>,
+    #[cfg(test)]
+    pub looked_at: std::cell::Cell<u64>,
     /// Forgotten before their client's outcome was known, because there were too many.
     pub overflow: u64,
 }
@@ -179,6 +181,8 @@ impl Tries {
     }
 
     pub fn get(&self, seq: u64) -> Option<&Try> {
+        #[cfg(test)]
+        self.looked_at.set(self.looked_at.get() + 1);
         self.all.get(&seq).map(Box::as_ref)
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// The reader's end of the ring buffer.
 pub struct Ring {
     ring: RingBuf<MapData>,
@@ -32,10 +35,10 @@ impl Ring {
         // A negative number is passed over.
         let also = also.map_or(-1, |fd| fd.as_raw_fd());
         let mut fds = [watch(self.ring.as_raw_fd()), watch(stop.as_raw_fd()), watch(also)];
-        // A deadline in the future is not met early: a wait of zero would spin.
-        let millis = timeout.as_millis().clamp(u128::from(timeout > Duration::ZERO), 60_000) as i32;
-        // SAFETY: three valid pollfds.
-        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 3, millis) };
+        let timeout = timeout.min(LONGEST);
+        let time = libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        // SAFETY: three valid pollfds, a valid time, and no signals to hold back.
+        let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), 3, &raw const time, std::ptr::null()) };
         if ready > 0 && fds[1].revents != 0 {
             Woken::Stop
         } else if ready > 0 {

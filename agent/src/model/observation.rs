@@ -177,6 +177,8 @@ pub struct Attempt {
     pub listener: ListenerSeen,
     /// What the owner's TLS library made of the handshake, where it was asked.
     pub handshake: Option<Handshake>,
+    /// What was asked in HTTP/2, as HTTP/1 would have it; empty where that is not known.
+    pub stream_head: Vec<u8>,
 }
 
 /// The client request that an attempt serves, as bound at its birth.
@@ -222,7 +224,8 @@ pub struct Connection {
     pub application: bool,
     /// What is known of it was seen inside the owner's TLS library.
     pub secured: bool,
-    /// A stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known.
+    /// A client's stream of HTTP/2; its request head is given as HTTP/1 would have it, as far as it is known. Of an
+    /// upstream's connection: only this stream of it failed, by what the upstream said of it.
     pub stream: bool,
     /// Some of its bytes passed through a call whose buffer cannot be read.
     pub blind: bool,

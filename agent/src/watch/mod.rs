@@ -34,6 +34,10 @@ const BEAT: Nanos = 1_000_000_000;
 /// No two looks at the ring lie nearer together: in a flood the records of one error come as one, and a wake-up costs
 /// more than what it brings.
 const PACE: Nanos = 300_000;
+/// The same right after a look that brought this many: then there are so many errors that looking costs more than
+/// waiting, and the ring has room for a hundred times that.
+const FLOOD: usize = 16;
+const FLOOD_PACE: Nanos = 1_000_000;
 /// Records taken before the engine is asked for what it has: keeps the first error of a flood from waiting for the last.
 const BATCH: usize = 512;
 /// How long leaving may take: to take in what is left, and to answer what is open. The agent has to end within a
@@ -83,6 +87,7 @@ pub struct Watch {
     kernel_skipped: [u64; PROBES.len()],
     next_beat: Nanos,
     last_look: Nanos,
+    pace: Nanos,
     /// There was a beat that nobody has asked for.
     beaten: bool,
 }
@@ -120,6 +125,7 @@ impl Watch {
             kernel_skipped: [0; PROBES.len()],
             next_beat: 0,
             last_look: 0,
+            pace: PACE,
             beaten: false,
         })
     }
@@ -127,7 +133,7 @@ impl Watch {
     /// Waits until something is due, takes it in, and hands over what came of it. `false`: stopped.
     pub fn step(&mut self, stop: &Stop, notices: &mut Vec<Notice>) -> bool {
         let mut now = monotonic();
-        if let Some(early) = (self.last_look + PACE).checked_sub(now) {
+        if let Some(early) = (self.last_look + self.pace).checked_sub(now) {
             std::thread::sleep(Duration::from_nanos(early));
             now = monotonic();
         }
@@ -138,7 +144,9 @@ impl Watch {
         // that was told before it is in: until then, time stands where the records are.
         let mut now = monotonic();
         self.last_look = now;
-        if self.take_in() < BATCH {
+        let taken = self.take_in();
+        self.pace = if taken >= FLOOD { FLOOD_PACE } else { PACE };
+        if taken < BATCH {
             // A line tells what the kernel side has told before it.
             if self.logs.rested(monotonic()) {
                 self.read_logs();

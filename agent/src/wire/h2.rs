@@ -96,20 +96,48 @@ pub fn refusal(request: &[u8], reply: &[u8]) -> Option<Refusal> {
     }
 }
 
+/// The header block of this request of a connection among these frames, as far as it was kept, and whether nothing was
+/// asked on the connection before. Everybody who asks numbers streams from 1, by odd numbers.
+pub fn request_block(bytes: &[u8], request: u32) -> Option<(&[u8], bool)> {
+    const PADDED: u8 = 8;
+    const PRIORITIZED: u8 = 32;
+    let begun = bytes.strip_prefix(PREFACE);
+    let stream = request.checked_mul(2)?.checked_sub(1)?;
+    let asked = frames(begun.unwrap_or(bytes)).find(|frame| frame.kind == HEADERS && frame.stream == stream)?;
+    let (padding, rest) = match asked.flags & PADDED {
+        0 => (0, asked.body),
+        _ => asked.body.split_first().map(|(padding, rest)| (usize::from(*padding), rest))?,
+    };
+    let block = rest.get(if asked.flags & PRIORITIZED == 0 { 0 } else { 5 }..)?;
+    // Where the end was kept, the padding was.
+    let cut = if asked.whole { padding } else { 0 };
+    Some((block.get(..block.len().checked_sub(cut)?)?, begun.is_some() && request == 1))
+}
+
+/// A header block as it was sent for this request of a connection.
+pub fn request_frame(block: &[u8], request: u32) -> Vec<u8> {
+    let (len, stream) = ((block.len() as u32).to_be_bytes(), request.wrapping_mul(2).wrapping_sub(1).to_be_bytes());
+    let head = [&[len[1], len[2], len[3], HEADERS, 5][..], &stream].concat();
+    [if request == 1 { PREFACE } else { &[] }, &head, block].concat()
+}
+
 struct Frame<'a> {
     kind: u8,
+    flags: u8,
     stream: u32,
+    whole: bool,
     /// As much of it as was kept.
     body: &'a [u8],
 }
 
 fn frames(mut rest: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
-        let [high, mid, low, kind, _, a, b, c, d, body @ ..] = rest else { return None };
+        let [high, mid, low, kind, flags, a, b, c, d, body @ ..] = rest else { return None };
         let len = u32::from_be_bytes([0, *high, *mid, *low]) as usize;
         rest = body.get(len..).unwrap_or_default();
         let stream = u32::from_be_bytes([*a & 0x7f, *b, *c, *d]);
-        Some(Frame { kind: *kind, stream, body: &body[..len.min(body.len())] })
+        let whole = body.len() >= len;
+        Some(Frame { kind: *kind, flags: *flags, stream, whole, body: &body[..len.min(body.len())] })
     })
 }
 
@@ -189,6 +217,27 @@ mod tests {
         assert_eq!(said(&reset(1)[..10]), None, "cut off");
         assert_eq!(refusal(&request[33..], &reset(1)), Some(Refusal::Stream("INTERNAL_ERROR")), "behind the greetings");
         assert_eq!(refusal(&request[24..], &reset(1)), None, "nothing that begins a request");
+    }
+
+    #[test]
+    fn the_block_of_a_request_is_found_by_its_number() {
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        let block = |stream| [b"\0\0\x03\x01\x05\0\0\0", &[stream][..], b"\x83\x86\x44"].concat();
+        let first = [PREFACE, settings, &block(1)].concat();
+        assert_eq!(request_block(&first, 1), Some((&b"\x83\x86\x44"[..], true)));
+        assert_eq!(request_block(&first, 2), None);
+        let two = [block(3), block(5)].concat();
+        for request in [1, 2, 900] {
+            let framed = request_frame(b"\x83\x86\x44", request);
+            assert_eq!(request_block(&framed, request), Some((&b"\x83\x86\x44"[..], request == 1)));
+            assert!(is_preface(&framed) || begins_request(&framed));
+        }
+        assert_eq!(request_block(&two, 3), Some((&b"\x83\x86\x44"[..], false)));
+        assert_eq!(request_block(&two[..11], 2), Some((&b"\x83\x86\x44"[..2], false)), "cut off");
+        let padded = b"\0\0\x0a\x01\x2d\0\0\0\x03\x02\0\0\0\0\x10\x83\x86\0\0";
+        assert_eq!(request_block(padded, 2), Some((&b"\x83\x86"[..], false)));
+        assert_eq!(request_block(&padded[..10], 2), None);
+        assert_eq!((request_block(&two, 0), request_block(&two, u32::MAX), request_block(b"", 1)), (None, None, None));
     }
 
     #[test]

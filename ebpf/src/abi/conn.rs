@@ -74,6 +74,9 @@ pub const CONN_CHECK: u16 = 32768;
 /// fills most of the table that later ones refer to.
 pub const CONN_STREAM: u16 = 16384;
 
+/// In `class` of an upstream connection: it is spoken to in HTTP/2, and its frames are followed.
+pub const CLASS_FRAMES: u32 = 1 << 31;
+
 /// In `slot` of an upstream connection whose story its owner's TLS library tells: the handshake came to its end.
 pub const SHOOK: u32 = 1 << 31;
 /// The owner found the certificate to be for another name.
@@ -90,7 +93,7 @@ pub const ALERT_RECEIVED: u32 = 1000;
 pub const ALERT_SENT: u32 = 2000;
 pub const BORING: u32 = 3000;
 
-/// Set in the number of a request that is a stream of HTTP/2.
+/// Set in the number of a request that is a stream of HTTP/2; of an upstream's connection, where only that stream failed.
 pub const STREAM: u32 = 1 << 31;
 /// Status of such a request whose answer says in HTTP that all is well, and in gRPC that it is not.
 pub const GRPC_UNAVAILABLE: u16 = 14;

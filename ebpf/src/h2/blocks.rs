@@ -61,6 +61,11 @@ pub extern "C" fn part_wrote(_: u32, cookie: *mut c_void) -> i64 {
     end
 }
 
+pub extern "C" fn part_answered(_: u32, cookie: *mut c_void) -> i64 {
+    // SAFETY: as above.
+    of(unsafe { *cookie.cast::<u64>() }).map_or(1, |h2| part(&mut h2.wrote.parts))
+}
+
 /// A byte of a number, or the content of a string.
 #[inline(always)]
 fn part(parts: &mut Parts) -> i64 {
@@ -149,6 +154,21 @@ pub fn open(direction: &mut Direction, at: u64, n: u32) {
     if kernel::copy_user(to, take, at) == 0 {
         direction.first_len = have + take;
     }
+}
+
+/// Whether a block begins with an error that becomes an entry of the table, as far as its first bytes show.
+#[inline(always)]
+pub fn adds_error(direction: &Direction) -> bool {
+    let mut at = 0;
+    let mut bytes = first(direction, at);
+    for _ in 0..2 {
+        if bytes[0] & 0xe0 == 0x20 {
+            at += size(bytes, 0x1f);
+            bytes = first(direction, at);
+        }
+    }
+    // An entry of the static table that is called ":status" gives the name.
+    (0x48..=0x4e).contains(&bytes[0]) && matches!(literal(first(direction, at + 1)), 502..=504)
 }
 
 /// The status that a header block begins with.

@@ -3,7 +3,7 @@
 
 use trace502_ebpf::UNCOUNTED;
 
-use crate::kernel;
+use crate::kernel::{self, Payload};
 use crate::maps::{Direction, Frame};
 
 const FRAME_HEAD: u32 = 9;
@@ -27,6 +27,34 @@ pub enum Next {
     /// Something passed that says nothing.
     Passed,
     End,
+}
+
+/// Pieces of one call that are looked at: as many as the kernel takes.
+const PIECES: u64 = 1024;
+
+impl Direction {
+    /// A call carries `n` bytes. Returns whether they can be followed.
+    #[inline(always)]
+    pub fn aim(&mut self, payload: Payload, n: u64) -> bool {
+        match payload {
+            Payload::Buffer(at) => (self.at, self.left) = (at, n),
+            Payload::Vectors(vectors, count) => {
+                (self.vectors, self.piece, self.pieces) = (vectors, 0, count.min(PIECES) as u32);
+                (self.left, self.rest) = (0, n);
+            }
+            // A file's bytes are the content of a frame whose head was seen.
+            Payload::Blind if self.block == 0 && n <= self.skip.into() => self.skip -= n as u32,
+            Payload::Blind => return false,
+        }
+        true
+    }
+
+    /// The call's bytes were walked over. Returns whether all of them were.
+    #[inline(always)]
+    pub fn done(&mut self) -> bool {
+        let (left, rest) = (core::mem::take(&mut self.left), core::mem::take(&mut self.rest));
+        left == 0 && rest == 0
+    }
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 //! Inside TLS the owner's library hands over one piece at a time; on the wire a call may name many. Frames, and the
 //! header blocks in them, are followed over pieces and calls alike: how far the walk came is kept with the connection.
 
+pub mod asked;
 mod blocks;
 mod frames;
 mod grpc;
@@ -15,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use trace502_ebpf::*;
 
 use crate::emit;
-use crate::kernel::{self, Payload, Sock, Way};
+use crate::kernel::{self, Sock, Way};
 use crate::maps::{Direction, H2, H2S, NO_H2, SECURED};
 use frames::{DATA, END_STREAM, HEADERS, Next, PUSH_PROMISE, RST_STREAM};
 
@@ -25,8 +26,6 @@ pub use streams::left;
 const STEPS: u32 = 4096;
 /// "PRI * HTTP/2.0", an empty line, "SM", an empty line.
 const PREFACE: u32 = 24;
-/// Pieces of one call that are looked at: as many as the kernel takes.
-const PIECES: u64 = 1024;
 
 /// Whose bytes are walked over. What changes from step to step must not lie on the stack, where the verifier would
 /// follow each value it may have.
@@ -111,21 +110,9 @@ pub fn wrote(conn: &mut Conn, at: u64, n: u64) {
 pub fn plain(sk: Sock, conn: &mut Conn, n: u64, out: bool) -> i32 {
     let Some(h2) = of(conn.cookie) else { return 0 };
     let direction = if out { &mut h2.wrote } else { &mut h2.read };
-    match kernel::payload(if out { Way::Out } else { Way::In }, || sk.address()) {
-        Payload::Buffer(at) => (direction.at, direction.left) = (at, n),
-        Payload::Vectors(vectors, count) => {
-            (direction.vectors, direction.piece, direction.pieces) = (vectors, 0, count.min(PIECES) as u32);
-            (direction.left, direction.rest) = (0, n);
-        }
-        // A file's bytes are the content of a frame whose head was seen.
-        Payload::Blind if direction.block == 0 && n <= direction.skip.into() => {
-            direction.skip -= n as u32;
-            return 0;
-        }
-        Payload::Blind => {
-            give_up(conn);
-            return 0;
-        }
+    if !direction.aim(kernel::payload(if out { Way::Out } else { Way::In }, || sk.address()), n) {
+        give_up(conn);
+        return 0;
     }
     if out {
         walk_wrote(conn)
@@ -157,9 +144,7 @@ fn walk(conn: &mut Conn, step: *mut c_void, of_call: impl Fn(&mut H2) -> &mut Di
     unsafe { bpf_loop(STEPS, step, (&raw mut walk).cast(), 0) };
     // Looked up again: the steps changed it.
     let Some(h2) = of(conn.cookie) else { return };
-    let direction = of_call(h2);
-    let (left, rest) = (core::mem::take(&mut direction.left), core::mem::take(&mut direction.rest));
-    if left != 0 || rest != 0 {
+    if !of_call(h2).done() {
         give_up(conn);
     }
 }

@@ -27,6 +27,22 @@ fn of(cookie: u64, id: u32) -> Option<&'static mut Stream> {
     STREAMS.get_ptr_mut(&key(cookie, id)).map(|stream| unsafe { &mut *stream })
 }
 
+/// Nobody will ask for this stream again.
+#[inline(always)]
+pub fn forget(cookie: u64, id: u32) {
+    let _ = STREAMS.remove(&key(cookie, id));
+}
+
+/// What a stream asked, which is forgotten; returns how long that is.
+#[inline(always)]
+pub fn content(cookie: u64, id: u32, to: &mut [u8; HEAD]) -> u32 {
+    let Some(stream) = of(cookie, id) else { return 0 };
+    kernel::copy(to.as_mut_ptr(), stream.head.as_ptr(), HEAD);
+    let len = stream.len;
+    forget(cookie, id);
+    len
+}
+
 /// A stream begins to ask. Returns whether it had asked before: then these are trailers.
 #[inline(always)]
 pub fn opened(walk: &Walk, id: u32, inserted: u32) -> bool {

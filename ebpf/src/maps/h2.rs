@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use trace502_ebpf::HEAD;
+use trace502_ebpf::{Conn, HEAD};
 
 /// The head of a frame of HTTP/2.
 #[derive(Clone, Copy)]
@@ -93,7 +93,8 @@ pub struct H2 {
     pub wrote: Direction,
     pub statuses: [KnownStatus; STATUSES],
     pub next: u32,
-    pub _pad: u32,
+    /// Of an upstream: entries of the table are counted since one of them is an error.
+    pub counting: u32,
 }
 
 /// Connections that speak HTTP/2, by cookie.
@@ -137,3 +138,61 @@ pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
 /// Never written: what a new stream starts from.
 #[btf_map]
 pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
+
+/// A request that an upstream was asked on a stream, and has not answered.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Asked {
+    /// The stream; 0 for none.
+    pub id: u32,
+    /// Which request of the connection it is, from 1.
+    pub request: u32,
+    pub at: u64,
+    /// Whom it serves.
+    pub bound: u64,
+    pub bound_request: u32,
+    pub tid: u32,
+    pub choices: u32,
+    pub flags: u32,
+}
+
+/// What an upstream said of a stream that is to be told.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Said {
+    pub id: u32,
+    pub status: u32,
+}
+
+/// Streams of an upstream's connection that are remembered, each at the place that its number gives. A power of two.
+pub const ASKED: usize = 64;
+/// Failures of streams that one call can bring. A power of two.
+pub const SAID: usize = 16;
+
+/// A connection to an upstream that is spoken to in HTTP/2.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Asking {
+    pub streams: [Asked; ASKED],
+    pub said: [Said; SAID],
+    pub told: u32,
+    /// The newest stream, how many there were, and how many of them began in the call that is looked at.
+    pub last: u32,
+    pub requests: u32,
+    pub begun: u32,
+    /// `PROC_*` of its owner, and whether it asks for itself alone.
+    pub class: u32,
+    pub check: u32,
+    /// Whom the connection was made for: its first request.
+    pub own: Asked,
+    /// One that is being told.
+    pub one: Conn,
+}
+
+/// Connections to upstreams that speak HTTP/2, by cookie. How far their frames were followed is in `H2S`.
+#[btf_map]
+pub static ASKING: HashMap<u64, Asking, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Never written: what a new connection starts from.
+#[btf_map]
+pub static NO_ASKING: PerCpuArray<Asking, 1> = PerCpuArray::new();

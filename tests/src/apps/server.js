@@ -54,6 +54,7 @@ const goes = (stream) => {
   stream.session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM, 0);
   stream.session.destroy();
 };
+const says = (status) => (stream) => stream.respond({ ':status': status, server: 'lab' }, { endStream: true });
 // Greets, and closes when it is asked something.
 const greets = (socket) => {
   socket.write('\0\0\0\x04\0\0\0\0\0', 'latin1');
@@ -69,6 +70,12 @@ const kinds = {
   brief: () => Object.assign(http.createServer(answer), { keepAliveTimeout: 1000 }),
   h2: () => http2.createServer(answer),
   'h2-resets': () => streams(resets),
+  h2s: () => http2.createSecureServer(pair('good'), answer),
+  'h2-502': () => streams(says(502)),
+  'h2-503': () => streams(says(503)),
+  'h2-504': () => streams(says(504)),
+  'h2s-502': () => streams(says(502), secure()),
+  'h2s-503': () => streams(says(503), secure()),
   'h2-goes': () => streams(goes),
   'h2-closes': () => net.createServer(greets),
   'h2s-resets': () => streams(resets, secure()),

@@ -26,6 +26,8 @@ pub const FAULTS: &[Fault] = &[
     fault("tls-upstream-wants-cert", "502 502|503 502 502 503 -", &["tls_handshake_failed"], wants_certificate)
         .says(&["certificate"]),
     fault("tls-upstream-h2-closed", "502 502 503 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-closes")),
+    fault("tls-upstream-h2-own-502", "502 502 502 502 502 -", &["upstream_error"], |s| h2(s, "h2s-502")),
+    fault("tls-upstream-h2-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| h2(s, "h2s-503")),
     // HAProxy and Caddy keep the connection, and only what ends is told of.
     fault("tls-upstream-h2-reset", "502 - 502 - 503 -", &["upstream_reset"], |s| h2(s, "h2s-resets"))
         .says(&["INTERNAL_ERROR"]),

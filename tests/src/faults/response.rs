@@ -94,6 +94,10 @@ pub const FAULTS: &[Fault] = &[
     fault("h2-upstream-reset", "502 - 502 - 503 -", &["upstream_reset"], |s| h2(s, "h2-resets"))
         .says(&["INTERNAL_ERROR"]),
     fault("h2-upstream-goaway", H2, &["upstream_closed_early"], |s| h2(s, "h2-goes")).says(&["ENHANCE_YOUR_CALM"]),
+    fault("h2-upstream-own-502", "502 502 502 502 502 -", &["upstream_error"], |s| h2(s, "h2-502")),
+    fault("h2-upstream-own-503", "503 503 503 503 503 -", &["upstream_error"], |s| h2(s, "h2-503")),
+    // Its connection is used once more: the status is an entry of the table by then.
+    fault("h2-upstream-own-504", "504 504 504 504 504 -", &["upstream_error"], h2_again),
     fault("h2-to-h1", "502 503 503 502 502|503 -", &["h2_mismatch"], h2_to_h1),
 ];
 
@@ -192,6 +196,16 @@ fn plain_to_openssl(setup: &Setup) -> Result<Plan> {
 fn h2(setup: &Setup, conduct: &str) -> Result<Plan> {
     let at = setup.world.shared_at(Place::Loopback, &format!("node:{conduct}"));
     Ok(Plan::get(setup.route(at).speaking(Speaks::H2)))
+}
+
+fn h2_again(setup: &Setup) -> Result<Plan> {
+    let at = setup.world.shared_at(Place::Loopback, "node:h2-504");
+    Ok(Plan::new(setup.route(at).speaking(Speaks::H2), |session| {
+        let mut client = session.connect()?;
+        session.fail_on(&mut client, session.get())?;
+        session.fail_on(&mut client, session.get())?;
+        session.fail(session.get())
+    }))
 }
 
 fn h2_to_h1(setup: &Setup) -> Result<Plan> {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod activated;
+mod answers;
 mod blind;
 mod burst;
 mod clients;

@@ -1,20 +1,40 @@
 //! What a storm of errors costs: in memory, and in looks at what is remembered. Counted, not timed.
 
+use std::ops::RangeInclusive;
+
 use super::*;
 
 const STORM: u64 = 6_000;
 
-/// So many errors, one a millisecond, each with its attempt.
 fn storm() -> World {
     let mut w = World::new("nginx");
-    for client in 1..=STORM {
-        let attempt = refused(&mut w, client);
-        w.tell(attempt).pass(80_000);
-        let error = error(&mut w, client, "/api/cart", ClientOutcome::Status(502));
-        w.see(Fact::Client(error)).pass(MILLI);
-    }
+    errors(&mut w, 1..=STORM);
     assert_eq!(w.all().len() as u64, STORM);
     w
+}
+
+/// One error a millisecond for each of these clients, each with its attempt.
+fn errors(w: &mut World, clients: RangeInclusive<u64>) {
+    for client in clients {
+        let attempt = refused(w, client);
+        w.tell(attempt).pass(80_000);
+        let error = error(w, client, "/api/cart", ClientOutcome::Status(502));
+        w.see(Fact::Client(error)).pass(MILLI);
+    }
+}
+
+#[test]
+fn an_error_looks_at_no_more_attempts_when_many_are_remembered() {
+    let mut w = World::new("nginx");
+    let mut looks = |clients: RangeInclusive<u64>| {
+        let (before, count) = (w.engine.tries.looked_at.get(), clients.clone().count() as u64);
+        errors(&mut w, clients);
+        (w.engine.tries.looked_at.get() - before) / count
+    };
+    let few = looks(1..=400);
+    looks(401..=5_000);
+    let many = looks(5_001..=5_400);
+    assert!(many <= few + few / 4 + 1, "{few} looks for an error, then {many}");
 }
 
 #[test]

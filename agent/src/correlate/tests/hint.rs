@@ -55,3 +55,25 @@ fn nothing_is_told_where_only_the_time_would_choose() {
         assert_eq!((one.cause.as_str(), one.why.as_deref()), ("unattributed", Some("ambiguous")), "{one:#?}");
     }
 }
+
+#[test]
+fn what_was_asked_in_http2_corrects_a_wrong_hint() {
+    let mut w = World::new("caddy");
+    for (hint, path, status) in [(12, "/shop/x", 502), (11, "/news/y", 503)] {
+        let mut a = w.attempt();
+        a.handover = Handover::Answered;
+        (a.conn.phase, a.conn.stream, a.conn.status) = (Phase::Answered, true, Some(status));
+        a.conn.request_head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        a.stream_head = format!("GET {path} HTTP/2\r\n\r\n").into_bytes();
+        a.bound = Some(Bound { client: hint, request: 1, choices: 2, retry: false, proven: false });
+        w.tell(a).pass(10_000);
+    }
+    fails(&mut w, 11, "/shop/x");
+    fails(&mut w, 12, "/news/y");
+    let all = w.all();
+    for (client, said) in [(11, "itself answered 502"), (12, "itself answered 503")] {
+        let one = of_client(&all, client);
+        assert!(one.summary.contains(said), "{one:#?}");
+        assert_eq!((one.cause.as_str(), one.confidence), ("upstream_error", Certain));
+    }
+}
