@@ -27,6 +27,7 @@ impl Known {
         settings.head = options.head.min(HEAD as u32);
         if let Some(places) = options.places {
             settings.places = places.next_power_of_two().max(WAYS);
+            settings.flows = settings.flows.max(settings.places);
         }
         if let Some(room) = options.room {
             settings.flows = room.next_power_of_two().max(WAYS);
