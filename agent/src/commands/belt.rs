@@ -36,6 +36,10 @@ impl Belt {
         let room = self.most.saturating_sub(self.waiting.load(Ordering::Relaxed));
         let over = incidents.len().saturating_sub(room);
         incidents.truncate(room);
+        if incidents.is_empty() {
+            // Each empty batch would wait, too, for as long as nobody takes any.
+            return Some(over);
+        }
         self.waiting.fetch_add(incidents.len(), Ordering::Relaxed);
         self.send.send(incidents).ok().map(|()| over)
     }
@@ -63,6 +67,7 @@ mod tests {
         let (to, from) = belt(3);
         assert_eq!(to.put(vec![incident.clone(); 2]), Some(0));
         assert_eq!(to.put(vec![incident.clone(); 2]), Some(1));
+        assert_eq!(to.put(vec![incident.clone(); 2]), Some(2), "and leaves nothing behind");
         assert_eq!(from.next(Duration::ZERO).map(|batch| batch.len()), Ok(2));
         assert_eq!(to.put(vec![incident.clone(); 2]), Some(0));
         assert_eq!(from.next(Duration::ZERO).map(|batch| batch.len()), Ok(1));

@@ -74,22 +74,21 @@ fn a_connection_past_the_room_is_counted_and_its_failure_told_without_its_other_
     let (listener, at) = listen();
     // Where in the table a connection may stand follows from its addresses: some room may be left for others.
     let mut pairs = Vec::new();
-    let (mut proxy, upstream) = loop {
+    let told = (0..4 * ROOM).any(|_| {
         let before = small.lost(Table::Flows);
-        let proxy = ask(at);
+        let mut proxy = ask(at);
         let (upstream, _) = listener.accept().unwrap();
-        if small.lost(Table::Flows) > before {
-            break (proxy, upstream);
+        if small.lost(Table::Flows) == before {
+            pairs.push((proxy, upstream));
+            return false;
         }
-        pairs.push((proxy, upstream));
-        assert!(pairs.len() <= ROOM as usize, "no end of room");
-    };
-    drop(upstream);
-    read_to_end(&mut proxy);
-    drop(proxy);
-    let attempts = small.attempts(at);
-    assert_eq!(attempts.len(), 1);
-    assert!(attempts[0].conn.reset.is_some() && attempts[0].peer.is_none(), "{:?}", attempts[0]);
+        drop(upstream);
+        read_to_end(&mut proxy);
+        drop(proxy);
+        // It was another test's connection that found no room, where this one's other end is known.
+        small.attempts(at).iter().any(|attempt| attempt.conn.reset.is_some() && attempt.peer.is_none())
+    });
+    assert!(told, "no end of room, or nothing told");
     drop(pairs);
 }
 
