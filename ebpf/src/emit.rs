@@ -5,7 +5,6 @@ use aya_ebpf::helpers::generated::{
 };
 use trace502_ebpf::{ABI, COMM, Header, Kind, Table};
 
-use crate::kernel;
 use crate::maps::{EVENTS, LOST};
 
 const _: () = assert!(ABI == 1, "a change of layout is a change of ABI");

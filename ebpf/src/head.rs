@@ -256,12 +256,12 @@ fn has_empty_line(head: &[u8; HEAD], len: usize) -> bool {
         }
         // SAFETY: within the head, which is aligned in a `Conn`. Volatile, or it is put together from single bytes.
         let bytes = unsafe { core::ptr::read_volatile(head.as_ptr().cast::<u64>().add(word)) };
-        let within = !(u64::MAX << (left as u64 * 8 & 63) & (left - 8 >> 63) as u64);
+        let within = !((u64::MAX << ((left as u64 * 8) & 63)) & ((left - 8) >> 63) as u64);
         let feeds = zeros(u64::from_le(bytes) ^ LINE_FEED) & within;
         let returns = zeros(u64::from_le(bytes) ^ RETURN) & within;
-        let after_feed = feeds << 8 | feeds_before >> 56;
-        let after_return = returns << 8 | returns_before >> 56;
-        let after_two = feeds << 16 | feeds_before >> 48;
+        let after_feed = (feeds << 8) | (feeds_before >> 56);
+        let after_return = (returns << 8) | (returns_before >> 56);
+        let after_two = (feeds << 16) | (feeds_before >> 48);
         found |= feeds & (after_feed | after_return & after_two);
         (feeds_before, returns_before) = (feeds, returns);
     }
@@ -272,7 +272,7 @@ fn has_empty_line(head: &[u8; HEAD], len: usize) -> bool {
 #[inline(always)]
 fn zeros(bytes: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    !((bytes & LOW) + LOW | bytes | LOW)
+    !(((bytes & LOW) + LOW) | bytes | LOW)
 }
 
 /// Payload went by that could not be read: what it said is not known, which is not that it said nothing.

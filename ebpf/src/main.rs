@@ -2,7 +2,7 @@
 #![no_std]
 #![no_main]
 // Rust has no atomic operations that answer for BPF, which the instruction set has.
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod client;
 mod conn;

@@ -7,7 +7,7 @@ use super::Walk;
 use super::blocks::{ABANDONED, INTERIM};
 use super::frames::END_STREAM;
 use super::grpc::UNAVAILABLE;
-use crate::kernel::{self, Sock};
+use crate::kernel;
 use crate::maps::{Frame, NO_STREAM, PROCS, SECURED, STREAMS, Stream, StreamKey};
 use crate::{conn, emit, story, thread};
 

@@ -73,7 +73,9 @@ fn again(sk: Sock, conn: &mut Conn) {
     conn::renew(conn, conn.cookie, ROLE_OPAQUE);
     let class = dials(sk);
     if class != 0 {
-        dialling(sk, conn, class, |conn, tid| drop(thread::bind_again(conn, tid)));
+        dialling(sk, conn, class, |conn, tid| {
+            thread::bind_again(conn, tid);
+        });
     }
 }
 
