@@ -6,7 +6,7 @@
 //! place, it is the stream's own. Where it leaves several, which one nothing proves: then upstreams where requests of this
 //! kind are known to go may tell, and what they tell is no more than likely.
 
-use super::content::{Content, compare};
+use super::content::{Asked, Content, compare};
 use super::failures::{Affinity, Failures, Route};
 use super::hint::hinted;
 use super::join::{Joined, within};
@@ -83,8 +83,9 @@ fn asked_the_same(sent: &Try, pending: &Pending, others: &Pendings) -> usize {
 
 /// Attempts that nobody has and that sent what this stream asked.
 fn sent_the_same(pending: &Pending, tries: &Tries) -> usize {
-    let same = |t: &&Try| !t.used && within(t, pending) && compare(&pending.error.conn, &t.attempt) >= Content::Same;
-    tries.of_process(pending.pid).filter(same).count()
+    let asked = Asked::of(&pending.error.conn);
+    let free = |t: &&Try| !t.used && within(t, pending) && !sent_nothing(t);
+    tries.of_process(pending.pid).filter(free).filter(|t| asked.compare(&t.attempt) >= Content::Same).count()
 }
 
 /// No other stream waited with it, and in its turn no more was begun than was read.
