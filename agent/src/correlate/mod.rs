@@ -355,8 +355,7 @@ impl Engine {
         for mut one in own {
             let seq = one.seq;
             one.told = Some(pending.at);
-            let known = joined.doubt.is_none_or(|doubt| doubt == turns::SENT);
-            one.served = known.then(|| pending.served(&one.attempt)).flatten();
+            one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten();
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());

@@ -32,9 +32,6 @@ const KNOWN: &str = "several requests were read at once and not each began a con
                      with this upstream tells that this one did";
 const ALIKE: &str = "several requests were read at once and not each began a connection: that all which failed then \
                      failed in this way is all that tells";
-/// What an attempt sent is still what tells whose it was, if only likely.
-pub const SENT: &str = "what was sent is what this request asked, but others failed otherwise meanwhile, and one that asked \
-                        the same may have sent it";
 
 /// Which request has an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +50,10 @@ pub fn of_turn(pending: &Pending, tries: &Tries, others: &Pendings, failures: &F
     let sent = |seq: &u64| tries.get(*seq).filter(|t| compare(&pending.error.conn, &t.attempt) >= Content::Same);
     if let Some(last) = meant.own.iter().filter_map(sent).next_back() {
         // Others that asked for the same may have sent it, and this one have failed before it sent anything.
-        let proven =
-            |t: &Try| compare(&pending.error.conn, &t.attempt) == Content::Identical || is_own(t, pending, tries);
-        if !proven(last) && failed.iter().any(|t| !same(t, last)) {
-            meant.open |= asked_the_same(last, pending, others) >= sent_the_same(pending, tries);
-            // Also one of which no error comes, since another try saved it.
-            meant.doubt.get_or_insert(SENT);
+        let enough = || asked_the_same(last, pending, others) < sent_the_same(pending, tries);
+        if failed.iter().any(|t| !same(t, last)) && !enough() {
+            meant.open = true;
+            meant.doubt = Some(ALIKE);
         }
         return meant;
     }

@@ -256,24 +256,6 @@ fn failures_that_were_told_leave_later_streams_their_own() {
     assert_eq!(told(w), [("no_listener".to_owned(), Certain), ("no_listener".to_owned(), Certain)]);
 }
 
-/// One asked the same, was reset, and saved by another try: no error tells of it.
-#[test]
-fn what_was_sent_for_one_that_was_saved_is_not_told_for_certain_of_another() {
-    let mut w = World::new("envoy");
-    w.pass(10 * MILLI);
-    let asked = w.now - 2 * MILLI;
-    let bound = |request, choices| Bound { client: CLIENT, request, choices, retry: false, proven: false };
-    let saved = begun(&mut w, Fate::Resets, bound(1, 3), "/same").unwrap();
-    let refused = begun(&mut w, Fate::Refused, bound(3, 2), "").unwrap();
-    w.tell(saved).tell(refused).pass(MILLI);
-    let mut e = error(&mut w, CLIENT, "/same", ClientOutcome::Status(503));
-    (e.conn.request, e.conn.stream, e.conn.asked) = (5, true, Some(asked));
-    e.conn.begun_for = NonZero::new(2);
-    w.see(Fact::Client(e)).pass(40 * MILLI);
-    let all = told(w);
-    assert!(all.len() == 1 && all[0].1 < Certain, "{all:?}");
-}
-
 fn any_stream() -> impl Strategy<Value = Stream> {
     let fate = prop::sample::select(vec![Fate::Refused, Fate::Unreachable, Fate::Resets, Fate::Well, Fate::Own]);
     // Only where an upstream is well, or was, is there a connection already.
