@@ -182,6 +182,18 @@ pub static UNIX_PEERS: LruHashMap<u64, UnixPeer, 16384> = LruHashMap::new();
 #[btf_map]
 pub static TARGETS: LruHashMap<Target, u64, 16384> = LruHashMap::new();
 
+/// How many refusals of a process were told since a moment.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Refusals {
+    pub since: u64,
+    pub told: u64,
+}
+
+/// By the process that was refused: see `probes::state::refused`.
+#[btf_map]
+pub static REFUSALS: LruHashMap<u32, Refusals, 1024> = LruHashMap::new();
+
 /// Who listens where; several sockets may share one address (SO_REUSEPORT).
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -61,6 +61,7 @@ fn cells_name_their_causes() {
     let mut report = cells::run(&choice).unwrap();
     println!("{}{}", report.table(), report.line());
     cells::once_more(&mut report, &choice).unwrap();
+    cells::misled_alone(&mut report, &choice).unwrap();
     let failures: Vec<String> =
         report.outcomes.iter().filter(|cell| !cell.right()).map(|cell| format!("{cell} {:?}", cell.records)).collect();
     let list = failures.join("\n");

@@ -56,6 +56,7 @@ fn rule(case: &Case<'_>) -> Verdict {
         .fix(format!("{service} accepts too slowly: add workers, or find why they are busy"))
         .fixes(case.workers_of(owner))
         .fix("raise its backlog and net.core.somaxconn if it is only bursts")
+        .unless_frozen(case, owner)
         .proven_if(!shared, "which of those that share the address it was meant for: others have room")
         .proven_if(proven, "the length of the queue at that moment")
         .of_process(owner)

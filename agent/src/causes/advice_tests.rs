@@ -155,6 +155,7 @@ fn a_paused_container_is_said_to_be_frozen() {
     error_after(&mut w, 2 * SECOND, ClientOutcome::Status(504));
     let i = w.incident();
     assert!(i.summary.contains("frozen with its cgroup") && !i.summary.contains("get_signal"), "{}", i.summary);
+    assert!(fixes(&i).contains("docker unpause") && !fixes(&i).contains("slow query"), "{i:#?}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     ))
     .fixes(case.workers_of(owner))
     .fixes(case.advise(limit, "{} decides how long it waits"))
+    .unless_frozen(case, owner)
     .proven_if(proven, "that this connection was one of those waiting")
     .of_process(owner)
     .yes()

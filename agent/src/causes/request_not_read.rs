@@ -43,6 +43,7 @@ fn rule(case: &Case<'_>) -> Verdict {
     Finding::new(format!("{who} accepted the connection and never read {what}{bytes} in {waited}{doing}"))
         .fix(format!("{service} is stuck before it reads: look at a stack dump of it"))
         .fixes(case.advise(limit, "{} decides how long it waits"))
+        .unless_frozen(case, server)
         .proven_if(none_read, "whether it had read a part of the request")
         .yes()
 }

@@ -71,6 +71,7 @@ fn rule(case: &Case<'_>) -> Verdict {
             .fixes(case.advise(Setting::ResponseTimeout, "raise {} only if such requests may take that long")),
     };
     finding
+        .unless_frozen(case, server)
         .proven_if(greeted != Some(false), "whether an answer had begun: not all that came was kept")
         .proven_if(!tls, "what the TLS connection carried")
         .proven_if(!under_way, "whether all of the request had arrived")
@@ -79,6 +80,19 @@ fn rule(case: &Case<'_>) -> Verdict {
             if hello { "whether the upstream had read the hello" } else { "whether the upstream had read the request" },
         )
         .yes()
+}
+
+impl Finding {
+    /// Nothing else helps who is frozen.
+    pub fn unless_frozen(mut self, case: &Case<'_>, pid: Option<u32>) -> Finding {
+        if let Some(pid) = pid
+            && case.activity(pid).is_some_and(|activity| activity.frozen)
+        {
+            self.fix =
+                vec![format!("let {} go on: docker unpause, systemctl thaw, or whoever froze it", case.service(pid))];
+        }
+        self
+    }
 }
 
 /// What a process is doing, for a sentence: `it is ...`.
@@ -94,7 +108,7 @@ pub fn state(case: &Case<'_>, pid: u32) -> Option<String> {
     Some(if activity.states.is_empty() {
         return None;
     } else if activity.frozen {
-        "frozen with its cgroup (docker unpause or systemctl thaw lets it go on)".into()
+        "frozen with its cgroup".into()
     } else if has('T') || has('t') {
         "stopped (SIGSTOP or a debugger)".into()
     } else if has('D') {

@@ -355,7 +355,7 @@ impl Engine {
         for mut one in own {
             let seq = one.seq;
             one.told = Some(pending.at);
-            one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten();
+            one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten().or(one.served);
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);
             let (group, endpoint) = (one.owner.group, one.attempt.endpoint.clone());

@@ -36,7 +36,7 @@ pub enum Kind {
     Rescued = 15,
     /// [`TaskRecord`]: a running process became a proxy, or is none any more (class 0): by its cgroup, or by what it does.
     Became = 16,
-    /// [`FlowRecord`]: a process that serves a proxy was refused where it connected to in turn; the reason is its errno.
+    /// [`FlowRecord`]: a process that listens was refused where it connected to in turn; the reason is its errno.
     DialFailed = 17,
 }
 

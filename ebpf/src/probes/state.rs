@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use trace502_ebpf::*;
 
 use crate::kernel::{self, *};
-use crate::maps::{CONNECT_TIMES, NO_CONNECTS, PROCS, Place, TARGETS, constant};
+use crate::maps::{CONNECT_TIMES, NO_CONNECTS, PROCS, Place, REFUSALS, Refusals, TARGETS, constant};
 use crate::probes::{listen, process, tls};
 use crate::{conn, emit, flow, peer, story, thread};
 
@@ -96,7 +96,7 @@ fn refused(sk: Sock) {
     // SAFETY: a plain number.
     let class = unsafe { PROCS.get(&tgid) }.copied().unwrap_or(0);
     let errno = sk.error();
-    if class & (PROC_LISTENS | PROC_OWNER) == 0 || errno == 0 || !kernel::connects(sk) {
+    if class & (PROC_LISTENS | PROC_OWNER) == 0 || errno == 0 || !kernel::connects(sk) || !seldom(tgid) {
         return;
     }
     emit::record::<FlowRecord>(Kind::DialFailed, |record| {
@@ -113,6 +113,25 @@ fn refused(sk: Sock) {
         record.has_socket = 1;
         record._pad = [0; 5];
     });
+}
+
+/// Whether this process was not told of often right now: who dials in a loop must not fill the ring, and what it was
+/// refused a moment ago says the same.
+#[inline(always)]
+fn seldom(tgid: u32) -> bool {
+    const WHILE: u64 = 100_000_000;
+    const MOST: u64 = 32;
+    let now = emit::now();
+    if let Some(refusals) = REFUSALS.get_ptr_mut(&tgid) {
+        // SAFETY: a value of the map; an increment lost between two CPUs is one record more.
+        let refusals = unsafe { &mut *refusals };
+        if now.wrapping_sub(refusals.since) < WHILE {
+            refusals.told += 1;
+            return refusals.told <= MOST;
+        }
+    }
+    let _ = REFUSALS.insert(&tgid, Refusals { since: now, told: 1 }, BPF_ANY.into());
+    true
 }
 
 /// What the process is that starts to connect, 0 where its connections are none of ours.
