@@ -122,7 +122,7 @@ fn begin(conn: &mut Conn) -> i32 {
 }
 
 /// What is known of a request, whoever saw it.
-const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED;
+const OF_REQUEST: u16 = CONN_REUSED | CONN_CHOICE | CONN_RETRY | CONN_BLIND | CONN_TOLD | CONN_SEALED | CONN_IN_TURN;
 
 /// An upstream said goodbye, before its FIN.
 #[inline(always)]

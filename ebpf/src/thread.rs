@@ -100,8 +100,7 @@ pub fn in_its_turn(thread: &mut Thread, client: u64, turning: u64, next: bool) -
     // Where nobody counts how often it slept, nothing tells where a turn ends.
     thread.turning = if sleeps == 0 { 0 } else { client };
     thread.turned = sleeps;
-    if !goes_on && last.read > 1 {
-        // What was read alone is bound at its birth: nobody asks for its turn.
+    if !goes_on {
         thread.turn = thread.turn.wrapping_add(1);
     }
     let number = thread.turn;
@@ -487,6 +486,10 @@ fn count(bits: u64) -> u32 {
 /// An attempt of this thread failed: what it starts next without reading anything is a retry.
 #[inline(always)]
 pub fn failed(thread: &mut Thread, class: u32, of: Waiting, at_once: bool) {
+    if !at_once {
+        // Nor is it of the turn that the thread was in. What fails in the call may be one of several that are begun yet.
+        thread.turning = 0;
+    }
     // One that is closed after its client was answered is at its end.
     if of.client == 0 || of.client == thread.answered.client && of.request == thread.answered.request {
         return;

@@ -120,13 +120,16 @@ fn streams_of_envoy_have_their_own_cause_or_none() {
     let many = |result: &exact::Exactness| result.mistaken * 100 > result.requests;
     let mut result = measure();
     println!("{result}");
-    // A machine that stands still for a second makes other faults than were asked for.
-    let wrong = result.mistaken_for_certain > 0;
-    if wrong || few(&result) || many(&result) || result.false_alarms > STREAMS_STRAYS {
+    // Not even once: a second measure is for what a loaded machine leaves without a cause, or makes strays of.
+    let none_wrong = |result: &exact::Exactness| {
+        assert_eq!(result.mistaken_for_certain, 0, "{result}\n{:#?}", result.wrong);
+    };
+    none_wrong(&result);
+    if few(&result) || many(&result) || result.false_alarms > STREAMS_STRAYS {
         result = measure();
         println!("once more: {result}");
+        none_wrong(&result);
     }
-    assert_eq!(result.mistaken_for_certain, 0, "{result}\n{:#?}", result.wrong);
     assert!(!few(&result) && !many(&result), "{result}\n{:#?}", result.wrong);
     assert!(result.false_alarms <= STREAMS_STRAYS, "{result}\n{:#?}", result.wrong);
 }

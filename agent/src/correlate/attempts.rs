@@ -63,6 +63,7 @@ impl Engine {
             end: End::Well,
             settled: old.as_ref().is_some_and(|old| old.settled),
             used: false,
+            told: None,
             served: None,
         });
         let now = self.clock.max(at);

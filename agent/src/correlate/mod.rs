@@ -354,6 +354,7 @@ impl Engine {
         let unserved = own.is_empty();
         for mut one in own {
             let seq = one.seq;
+            one.told = Some(pending.at);
             one.served = joined.doubt.is_none().then(|| pending.served(&one.attempt)).flatten().or(one.served);
             // An error that the upstream made a client see is its failure, whoever ended the attempt.
             let failed = made.is_some() && (one.cause().is_some() || one.end != End::Well);

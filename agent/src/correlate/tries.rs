@@ -36,6 +36,8 @@ pub struct Try {
     pub settled: bool,
     /// An incident has it.
     pub used: bool,
+    /// When the error that has it was told to its client.
+    pub told: Option<Nanos>,
     /// Which request it served, where what was sent tells.
     pub served: Option<Served>,
 }

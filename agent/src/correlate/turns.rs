@@ -6,15 +6,15 @@
 //! place, it is the stream's own. Where it leaves several, which one nothing proves: then upstreams where requests of this
 //! kind are known to go may tell, and what they tell is no more than likely.
 
-use super::content::{Content, compare};
+use super::content::{Asked, Content, compare};
 use super::failures::{Affinity, Failures, Route};
 use super::hint::hinted;
 use super::join::{Joined, within};
 use super::pending::{Pending, Pendings};
 use super::streams;
 use super::tries::{End, Tries, Try};
-use crate::model::{ClientOutcome, Connection, Nanos, Phase};
-use crate::text::MILLI;
+use crate::model::{ClientOutcome, Nanos, Phase};
+use crate::text::{MILLI, SECOND};
 
 /// The numbers of a connection's streams go up by this much.
 const STEP: u32 = 2;
@@ -22,6 +22,10 @@ const STEP: u32 = 2;
 const LOOKED_AT: usize = 256;
 /// What failed in the call is told to the requests that wait for it when the thread comes round again.
 const ROUND: Nanos = 100 * MILLI;
+/// What fails is tried again for so long: Envoy gives up a request after 15 s.
+const UNDER_WAY: Nanos = 15 * SECOND;
+/// The same on another upstream: Envoy waits for 250 ms at most, unless it is told otherwise.
+const BACK_OFF: Nanos = SECOND;
 const AGAIN: &str = "requests were tried again meanwhile, and nothing tells which of them";
 const ORDER: &str = "several requests were read at once, and only their order tells which of them this attempt served";
 const KNOWN: &str = "several requests were read at once and not each began a connection: only that requests like it failed \
@@ -74,8 +78,9 @@ fn asked_the_same(sent: &Try, pending: &Pending, others: &Pendings) -> usize {
 
 /// Attempts that nobody has and that sent what this stream asked.
 fn sent_the_same(pending: &Pending, tries: &Tries) -> usize {
-    let same = |t: &&Try| !t.used && within(t, pending) && compare(&pending.error.conn, &t.attempt) >= Content::Same;
-    tries.of_process(pending.pid).filter(same).count()
+    let asked = Asked::of(&pending.error.conn);
+    let free = |t: &&Try| !t.used && within(t, pending) && !sent_nothing(t);
+    tries.of_process(pending.pid).filter(free).filter(|t| asked.compare(&t.attempt) >= Content::Same).count()
 }
 
 /// No other stream waited with it, and in its turn no more was begun than was read.
@@ -93,13 +98,40 @@ fn fits(t: &Try, pending: &Pending) -> bool {
     possible && (shown != Content::Different || alone(t, pending) && streams::rewritten(pending, t))
 }
 
-/// The attempt that is this stream's beyond doubt: it waited alone, or as many connections were begun as streams were
-/// read with it.
+/// The attempt that is this stream's beyond doubt.
 fn own<'a>(pending: &Pending, tries: &'a Tries) -> Option<&'a Try> {
-    let each = pending.error.conn.begun_for.is_some_and(|count| count.get() == 1);
     let free = |t: &&Try| !t.used && t.tid == pending.tid && fits(t, pending);
-    let sure = |t: &&Try| alone(t, pending) || each && t.attempt.conn.in_turn;
+    let sure = |t: &&Try| is_own(t, pending, tries) && !(sent_nothing(t) && served_by_another(pending, tries));
     tries.of_client(pending.key()).filter(free).find(sure)
+}
+
+/// It is bound to this stream, which waited alone, or as many connections were begun as streams were read with it.
+fn is_own(t: &Try, pending: &Pending, tries: &Tries) -> bool {
+    let each = pending.error.conn.begun_for.is_some_and(|count| count.get() == 1) && t.attempt.conn.in_turn;
+    t.key() == Some(pending.key()) && (each || alone(t, pending)) && !may_be_again(t, tries)
+}
+
+/// What it asked was sent on another connection: one on which nothing was sent is not its own.
+fn served_by_another(pending: &Pending, tries: &Tries) -> bool {
+    sent_the_same(pending, tries) > 0
+}
+
+/// A connection that was begun in a turn may be another try for a request that another attempt failed, as long as nobody
+/// was told of that: then it took the place of a stream that began none.
+fn may_be_again(t: &Try, tries: &Tries) -> bool {
+    let Some(opened) = t.attempt.conn.opened.filter(|_| t.attempt.conn.in_turn) else { return false };
+    let since = |before: &Try| match before.attempt.endpoint == t.attempt.endpoint {
+        true => opened.saturating_sub(UNDER_WAY),
+        false => opened.saturating_sub(BACK_OFF),
+    };
+    let other = |before: &&Try| before.seq != t.seq && before.tid == t.tid && failed(before);
+    let open = |before: &Try| before.told.is_none_or(|told| told > opened);
+    let meant = |before: &Try| before.at <= opened && before.at >= since(before) && open(before);
+    tries.of_process(t.pid).filter(other).any(meant)
+}
+
+fn sent_nothing(t: &Try) -> bool {
+    matches!(t.attempt.conn.phase, Phase::Connecting | Phase::Open)
 }
 
 /// The attempt that stands where this stream's should stand, by what others sent. No proof: of several connections to one
@@ -169,11 +201,10 @@ fn same(a: &Try, b: &Try) -> bool {
 /// to an upstream fails with any that is begun to it.
 fn unconnected<'a>(pending: &Pending, tries: &'a Tries) -> Vec<&'a Try> {
     let Some(asked) = pending.asked() else { return Vec::new() };
-    let nothing_sent = |conn: &Connection| matches!(conn.phase, Phase::Connecting | Phase::Open);
     let meant = |t: &&Try| {
         let since = if t.in_call { asked.saturating_sub(ROUND) } else { asked };
         let waited_for = t.tid == pending.tid && t.at >= since && t.at <= pending.at;
-        waited_for && failed(t) && nothing_sent(&t.attempt.conn) && fits(t, pending)
+        waited_for && failed(t) && sent_nothing(t) && fits(t, pending)
     };
     tries.of_process(pending.pid).filter(meant).collect()
 }

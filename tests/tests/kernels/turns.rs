@@ -51,6 +51,11 @@ struct Turn {
 /// Streams that were read in one call, and as many connects right behind that. A thread that went to sleep meanwhile may
 /// have done something else: that is tried again.
 fn turn(requests: &[Vec<u8>], connects: usize) -> Turn {
+    tried_again(requests, connects, 0)
+}
+
+/// The same, and as many more behind the end of those.
+fn tried_again(requests: &[Vec<u8>], connects: usize, again: usize) -> Turn {
     let all = [&frame(4, 0, 0, &[])[..], &requests.concat()].concat();
     // Of a thread that never slept nothing tells where one turn ends.
     std::thread::sleep(std::time::Duration::from_millis(1));
@@ -60,11 +65,15 @@ fn turn(requests: &[Vec<u8>], connects: usize) -> Turn {
         client.write_all(PREFACE).unwrap();
         served.read_exact(&mut vec![0; PREFACE.len()]).unwrap();
         client.write_all(&all).unwrap();
-        let dialled: Vec<SocketAddr> = (0..connects).map(|_| nobody()).collect();
+        let dialled: Vec<SocketAddr> = (0..connects + again).map(|_| nobody()).collect();
         let mut room = vec![0; all.len()];
         let before = sleeps();
         let read = served.read(&mut room).unwrap();
-        let held: Vec<OwnedFd> = dialled.iter().map(|to| dial(*to)).collect();
+        let mut held: Vec<OwnedFd> = dialled[..connects].iter().map(|to| dial(*to)).collect();
+        if again > 0 {
+            held.clear();
+            held.extend(dialled[connects..].iter().map(|to| dial(*to)));
+        }
         let slept = sleeps() != before;
         drop(held);
         if read == all.len() && !slept {
@@ -112,6 +121,29 @@ fn fewer_than_were_read_may_be_anothers() {
         let (_, choices, in_turn) = bound(rig, later);
         assert!(!in_turn && choices > 1);
         assert_eq!(begun_for(rig, &mut turn, 5), Some(2));
+    });
+}
+
+/// On loopback a refusal is there before the thread has anything to wait for: it needs no sleep to try again.
+#[test]
+fn what_is_begun_behind_a_failure_is_no_more_of_the_turn() {
+    rig().serves_in_turns(|rig| {
+        let mut turn = tried_again(&[get(1, "/one"), get(3, "/three")], 1, 1);
+        let [first, again] = turn.dialled[..] else { panic!("two were dialled") };
+        assert_eq!(bound(rig, first), (1, 2, true));
+        assert!(!bound(rig, again).2, "a try of one that failed is none of the streams that were read");
+        assert_eq!(begun_for(rig, &mut turn, 3), Some(2), "one of two went without");
+    });
+}
+
+/// The numbers of turns of one stream are their own: what was begun for the last says nothing of those before.
+#[test]
+fn a_stream_that_was_read_alone_has_a_turn_of_its_own() {
+    rig().serves_in_turns(|rig| {
+        let mut none = turn(&[get(1, "/one")], 0);
+        let one = turn(&[get(1, "/one")], 1);
+        assert_eq!(bound(rig, one.dialled[0]), (1, 1, true));
+        assert_eq!(begun_for(rig, &mut none, 1), Some(2), "it went without");
     });
 }
 

@@ -209,6 +209,53 @@ fn what_was_sent_is_not_taken_for_that_of_another_that_asked_the_same() {
     assert!(all.iter().all(|(_, confidence)| *confidence < Certain), "{all:?}");
 }
 
+/// A took a connection that was there, and its upstream answered. The refusal of Z was there before the thread slept, and
+/// what was begun for Z again looks like what A began.
+#[test]
+fn another_try_is_not_taken_for_what_a_stream_of_the_turn_began() {
+    for own_answer in [true, false] {
+        let mut w = World::new("envoy");
+        let began = w.now;
+        let mut first = w.refused();
+        first.bound = Some(Bound { client: 8, request: 1, choices: 1, retry: false, proven: false });
+        first.conn.opened = Some(began);
+        w.pass(MILLI).tell(first);
+        let asked = w.now;
+        w.pass(MILLI);
+        let bound = Bound { client: CLIENT, request: 1, choices: 1, retry: false, proven: false };
+        let again = begun(&mut w, Fate::Refused, bound, "").unwrap();
+        w.pass(MILLI).tell(again);
+        if own_answer {
+            let mut answered = closed_early(&mut w, CLIENT, "/a");
+            (answered.bound, answered.handover, answered.conn.status) = (None, Handover::Answered, Some(503));
+            (answered.conn.asked, answered.conn.fin) = (Some(asked + MILLI), None);
+            answered.conn.phase = Phase::Answered;
+            w.tell(answered);
+        }
+        for (client, path) in [(CLIENT, "/a"), (8, "/z")] {
+            let mut e = error(&mut w, client, path, ClientOutcome::Status(503));
+            (e.conn.stream, e.conn.asked) = (true, Some(if client == 8 { began - MILLI } else { asked }));
+            e.conn.begun_for = NonZero::new(1);
+            w.pass(1_000).see(Fact::Client(e));
+        }
+        w.pass(40 * MILLI);
+        let all = w.all();
+        let a = of_client(&all, CLIENT);
+        assert!(a.cause != "no_listener" || !own_answer && a.confidence < Certain, "{all:#?}");
+        let z = of_client(&all, 8);
+        assert_eq!(z.cause, "no_listener", "{all:#?}");
+    }
+}
+
+/// An earlier failure whose client was told is tried no more.
+#[test]
+fn failures_that_were_told_leave_later_streams_their_own() {
+    let mut w = World::new("envoy");
+    turn(&mut w, 1, &[REFUSED], apart, false);
+    turn(&mut w, 3, &[REFUSED], apart, false);
+    assert_eq!(told(w), [("no_listener".to_owned(), Certain), ("no_listener".to_owned(), Certain)]);
+}
+
 fn any_stream() -> impl Strategy<Value = Stream> {
     let fate = prop::sample::select(vec![Fate::Refused, Fate::Unreachable, Fate::Resets, Fate::Well, Fate::Own]);
     // Only where an upstream is well, or was, is there a connection already.
