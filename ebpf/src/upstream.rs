@@ -23,7 +23,7 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         tls_sent(conn, n, source)
     } else if conn.class & CLASS_FRAMES != 0 {
         // Bound by the stream. Acknowledgements and windows ask for nothing.
-        let begins = h2::asked::asked(conn, n, source);
+        let begins = h2::asked::sent(conn, n, source);
         conn.request_bytes += n;
         if !begins && conn.phase == PHASE_ANSWERED {
             return;
@@ -49,8 +49,9 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             story::keep(sk, conn);
         }
-        if conn.request == 1 && conn.request_bytes == n && conn::is_http2(conn) {
-            h2::asked::begin(conn, n, source);
+        // There is no hook at the end of a unix connection: what is kept of its frames would stay.
+        if conn.request == 1 && conn.flags & CONN_UNIX == 0 && conn.request_bytes == n && conn::is_http2(conn) {
+            h2::asked::sent(conn, n, source);
         }
     }
 }
@@ -149,7 +150,7 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
 /// Streams of this connection that the upstream answered with an error of its own.
 #[inline(always)]
 fn streams_failed(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
-    let failed = h2::asked::answered(conn, n, source);
+    let failed = h2::asked::received(conn, n, source);
     if failed == 0 {
         return;
     }
