@@ -24,12 +24,11 @@ fn asking(cookie: u64) -> Option<&'static mut Asking> {
     ASKING.get_ptr_mut(&cookie).map(|asking| unsafe { &mut *asking })
 }
 
-/// The owner sent `n` bytes in HTTP/2, which are the first unless its frames are followed already. Returns whether a
-/// request began with them.
+/// The owner sent `n` bytes in HTTP/2: the first, whose head is known, or more where its frames are followed.
 #[inline(always)]
-pub fn sent(conn: &mut Conn, n: u64, source: Source) -> bool {
+pub fn sent(conn: &mut Conn, n: u64, source: Source) {
     let (what, at) = source.numbers();
-    frames_sent(conn, what, n, at) != 0
+    frames_sent(conn, what, n, at);
 }
 
 /// Global to the verifier, as the other way below: walked through once for each program, and not for each way to it.
@@ -38,10 +37,10 @@ pub fn sent(conn: &mut Conn, n: u64, source: Source) -> bool {
 pub fn frames_sent(conn: *mut Conn, what: u32, n: u64, at: u64) -> i32 {
     // SAFETY: the verifier knows that there is a connection, where there is anything.
     let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
-    if conn.class & CLASS_FRAMES == 0 && !begin(conn) {
-        return 0;
+    if conn.class & CLASS_FRAMES != 0 || begin(conn) {
+        asked(conn, n, Source::of(what, at));
     }
-    asked(conn, n, Source::of(what, at))
+    0
 }
 
 /// The owner began to speak HTTP/2 to an upstream. Returns whether its frames are followed.
@@ -125,16 +124,16 @@ fn become_it(conn: &mut Conn, stream: &Asked) {
 }
 
 #[inline(always)]
-fn asked(conn: &mut Conn, n: u64, source: Source) -> i32 {
-    let Some(h2) = of(conn.cookie) else { return 0 };
+fn asked(conn: &mut Conn, n: u64, source: Source) {
+    let Some(h2) = of(conn.cookie) else { return };
     if !aim(conn, &mut h2.read, n, source) || !walk(conn, step_asked as *mut c_void, |h2| &mut h2.read) {
         give_up(conn);
-        return 0;
+        return;
     }
-    newest(conn)
+    newest(conn);
 }
 
-/// The connection is told by its newest request. Returns whether there is a new one.
+/// The connection is told by its newest request, if there is a new one.
 #[inline(never)]
 fn newest(conn: &mut Conn) -> i32 {
     let Some(asking) = asking(conn.cookie) else { return 0 };
@@ -162,7 +161,7 @@ fn newest(conn: &mut Conn) -> i32 {
     {
         sealed::asked(conn);
     }
-    1
+    0
 }
 
 /// The owner received `n` bytes. Returns how many streams failed by what it got.
