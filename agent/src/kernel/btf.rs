@@ -67,6 +67,25 @@ pub fn read(root: &Path) -> Result<Vec<u8>, BtfError> {
     })
 }
 
+/// Whether an enumeration of a blob lists a name; `None` where there is no such enumeration. One question is not worth
+/// the index that many are.
+pub fn lists(blob: &[u8], enumeration: &str, name: &str) -> Result<Option<bool>, BtfError> {
+    let raw = Raw::parse(blob)?;
+    let types = (1..=raw.count()).filter_map(|id| raw.get(id));
+    let mut found = types.filter(|found| raw.name_is(found.name, enumeration.as_bytes()));
+    let listed = |value: u32| raw.name_is(value, name.as_bytes());
+    Ok(found.find_map(|found| match found.kind {
+        Kind::Enum => any(found.elements::<2>().map(|[value, _]| listed(value))),
+        Kind::Enum64 => any(found.elements::<3>().map(|[value, _, _]| listed(value))),
+        _ => None,
+    }))
+}
+
+/// Whether any of them holds; `None` where there are none.
+fn any(holds: impl Iterator<Item = bool>) -> Option<bool> {
+    holds.reduce(|one, other| one || other)
+}
+
 impl<'a> Btf<'a> {
     pub fn parse(blob: &'a [u8]) -> Result<Btf<'a>, BtfError> {
         let raw = Raw::parse(blob)?;

@@ -118,9 +118,9 @@ impl Kernel {
     /// (see [`Kernel::complete`]): doctor wants the whole list.
     pub fn load(options: &Options) -> Result<Kernel, LoadError> {
         let blob = btf::read(std::path::Path::new("/"))?;
-        let Understood { known, types, unbound } = Understood::of(&blob, options)?;
+        let Understood { known, types, unbound, loader } = Understood::of(&blob, options)?;
         let Known { offsets, settings, names, missing } = known;
-        let mut bpf = open(options, &offsets, &settings, &types)?;
+        let mut bpf = open(loader, options, &offsets, &settings, &types)?;
         let means = Means { types: &types, many: unbound.and_then(|unbound| unbound.bind(&bpf).ok()) };
         verify(&mut bpf, &means, &missing, options);
         let mut trampolines = Trampolines::NotTried;
@@ -308,10 +308,15 @@ fn go_on(bpf: &mut Ebpf, many: Option<&Many>) -> Option<()> {
     Some(())
 }
 
-fn open(options: &Options, offsets: &Offsets, settings: &Settings, types: &aya::Btf) -> Result<Ebpf, LoadError> {
+fn open<'a>(
+    mut loader: EbpfLoader<'a>,
+    options: &Options,
+    offsets: &'a Offsets,
+    settings: &'a Settings,
+    types: &'a aya::Btf,
+) -> Result<Ebpf, LoadError> {
     let page = 4096;
     let ring = options.ring_bytes.clamp(page, 1 << 30).next_power_of_two();
-    let mut loader = EbpfLoader::new();
     // Without any log the kernel answers a retry with the wrong error.
     let level = if options.verbose { VerifierLogLevel::default() } else { VerifierLogLevel::STATS };
     loader

@@ -3,7 +3,7 @@
 //! Facts only: what they mean, and the way out, is in `findings`. Whether a program loads is never guessed here; the
 //! loader tries and tells.
 
-use super::btf::{self, Btf};
+use super::btf;
 use super::capabilities::{self, Held};
 use super::symbols::Symbols;
 use serde::ser::SerializeMap;
@@ -153,10 +153,8 @@ fn either<S: Serializer>(btf: &Result<usize, String>, serializer: S) -> Result<S
 
 fn blob(root: &Path) -> Result<(usize, Option<bool>), String> {
     let blob = btf::read(root).map_err(|error| error.to_string())?;
-    let btf = Btf::parse(&blob).map_err(|error| error.to_string())?;
-    let helpers = btf.enum_values("bpf_func_id");
-    let known = (!helpers.is_empty()).then(|| helpers.iter().any(|(name, _)| name == HELPER));
-    Ok((blob.len(), known))
+    let helpers = btf::lists(&blob, "bpf_func_id", HELPER).map_err(|error| error.to_string())?;
+    Ok((blob.len(), helpers))
 }
 
 /// The words after the program's name, as a shell takes them.

@@ -1,5 +1,6 @@
 //! All that is read before there are maps and programs: what the running kernel says of its types.
 
+use aya::EbpfLoader;
 use trace502_ebpf::{HEAD, Offsets, Settings};
 
 use super::btf::Btf;
@@ -43,19 +44,22 @@ pub(super) struct Understood {
     pub known: Known,
     pub types: aya::Btf,
     pub unbound: Option<Unbound>,
+    pub loader: EbpfLoader<'static>,
 }
 
 impl Understood {
     pub fn of(blob: &[u8], options: &Options) -> Result<Understood, LoadError> {
-        let (known, unbound, types) = std::thread::scope(|scope| {
+        let (known, unbound, loader, types) = std::thread::scope(|scope| {
             let known = scope.spawn(|| Known::of(blob, options));
             let unbound = scope.spawn(|| Unbound::prepare(PROGRAMS));
+            // It reads the types, too, whatever it is given later: it must not do so by itself, while all wait.
+            let loader = scope.spawn(EbpfLoader::new);
             // The same bytes: to read them takes longer than to understand them.
             let types = aya::Btf::parse(blob, aya::Endianness::default());
-            (joined(known), joined(unbound), types)
+            (joined(known), joined(unbound), joined(loader), types)
         });
         let types = types.map_err(|error| LoadError::Refused(error.to_string()))?;
-        Ok(Understood { known: known?, types, unbound })
+        Ok(Understood { known: known?, types, unbound, loader })
     }
 }
 

@@ -295,10 +295,24 @@ fn a_neighbour_that_does_not_answer() {
     let mut w = World::new("nginx");
     let mut a = unanswered(&mut w, 3_100 * MILLI);
     a.conn.errno = Some(libc::EHOSTUNREACH);
+    drop_of(&mut w, &a, "NEIGH_FAILED");
     w.tell(a);
     error_after(&mut w, 3_100 * MILLI, ClientOutcome::Status(502));
     let i = w.expect("host_unreachable", Certain);
-    assert!(i.summary.contains("neighbour"), "{}", i.summary);
+    assert!(i.summary.contains("no neighbour has that address"), "{}", i.summary);
+    assert!(i.evidence.iter().any(|e| e.text.contains("NEIGH_FAILED")), "{i:#?}");
+}
+
+/// A filter of this host whose first answer was one too many says so a second later.
+#[test]
+fn time_alone_proves_no_neighbour() {
+    let mut w = World::new("nginx");
+    let mut a = elsewhere(unanswered(&mut w, 1_020 * MILLI));
+    a.conn.errno = Some(libc::EHOSTUNREACH);
+    w.tell(a);
+    error_after(&mut w, 1_020 * MILLI, ClientOutcome::Status(502));
+    let i = w.expect("host_unreachable", Likely);
+    assert!(!i.summary.contains("neighbour") && i.summary.contains("filter"), "{}", i.summary);
 }
 
 #[test]

@@ -62,6 +62,24 @@ fn enumerators_keep_sign_and_width() {
 }
 
 #[test]
+fn one_name_is_looked_up_without_an_index() {
+    let mut blob = Builder::new();
+    blob.enumeration(Kind::Enum, "helpers", false, &[]);
+    blob.structure("helpers", 0, &[]);
+    blob.unsigned("helpers", &["FIRST", "SECOND"]);
+    blob.enumeration(Kind::Enum64, "wide", false, &[("BIG", 1 << 40), ("BIGGER", 1 << 41)]);
+    let blob = blob.blob();
+    let ask = |enumeration, name| lists(&blob, enumeration, name).unwrap();
+    assert_eq!(
+        [ask("helpers", "SECOND"), ask("helpers", "SECON"), ask("helpers", "BIG")].map(Option::unwrap),
+        [true, false, false]
+    );
+    assert_eq!([ask("wide", "BIGGER"), ask("wide", "FIRST")], [Some(true), Some(false)]);
+    assert_eq!([ask("none", "FIRST"), ask("", "FIRST")], [None, None]);
+    assert!(matches!(lists(&blob[..20], "helpers", "FIRST"), Err(BtfError::Short { bytes: 20 })));
+}
+
+#[test]
 fn a_flag_of_one_bit_is_found_by_its_bit() {
     let mut blob = Builder::new();
     let byte = blob.int("unsigned char", 1);
