@@ -12,7 +12,7 @@ use trace502_ebpf::*;
 use crate::head::{self, Source};
 use crate::kernel::{self, Sock};
 use crate::maps::{MPTCP_LISTENERS, PLACES, constant};
-use crate::{emit, flow, h2, places, sealed, secured, story, thread};
+use crate::{emit, flow, places, sealed, secured, story, thread};
 
 pub use crate::places::gone;
 
@@ -302,9 +302,6 @@ pub fn end_upstream(sk: Sock, conn: &mut Conn, in_task: bool) -> i32 {
             thread.ended = conn.cookie;
             thread.sleeps = kernel::sleeps();
         }
-    }
-    if conn.class & CLASS_FRAMES != 0 {
-        h2::asked::forget(conn.cookie);
     }
     flow::forget_flow(conn);
     conn.role = ROLE_OPAQUE;

@@ -6,10 +6,10 @@
 
 use trace502_ebpf::*;
 
-use crate::emit;
 use crate::kernel::{self, Sock};
 use crate::maps::{ENDS, PLACES, PORTS, Place, WAYS, constant};
 use crate::places::{self, NOWHERE};
+use crate::{emit, h2};
 
 /// Where a connection with these addresses may stand, and the upper half of its entry.
 struct Entry {
@@ -135,12 +135,16 @@ fn leads(place: u32, key: &Tuple, other: u64, netns: u32) -> bool {
     place.peer.seen == PEER_NONE || netns == 0 || place.peer.netns == netns
 }
 
-/// The connection is not looked for by its addresses any more.
+/// The connection is not looked for by its addresses any more, nor are its frames followed: it is at its end, or serves
+/// something else.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub fn forget_flow(conn: *const Conn) -> i32 {
     // SAFETY: the verifier knows that there is a connection, where there is anything.
     let Some(conn) = (unsafe { conn.as_ref() }) else { return 0 };
+    if conn.class & CLASS_FRAMES != 0 {
+        h2::asked::forget(conn.cookie);
+    }
     if !is_remembered(conn) {
         return 0;
     }

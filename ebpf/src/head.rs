@@ -18,7 +18,7 @@ pub enum Source {
 /// and not once for each way to them, but hands nothing to them but numbers and memory.
 impl Source {
     #[inline(always)]
-    fn numbers(self) -> (u32, u64) {
+    pub fn numbers(self) -> (u32, u64) {
         match self {
             Source::Call(Way::In) => (0, 0),
             Source::Call(Way::Out) => (OUT, 0),
@@ -27,7 +27,7 @@ impl Source {
     }
 
     #[inline(always)]
-    fn of(what: u32, at: u64) -> Source {
+    pub fn of(what: u32, at: u64) -> Source {
         match what {
             _ if what & GIVEN != 0 => Source::At(at),
             _ if what & OUT != 0 => Source::Call(Way::Out),

@@ -23,11 +23,8 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         tls_sent(conn, n, source)
     } else if conn.class & CLASS_FRAMES != 0 {
         // Bound by the stream. Acknowledgements and windows ask for nothing.
-        let begins = h2::asked::asked(conn, n, source);
+        h2::asked::sent(conn, n, source);
         conn.request_bytes += n;
-        if !begins && conn.phase == PHASE_ANSWERED {
-            return;
-        }
         false
     } else if conn.phase == PHASE_ANSWERED && conn::is_http2(conn) && !begins_stream(conn, n, source) {
         conn.request_bytes += n;
@@ -49,8 +46,9 @@ pub fn sent(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
         if conn.flags & CONN_UNIX != 0 && conn.bound != 0 {
             story::keep(sk, conn);
         }
-        if conn.request == 1 && conn.request_bytes == n && conn::is_http2(conn) {
-            h2::asked::begin(conn, n, source);
+        // There is no hook at the end of a unix connection: what is kept of its frames would stay.
+        if conn.request == 1 && conn.flags & CONN_UNIX == 0 && conn.request_bytes == n && conn::is_http2(conn) {
+            h2::asked::sent(conn, n, source);
         }
     }
 }
@@ -80,11 +78,21 @@ fn continued(sk: Sock, conn: &Conn, n: u64) {
     }
 }
 
-/// Whether these frames begin with HEADERS. Acknowledgements and windows ask for nothing.
+/// Whether these frames, which nobody follows, begin with HEADERS. Acknowledgements and windows ask for nothing.
 #[inline(always)]
 fn begins_stream(conn: &mut Conn, n: u64, source: Source) -> bool {
+    let (what, at) = source.numbers();
+    begins_with_headers(conn, what, n, at) != 0
+}
+
+/// Global to the verifier, since few come here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn begins_with_headers(conn: *mut Conn, what: u32, n: u64, at: u64) -> i32 {
     const HEADERS: u8 = 1;
-    head::first_bytes_or_blind(conn, n, source).is_some_and(|first| first[3] == HEADERS)
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
+    i32::from(head::first_bytes_or_blind(conn, n, Source::of(what, at)).is_some_and(|first| first[3] == HEADERS))
 }
 
 /// Record type of TLS application data.
@@ -149,7 +157,7 @@ pub fn received(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
 /// Streams of this connection that the upstream answered with an error of its own.
 #[inline(always)]
 fn streams_failed(sk: Sock, conn: &mut Conn, n: u64, source: Source) {
-    let failed = h2::asked::answered(conn, n, source);
+    let failed = h2::asked::received(conn, n, source);
     if failed == 0 {
         return;
     }

@@ -30,6 +30,8 @@ pub const PATH: usize = 108;
 pub const COMM: usize = 16;
 
 const _: () = {
+    // One number has both.
+    assert!(PROC_ALL & CLASS_FRAMES == 0);
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Conn>() == 160 + 2 * HEAD);

@@ -22,6 +22,8 @@ pub const PROC_FOUND: u32 = 256;
 pub const PROC_LISTENS: u32 = 512;
 /// It begins what it needs for all streams that it read before it minds what failed (Envoy).
 pub const PROC_POOLED: u32 = 1024;
+/// The highest of them, and all below.
+pub const PROC_ALL: u32 = 2 * PROC_POOLED - 1;
 
 /// Cgroups whose processes are proxies: this many may be named.
 pub const GROUPS: usize = 16;

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use trace502_ebpf::*;
 
 use super::frames::{self, Next, PUSH_PROMISE, RST_STREAM};
-use super::{HEADERS, PREFACE, STEPS, Walk, blocks, of, streams};
+use super::{HEADERS, PREFACE, STEPS, Walk, blocks, heads, of};
 use crate::head::Source;
 use crate::kernel::{self, Payload};
 use crate::maps::{ASKED, ASKING, Asked, Asking, Direction, H2, H2S, NO_ASKING, NO_H2, SAID, Said};
@@ -24,19 +24,45 @@ fn asking(cookie: u64) -> Option<&'static mut Asking> {
     ASKING.get_ptr_mut(&cookie).map(|asking| unsafe { &mut *asking })
 }
 
-/// The owner began to speak HTTP/2 to an upstream with these bytes, which are its first.
+/// The owner sent `n` bytes in HTTP/2: the first, whose head is known, or more where its frames are followed.
 #[inline(always)]
-pub fn begin(conn: &mut Conn, n: u64, source: Source) {
-    let Some(ahead) = said_first(conn) else { return };
+pub fn sent(conn: &mut Conn, n: u64, source: Source) {
+    let (what, at) = source.numbers();
+    frames_sent(conn, what, n, at);
+}
+
+/// Global to the verifier, as the other way below: walked through once for each program, and not for each way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn frames_sent(conn: *mut Conn, what: u32, n: u64, at: u64) -> i32 {
+    // SAFETY: the verifier knows that there is a connection, where there is anything.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
+    if conn.class & CLASS_FRAMES != 0 || begin(conn) {
+        asked(conn, n, Source::of(what, at));
+    }
+    0
+}
+
+/// The owner began to speak HTTP/2 to an upstream. Returns whether its frames are followed.
+#[inline(always)]
+fn begin(conn: &mut Conn) -> bool {
+    if conn.flags & CONN_OLD != 0 {
+        return false;
+    }
+    let Some(ahead) = said_first(conn) else {
+        // What the upstream answers by itself will not be seen.
+        emit::lost(0);
+        return false;
+    };
     let cookie = conn.cookie;
-    let (Some(h2), Some(none)) = (NO_H2.get_ptr(0), NO_ASKING.get_ptr(0)) else { return };
+    let (Some(h2), Some(none)) = (NO_H2.get_ptr(0), NO_ASKING.get_ptr(0)) else { return false };
     // SAFETY: slots that nobody writes.
     let room = unsafe {
         H2S.insert(&cookie, &*h2, BPF_ANY.into()).is_ok() && ASKING.insert(&cookie, &*none, BPF_ANY.into()).is_ok()
     };
     let (Some(h2), Some(asking), true) = (of(cookie), asking(cookie), room) else {
         give_up(conn);
-        return;
+        return false;
     };
     h2.read.skip = PREFACE;
     h2.wrote.skip = ahead;
@@ -44,7 +70,7 @@ pub fn begin(conn: &mut Conn, n: u64, source: Source) {
     asking.check = u32::from(conn.flags & CONN_CHECK);
     conn.class |= CLASS_FRAMES;
     keep(conn, &mut asking.own);
-    asked(conn, n, source);
+    true
 }
 
 /// An upstream may have greeted before it was asked: what there is left of its last frame, if its frames can be followed
@@ -52,8 +78,9 @@ pub fn begin(conn: &mut Conn, n: u64, source: Source) {
 #[inline(always)]
 fn said_first(conn: &Conn) -> Option<u32> {
     const HEAD_OF_FRAME: u32 = 9;
+    const LENGTH: u32 = 3;
     const FRAMES: u32 = 8;
-    if conn.flags & CONN_OLD != 0 || conn.reply_bytes != conn.reply_len.into() {
+    if conn.reply_bytes != conn.reply_len.into() {
         return None;
     }
     let len = u32::from(conn.reply_len);
@@ -61,6 +88,10 @@ fn said_first(conn: &Conn) -> Option<u32> {
     for _ in 0..FRAMES {
         if at >= len || at > HEAD as u32 - HEAD_OF_FRAME {
             break;
+        }
+        if len - at < LENGTH {
+            // What lies behind it is not the upstream's.
+            return None;
         }
         let byte = |n: u32| conn.reply_head[(core::hint::black_box(at + n) & (HEAD as u32 - 1)) as usize];
         at += HEAD_OF_FRAME + u32::from_be_bytes([0, byte(0), byte(1), byte(2)]);
@@ -92,18 +123,17 @@ fn become_it(conn: &mut Conn, stream: &Asked) {
     conn.flags = conn.flags & !OF_STREAM | stream.flags as u16;
 }
 
-/// The owner sent `n` bytes. Returns whether a request began with them.
 #[inline(always)]
-pub fn asked(conn: &mut Conn, n: u64, source: Source) -> bool {
-    let Some(h2) = of(conn.cookie) else { return false };
+fn asked(conn: &mut Conn, n: u64, source: Source) {
+    let Some(h2) = of(conn.cookie) else { return };
     if !aim(conn, &mut h2.read, n, source) || !walk(conn, step_asked as *mut c_void, |h2| &mut h2.read) {
         give_up(conn);
-        return false;
+        return;
     }
-    newest(conn) != 0
+    newest(conn);
 }
 
-/// The connection is told by its newest request. Returns whether there is a new one.
+/// The connection is told by its newest request, if there is a new one.
 #[inline(never)]
 fn newest(conn: &mut Conn) -> i32 {
     let Some(asking) = asking(conn.cookie) else { return 0 };
@@ -131,12 +161,26 @@ fn newest(conn: &mut Conn) -> i32 {
     {
         sealed::asked(conn);
     }
-    1
+    0
 }
 
 /// The owner received `n` bytes. Returns how many streams failed by what it got.
 #[inline(always)]
-pub fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
+pub fn received(conn: &mut Conn, n: u64, source: Source) -> u32 {
+    let (what, at) = source.numbers();
+    frames_received(conn, what, n, at) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub fn frames_received(conn: *mut Conn, what: u32, n: u64, at: u64) -> i32 {
+    // SAFETY: as above.
+    let Some(conn) = (unsafe { conn.as_mut() }) else { return 0 };
+    answered(conn, n, Source::of(what, at)) as i32
+}
+
+#[inline(always)]
+fn answered(conn: &mut Conn, n: u64, source: Source) -> u32 {
     if conn.status >= 100 && conn.reply_head[0] == b'H' {
         // It answers in HTTP/1.
         conn.class &= !CLASS_FRAMES;
@@ -178,7 +222,7 @@ pub fn stream_failed(sk: u64, conn: *const Conn, nth: u32) -> i32 {
     told.request |= STREAM;
     told.status = status as u16;
     told.phase = PHASE_ANSWERED;
-    told.request_len = streams::content(conn.cookie, id, &mut told.request_head) as u16;
+    told.request_len = heads::content(conn.cookie, id, &mut told.request_head) as u16;
     story::told(sk, told, Kind::Attempt as u32, (WHY_ANSWERED | IN_TASK).into());
     if newest { status as i32 } else { 0 }
 }
@@ -237,13 +281,13 @@ extern "C" fn step_asked(_: u32, walk: *mut c_void) -> i64 {
     match frame.kind {
         HEADERS if frame.stream > asking.last => {
             begins(walk, asking, frame.stream);
-            streams::opened(walk, frame.stream, UNCOUNTED);
+            heads::begin(walk.cookie, frame.stream);
         }
         RST_STREAM => {
             let stream = &mut asking.streams[(frame.stream >> 1) as usize & (ASKED - 1)];
             if stream.id == frame.stream {
                 stream.id = 0;
-                streams::forget(walk.cookie, frame.stream);
+                heads::forget(walk.cookie, frame.stream);
             }
         }
         _ => {}
@@ -257,7 +301,7 @@ fn request(walk: &Walk) -> i64 {
     let Some(h2) = of(walk.cookie) else { return 1 };
     let Some((at, n)) = frames::portion(&mut h2.read) else { return 0 };
     if h2.read.trailers == 0 {
-        streams::append(walk, h2.read.frame.stream, at, n);
+        heads::append(walk.cookie, h2.read.frame.stream, at, n);
     }
     frames::passed(&mut h2.read, n);
     0
@@ -352,7 +396,7 @@ fn said(cookie: u64, id: u32, status: u16) {
     if !matches!(status, 502..=504) {
         if stream.id == id {
             stream.id = 0;
-            streams::forget(cookie, id);
+            heads::forget(cookie, id);
         }
         return;
     }

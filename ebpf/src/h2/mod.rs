@@ -7,6 +7,7 @@ pub mod asked;
 mod blocks;
 mod frames;
 mod grpc;
+mod heads;
 mod streams;
 
 use core::ffi::c_void;

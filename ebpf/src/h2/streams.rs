@@ -17,7 +17,7 @@ const HALF: u32 = HEAD as u32 / 2;
 const NO_SLOT: u32 = u32::MAX;
 
 #[inline(always)]
-fn key(cookie: u64, id: u32) -> StreamKey {
+pub fn key(cookie: u64, id: u32) -> StreamKey {
     StreamKey { cookie, id, _pad: 0 }
 }
 
@@ -25,22 +25,6 @@ fn key(cookie: u64, id: u32) -> StreamKey {
 fn of(cookie: u64, id: u32) -> Option<&'static mut Stream> {
     // SAFETY: a map value; one thread at a time reads from, or writes to, a connection.
     STREAMS.get_ptr_mut(&key(cookie, id)).map(|stream| unsafe { &mut *stream })
-}
-
-/// Nobody will ask for this stream again.
-#[inline(always)]
-pub fn forget(cookie: u64, id: u32) {
-    let _ = STREAMS.remove(&key(cookie, id));
-}
-
-/// What a stream asked, which is forgotten; returns how long that is.
-#[inline(always)]
-pub fn content(cookie: u64, id: u32, to: &mut [u8; HEAD]) -> u32 {
-    let Some(stream) = of(cookie, id) else { return 0 };
-    kernel::copy(to.as_mut_ptr(), stream.head.as_ptr(), HEAD);
-    let len = stream.len;
-    forget(cookie, id);
-    len
 }
 
 /// A stream begins to ask. Returns whether it had asked before: then these are trailers.
@@ -67,7 +51,13 @@ pub fn opened(walk: &Walk, id: u32, inserted: u32) -> bool {
 /// More of its header block was read.
 #[inline(always)]
 pub fn append(walk: &Walk, id: u32, at: u64, n: u32) {
-    let Some(stream) = of(walk.cookie, id) else { return };
+    if let Some(stream) = of(walk.cookie, id) {
+        append_to(stream, at, n);
+    }
+}
+
+#[inline(always)]
+pub fn append_to(stream: &mut Stream, at: u64, n: u32) {
     stream.bytes += n;
     let (start, limit) = (stream.len, conn::head_limit());
     // What the comparisons said to the compiler, the masks say to the verifier.

@@ -135,6 +135,10 @@ pub struct Stream {
 #[btf_map]
 pub static STREAMS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
 
+/// The same of streams that ask an upstream whose frames are followed.
+#[btf_map]
+pub static ASKED_HEADS: LruHashMap<StreamKey, Stream, 8192> = LruHashMap::new();
+
 /// Never written: what a new stream starts from.
 #[btf_map]
 pub static NO_STREAM: PerCpuArray<Stream, 1> = PerCpuArray::new();
