@@ -32,8 +32,10 @@ pub const FAULTS: &[Fault] = &[
     fault("tls-upstream-h2-reset", "502 - 502 - 503 -", &["upstream_reset"], |s| h2(s, "h2s-resets"))
         .says(&["INTERNAL_ERROR"]),
     // Apache has not read that before it is reset.
-    fault("tls-upstream-h2-goaway", "502 502 - 502 503 -", &["upstream_closed_early"], |s| h2(s, "h2s-goes"))
-        .reasons(["ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "", "ENHANCE_YOUR_CALM", ""]),
+    fault("tls-upstream-h2-goaway", "502 502 - 502 503 -", &["upstream_closed_early", "upstream_reset"], |s| {
+        h2(s, "h2s-goes")
+    })
+    .reasons(["ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "ENHANCE_YOUR_CALM", "", "ENHANCE_YOUR_CALM", ""]),
 ];
 
 /// An upstream that speaks HTTP/2 inside TLS.
